@@ -1,0 +1,72 @@
+"""Identifiers and the one hash function of the project.
+
+Every identifier is a plain ``str`` or ``bytes`` with a distinct static type, so that a mix-up is a type error and
+not a lost file.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple, NewType
+
+from blake3 import blake3
+
+PodId = NewType("PodId", str)
+"""32 lower-case hexadecimal digits: the first 16 bytes of BLAKE3(raw Ed25519 public key of the pod)."""
+
+ClusterId = NewType("ClusterId", str)
+"""32 lower-case hexadecimal digits: the first 16 bytes of BLAKE3(founding record)."""
+
+WriterId = NewType("WriterId", bytes)
+"""8 bytes: the identity under which a pod writes metadata. A pod that was restored from a backup takes a new one."""
+
+InodeId = NewType("InodeId", bytes)
+"""16 random bytes: what has content and attributes."""
+
+LinkId = NewType("LinkId", bytes)
+"""16 random bytes: what has a place and a name, and points to an inode."""
+
+ChunkId = NewType("ChunkId", bytes)
+"""32 bytes: BLAKE3 of the chunk's bytes."""
+
+ContentId = NewType("ContentId", bytes)
+"""32 bytes: the manifest's BLAKE3; for a content of one chunk (the empty one, too) that chunk's own."""
+
+ROOT_INODE = InodeId(bytes(16))
+"""The directory that every cluster has from the start."""
+
+
+class Dot(NamedTuple):
+    """The name of one write: who wrote, and the writer's hybrid logical clock at that write (unique per writer)."""
+
+    writer: WriterId
+    clock: int
+
+
+def hash_bytes(data: bytes | bytearray | memoryview) -> bytes:
+    """Return the 32-byte BLAKE3 digest of ``data`` (https://github.com/BLAKE3-team/BLAKE3-specs)."""
+    return blake3(data).digest()
+
+
+EMPTY_CONTENT = ContentId(hash_bytes(b""))
+"""The content id of a file of no bytes. It needs no chunk on any disk."""
+
+
+def pod_id_of(public_key: bytes) -> PodId:
+    """Return the pod id that belongs to a raw 32-byte Ed25519 public key."""
+    return PodId(hash_bytes(public_key)[:16].hex())
+
+
+def new_inode_id() -> InodeId:
+    """Return a fresh random inode id."""
+    return InodeId(os.urandom(16))
+
+
+def new_link_id() -> LinkId:
+    """Return a fresh random link id."""
+    return LinkId(os.urandom(16))
+
+
+def new_writer_id() -> WriterId:
+    """Return a fresh random writer id."""
+    return WriterId(os.urandom(8))

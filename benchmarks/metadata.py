@@ -1,0 +1,108 @@
+"""What the metadata engine costs: microseconds an operation, bytes a file.
+
+.venv/bin/python -m benchmarks.metadata [--files 20000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+
+from base.ids import ROOT_INODE, ContentId, InodeId, PodId
+from crdt_meta.metadata import Metadata, Roots
+from crdt_meta.node import Kind
+from crdt_meta.records import Strategy
+
+GROUP = 100
+"""Operations a commit."""
+
+
+def open_replica(folder: Path) -> Metadata:
+    folder.mkdir()
+    roots = Roots(
+        sign=lambda data: bytes(64),
+        verify=lambda writer, signature, data: True,
+        pod_of_writer=lambda writer: PodId(writer.hex() * 2),
+        pod_name_of=lambda writer: writer.hex()[:4],
+        strategy_for=lambda path: Strategy.KEEP_BOTH,
+    )
+    return Metadata(folder / "metadata.db", roots)
+
+
+def measured(name: str, number: int, work: Callable[[int], object], commit: Callable[[], object]) -> None:
+    start = time.perf_counter()
+    for index in range(number):
+        work(index)
+        if index % GROUP == GROUP - 1:
+            commit()
+    commit()
+    print(f"{name:34} {1e6 * (time.perf_counter() - start) / number:8.1f} µs")
+
+
+async def run(files: int, folder: Path) -> None:
+    one, two = open_replica(folder / "one"), open_replica(folder / "two")
+    tree = one.tree
+    per_directory = 1000
+    directories = [
+        tree.create(ROOT_INODE, b"dir-%04d" % n, Kind.DIRECTORY, mode=0o755, uid=0, gid=0, mtime_ns=1).inode
+        for n in range((files + per_directory - 1) // per_directory)
+    ]
+    made: list[InodeId] = []
+
+    def create(index: int) -> None:
+        parent = directories[index // per_directory]
+        name = b"file-%06d.txt" % index
+        made.append(tree.create(parent, name, Kind.FILE, mode=0o644, uid=0, gid=0, mtime_ns=1).inode)
+
+    def publish(index: int) -> None:
+        node = tree.get(made[index])
+        assert node is not None
+        tree.publish(node.inode, node.link, ContentId(os.urandom(32)), 4096, 1, node.shown)
+
+    def rename(index: int) -> None:
+        parent = directories[index // per_directory]
+        tree.rename(parent, b"file-%06d.txt" % index, parent, b"renamed-%06d.txt" % index)
+
+    def lookup(index: int) -> None:
+        assert tree.lookup(directories[index // per_directory], b"renamed-%06d.txt" % index) is not None
+
+    measured("create", files, create, one.log.commit)
+    measured("publish a content", files, publish, one.log.commit)
+    size = sum(path.stat().st_size for path in (folder / "one").iterdir())
+    measured("chmod", files, lambda index: tree.set_attributes(made[index], mode=0o600), one.log.commit)
+    measured("rename", files, rename, one.log.commit)
+    measured("lookup", files, lookup, lambda: None)
+    start = time.perf_counter()
+    for directory in directories:
+        tree.children(directory)
+    print(f"{'children, an entry':34} {1e6 * (time.perf_counter() - start) / files:8.1f} µs")
+    one.log.durable(one.log.commit())
+    start = time.perf_counter()
+    after = 0
+    while entries := one.log.read(one.writer, after, 1 << 20):
+        await two.log.receive(entries, PodId("0" * 32))
+        after = entries[-1].sequence
+    records = 4 * files
+    print(f"{'remote change applied':34} {1e6 * (time.perf_counter() - start) / records:8.1f} µs")
+    print(f"{'disk after create and publish':34} {size / files:8.0f} B a file")
+    one.close()
+    two.close()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=20_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        anyio.run(run, options.files, Path(folder), backend="trio")
+
+
+if __name__ == "__main__":
+    main()

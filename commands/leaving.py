@@ -1,0 +1,118 @@
+"""`wormhole leave` and `wormhole destroy`: the end of this pod."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from base.errors import MachineError, RefusedError, UnreachableError
+from base.home import Home, state_directory
+from commands import autostart, daemon
+from commands.ask import confirm
+from commands.invocation import command, invocation, this_home
+from commands.machine import clear_stale_mount, configured_mount
+from commands.output import Progress, count, document, printable, say
+from control.client import call, not_running
+from control.lock import holder
+
+_DRAIN_SILENCE_S = 600.0
+
+
+@command("leave", "wormhole leave", "wormhole leave --force")
+def leave(
+    force: Annotated[
+        bool, typer.Option("--force", help="Go even where files lose copies that they should have.")
+    ] = False,
+) -> None:
+    """Hand over what only this pod keeps, then leave.
+
+    Refused with the reason where integrity would break. The home is deleted afterwards, unless it was forced: then it
+    stays for `wormhole destroy`.
+    """
+    home = this_home()
+    pid = holder(home)
+    if pid is None:
+        raise not_running(home)
+    with Progress("Handing over") as progress:
+
+        def show(event: dict[str, object]) -> None:
+            done, total = event.get("done", 0), event.get("total", 0)
+            if isinstance(done, int) and isinstance(total, int):
+                progress.update(0, 0, f"{done:,} of {count(total, 'file')}")
+
+        body = call(home, "leave", {"force": force}, show, timeout_s=_DRAIN_SILENCE_S)
+    daemon.wait_until_gone(home, pid)
+    autostart.disable(home)
+    if not force:
+        delete(home)
+    if invocation().json:
+        document(body)
+    elif force:
+        say(f"This pod has left; what it kept is still in {printable(home.path)}. `wormhole destroy` deletes it.")
+    else:
+        say("This pod has left the cluster.")
+
+
+@command("destroy", "wormhole destroy", "wormhole destroy --yes --force")
+def destroy(
+    force: Annotated[bool, typer.Option("--force", help="Even if it holds the only live copy of something.")] = False,
+) -> None:
+    """Unmount, stop, delete this pod's home and autostart.
+
+    Refused while it holds the only live copy of something.
+    """
+    home = this_home()
+    running = holder(home) is not None
+    if not force:
+        if not running:
+            raise RefusedError(
+                "The pod is not running, so nobody can say whether it holds the only copy of something.",
+                "Start it with `wormhole up` first, or say `--force`.",
+            )
+        call(home, "destroy_check", {"force": False})
+    confirm(f"Delete the pod in {home.path} with everything that it stores?")
+    mount = configured_mount(home)
+    if running:
+        _stop(home, force)
+    autostart.disable(home)
+    if mount is not None:
+        clear_stale_mount(mount)
+    delete(home)
+    if mount is not None:
+        remove_if_empty(mount)
+    if invocation().json:
+        document({"home": str(home.path), "destroyed": True})
+    else:
+        say("Nothing of this pod is left.")
+
+
+def _stop(home: Home, force: bool) -> None:
+    pid = holder(home)
+    try:
+        daemon.stop(home)
+    except UnreachableError:
+        if not force or pid is None:
+            raise
+        daemon.kill(home, pid)
+
+
+def delete(home: Home) -> None:
+    """Delete a home whose pod has ended. Raises `MachineError`."""
+    try:
+        shutil.rmtree(home.path)
+    except OSError as error:
+        raise MachineError(
+            f"{error.filename} can't be deleted: {error.strerror}.", f"Delete {home.path} by hand."
+        ) from error
+    if home.path.parent == state_directory():
+        remove_if_empty(home.path.parent)
+
+
+def remove_if_empty(directory: Path) -> None:
+    """Remove a folder, such as a mount point, that nobody put anything into."""
+    with suppress(OSError):  # in use, not empty, or not ours: it stays
+        directory.rmdir()

@@ -1,0 +1,77 @@
+"""Group commit: what was written since the last turn becomes one transaction, is synced by a thread, and is then told.
+
+Under load the sync of one group is the time in which the next one gathers; when it is quiet a change waits a few
+milliseconds for company.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import anyio
+from anyio import to_thread
+from anyio.abc import TaskStatus
+
+from crdt_meta.log import MetadataLog
+from crdt_meta.store import Store
+from mesh.api import Entry
+
+GATHER_S: Final = 0.002
+
+logger = logging.getLogger(__name__)
+
+
+class Committer:
+    """The task that commits. `request` is called by the log itself for every change."""
+
+    def __init__(self, log: MetadataLog, store: Store) -> None:
+        self.on_durable: Callable[[Sequence[Entry]], None] = lambda _: None
+        """Told the own transactions that are newly on the disk: they may be broadcast."""
+        self._log = log
+        self._store = store
+        self._wake = anyio.Event()
+        self._hurry = anyio.Event()
+        self._done = anyio.Event()
+        self._requested = 0
+        self._finished = 0
+        log.on_pending = self.request
+
+    def request(self) -> None:
+        """Have everything written until now committed and synced soon."""
+        self._requested += 1
+        self._wake.set()
+
+    async def durable(self) -> None:
+        """Return once everything written before the call is on the disk."""
+        self.request()
+        wanted = self._requested
+        self._hurry.set()
+        while self._finished < wanted:
+            await self._done.wait()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Commit until cancelled. Raises `NoSpaceError` when the disk refuses: the pod can't go on then."""
+        task_status.started()
+        while True:
+            await self._wake.wait()
+            with anyio.move_on_after(GATHER_S):
+                await self._hurry.wait()
+            await self._turn()
+
+    async def _turn(self) -> None:
+        self._wake, self._hurry = anyio.Event(), anyio.Event()
+        upto = self._requested
+        sequence = self._log.commit()
+        await to_thread.run_sync(self._store.sync)
+        entries = self._log.durable(sequence)
+        self._finished = upto
+        done, self._done = self._done, anyio.Event()
+        done.set()
+        if entries:
+            self.on_durable(entries)
+
+    async def finish(self) -> None:
+        """Commit and sync what is left, once `run` has ended."""
+        await self._turn()

@@ -1,0 +1,273 @@
+"""The merge rules of single nodes: pure functions from the records of all writers to what is shown.
+
+None of them depends on the order in which records arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId, WriterId, hash_bytes
+from crdt_meta.hlc import nanoseconds
+from crdt_meta.node import Kind
+from crdt_meta.records import (
+    Attributes,
+    Birth,
+    Body,
+    Content,
+    Deletion,
+    LinkBirth,
+    Name,
+    Place,
+    Settled,
+    Strategy,
+    Xattrs,
+)
+
+Written = tuple[WriterId, Body]
+"""A record with its writer."""
+
+LOST_INODE = InodeId(b"\xff" * 16)
+"""The parent of last resort: of what truly has no parent."""
+
+
+class Version(NamedTuple):
+    """One content of an inode that no record replaces."""
+
+    dot: Dot
+    content: ContentId
+    size: int
+    mtime_ns: int
+    via: LinkId
+    strategy: Strategy
+    origin: Dot | None
+
+    @property
+    def order(self) -> tuple[int, bytes]:
+        """Later is greater, the same on every pod."""
+        return self.dot.clock, self.dot.writer
+
+
+class InodeState(NamedTuple):
+    """What an inode shows."""
+
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    ctime_ns: int
+    target: bytes
+    rdev: int
+    versions: tuple[Version, ...]
+    """Those to be shown, the latest first; empty when no link is left."""
+
+
+class Edge(NamedTuple):
+    """A place that a link may have: since when, and in which directory."""
+
+    clock: int
+    parent: InodeId
+
+
+def sibling_inode(inode: InodeId, dot: Dot) -> InodeId:
+    """Return the inode id under which a sibling content is shown; the same on every pod."""
+    return InodeId(hash_bytes(inode + dot.writer + dot.clock.to_bytes(8, "big"))[:16])
+
+
+def birth_of(records: Iterable[Written]) -> tuple[WriterId, Birth] | None:
+    """Return the earliest birth: two pods may have written down the same sibling."""
+    births = [(body.clock, writer, body) for writer, body in records if isinstance(body, Birth)]
+    if not births:
+        return None
+    _, writer, birth = min(births, key=lambda entry: entry[:2])
+    return writer, birth
+
+
+def versions_of(inode: InodeId, records: Sequence[Written]) -> list[Version]:
+    """Return the contents that no record replaces, the latest first. Of other kinds than files: the birth itself."""
+    replaced: set[Dot] = set()
+    for _, body in records:
+        if isinstance(body, Content):
+            replaced.update(body.replaces)
+        elif isinstance(body, Settled):
+            replaced.update(body.dots)
+    found = []
+    for writer, body in records:
+        if isinstance(body, Birth):
+            first = LinkId(inode)
+            dot = Dot(writer, body.clock)
+            made = Version(dot, body.content, body.size, body.mtime_ns, first, body.strategy, body.origin)
+        elif isinstance(body, Content):
+            dot = Dot(writer, body.clock)
+            made = Version(dot, body.content, body.size, body.mtime_ns, body.via, body.strategy, None)
+        else:
+            continue
+        if dot not in replaced and (made.origin is None or made.origin not in replaced):
+            found.append(made)
+    return sorted(found, key=lambda version: version.order, reverse=True)
+
+
+def is_link_alive(link: LinkId, deletions: Sequence[Deletion], versions: Iterable[Version]) -> bool:
+    """Tell whether a file's link lives: never deleted, or revived by an edit through it that no deletion saw."""
+    if not deletions:
+        return True
+    seen = {dot for deletion in deletions for dot in deletion.dots}
+    return any(version.via == link and not is_named(version, seen) for version in versions)
+
+
+def is_named(version: Version, dots: set[Dot]) -> bool:
+    """Tell whether dots name a version."""
+    return version.dot in dots or (version.origin is not None and version.origin in dots)
+
+
+def shown_versions(versions: Sequence[Version], links: Mapping[LinkId, Sequence[Deletion]]) -> tuple[Version, ...]:
+    """Return the versions to show, given all links of the inode with their deletions.
+
+    While a link stands that nobody deleted, everything unreplaced is shown; else only what no deletion saw.
+    """
+    if any(not deletions for deletions in links.values()):
+        return tuple(versions)
+    seen = {dot for deletions in links.values() for deletion in deletions for dot in deletion.dots}
+    return tuple(version for version in versions if not is_named(version, seen))
+
+
+def inode_state(
+    inode: InodeId, records: Sequence[Written], links: Mapping[LinkId, Sequence[Deletion]]
+) -> InodeState | None:
+    """Return what an inode shows, or None while its birth hasn't arrived."""
+    born = birth_of(records)
+    if born is None:
+        return None
+    writer, birth = born
+    versions = versions_of(inode, records)
+    shown = shown_versions(versions, links) if birth.kind is not Kind.DIRECTORY else tuple(versions)
+    stamps = {key: (birth.clock, writer, getattr(birth, key)) for key in ("mode", "uid", "gid", "mtime_ns")}
+    if shown:
+        latest = shown[0]
+        stamps["mtime_ns"] = (latest.dot.clock, latest.dot.writer, latest.mtime_ns)
+    changed = max(body.clock for _, body in records)
+    for author, body in records:
+        if isinstance(body, Attributes):
+            for key, (clock, value) in body.values.items():
+                stamps[key] = max(stamps[key], (clock, author, value))
+    return InodeState(
+        birth.kind,
+        stamps["mode"][2] & 0o7777,
+        stamps["uid"][2],
+        stamps["gid"][2],
+        stamps["mtime_ns"][2],
+        nanoseconds(changed),
+        birth.target,
+        birth.rdev,
+        shown,
+    )
+
+
+def explicit_mtime(records: Sequence[Written]) -> tuple[int, int]:
+    """Return (clock, mtime_ns) of the latest time that somebody gave a directory, its birth included."""
+    stamps = [(body.clock, body.mtime_ns) for _, body in records if isinstance(body, Birth)]
+    stamps += [
+        body.values["mtime_ns"] for _, body in records if isinstance(body, Attributes) and "mtime_ns" in body.values
+    ]
+    return max(stamps)
+
+
+def edges_of(records: Sequence[Written]) -> list[Edge]:
+    """Return the places of a link, the best first: the latest place, where it came from, and so on to its birth."""
+    places = sorted(
+        ((body.clock, writer, body) for writer, body in records if isinstance(body, Place)),
+        key=lambda entry: entry[:2],
+        reverse=True,
+    )
+    edges = [Edge(clock, parent) for clock, _, body in places for parent in (body.parent, body.came_from)]
+    births = [(body.clock, body.parent) for _, body in records if isinstance(body, LinkBirth)]
+    edges += [Edge(clock, parent) for clock, parent in sorted(births)[:1]]
+    return [*edges, Edge(0, LOST_INODE)]
+
+
+def name_of(records: Sequence[Written]) -> bytes | None:
+    """Return a link's name, the latest by (clock, writer); None while its birth hasn't arrived."""
+    births = [(body.clock, writer, body.name) for writer, body in records if isinstance(body, LinkBirth)]
+    if not births:
+        return None
+    names = [(body.clock, writer, body.name) for writer, body in records if isinstance(body, Name)]
+    return max([min(births), *names])[2]
+
+
+def inode_of(records: Sequence[Written]) -> InodeId | None:
+    """Return the inode that a link points to; None while its birth hasn't arrived."""
+    births = [(body.clock, writer, body.inode) for writer, body in records if isinstance(body, LinkBirth)]
+    return min(births)[2] if births else None
+
+
+def deletions_of(records: Iterable[Written]) -> list[Deletion]:
+    """Return the deletions of a link."""
+    return [body for _, body in records if isinstance(body, Deletion)]
+
+
+def merged_xattrs(records: Iterable[Written]) -> dict[bytes, bytes]:
+    """Return the extended attributes, each the latest by (clock, writer)."""
+    latest: dict[bytes, tuple[int, WriterId, bytes | None]] = {}
+    for writer, body in records:
+        if isinstance(body, Xattrs):
+            for key, (clock, value) in body.values.items():
+                if key not in latest or latest[key][:2] < (clock, writer):
+                    latest[key] = (clock, writer, value)
+    return {key: value for key, (_, _, value) in sorted(latest.items()) if value is not None}
+
+
+class Above(Protocol):
+    """What `repaired` asks of directories that nobody looked at anew."""
+
+    def parent(self, inode: InodeId) -> InodeId | None:
+        """Return the directory that one is shown in; None for the root and unknown ones."""
+        ...
+
+    def edges(self, inode: InodeId) -> list[Edge]:
+        """Return its edges."""
+        ...
+
+    def chosen(self, inode: InodeId) -> int:
+        """Return the index of the edge that it shows."""
+        ...
+
+
+def repaired(
+    wanted: Mapping[InodeId, list[Edge]],
+    parent_now: Mapping[InodeId, InodeId | None],
+    above: Above,
+) -> dict[InodeId, int]:
+    """Break cycles: every cycle loses its latest edge, which falls back to where it came from.
+
+    ``wanted`` are the directories looked at anew with their edges; ``parent_now`` what they showed before; ``above``
+    answers for all others. Returns for each directory looked at (and each that a cycle drew in) the index of its edge.
+    The result is the same for every order of arrival.
+    """
+    edges = dict(wanted)
+    chosen = dict.fromkeys(edges, 0)
+
+    def up(inode: InodeId) -> InodeId | None:
+        return edges[inode][chosen[inode]].parent if inode in chosen else above.parent(inode)
+
+    queue = [inode for inode in wanted if edges[inode][0].parent != parent_now.get(inode)]
+    while queue:
+        at: InodeId | None = queue.pop()
+        seen: dict[InodeId, int] = {}
+        path: list[InodeId] = []
+        while at is not None and at not in seen and at not in (ROOT_INODE, LOST_INODE):
+            seen[at] = len(path)
+            path.append(at)
+            at = up(at)
+        if at is None or at not in seen:
+            continue
+        cycle = path[seen[at] :]
+        for inode in cycle:
+            if inode not in chosen:
+                edges[inode] = above.edges(inode)
+                chosen[inode] = above.chosen(inode)
+        loser = max(cycle, key=lambda inode: (edges[inode][chosen[inode]].clock, inode))
+        chosen[loser] += 1
+        queue += [loser, path[0]]
+    return chosen

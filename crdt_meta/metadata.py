@@ -1,0 +1,99 @@
+"""The metadata of one pod, put together: store, log, view, tree and committer over one SQLite file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from base.ids import PodId, WriterId, new_writer_id
+from crdt_meta.committer import Committer
+from crdt_meta.hlc import HybridClock
+from crdt_meta.log import MetadataLog
+from crdt_meta.records import Strategy
+from crdt_meta.store import Store
+from crdt_meta.transaction import clock_of
+from crdt_meta.tree import Tree
+from crdt_meta.view import View
+
+RESERVE_BYTES: Final = 32 << 20
+"""So much of the disk stays free for the metadata's own bookkeeping: operations that add are refused before."""
+LOOK_EVERY_S: Final = 0.25
+
+logger = logging.getLogger(__name__)
+
+
+class RoomOnDisk:
+    """Tells whether the disk of a file has room, looking at it a few times a second at most."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._looked_s = float("-inf")
+        self._has = True
+
+    def __call__(self) -> bool:
+        """Return whether more than the reserve is free."""
+        now = time.monotonic()
+        if now - self._looked_s > LOOK_EVERY_S:
+            self._looked_s = now
+            found = os.statvfs(self._path)
+            self._has = found.f_bavail * found.f_frsize > RESERVE_BYTES
+        return self._has
+
+
+@dataclass(frozen=True)
+class Roots:
+    """What the engine must be told about the cluster; all are quick and must not raise."""
+
+    sign: Callable[[bytes], bytes]
+    verify: Callable[[WriterId, bytes, bytes], bool]
+    """(writer, signature, data) → whether the writer's pod signed; False for unknown writers."""
+    pod_of_writer: Callable[[WriterId], PodId | None]
+    pod_name_of: Callable[[WriterId], str]
+    strategy_for: Callable[[str], Strategy]
+
+
+class Metadata:
+    """See the module. Use on the loop thread."""
+
+    def __init__(
+        self,
+        path: Path,
+        roots: Roots,
+        *,
+        now: Callable[[], float] = time.time,
+        has_room: Callable[[], bool] | None = None,
+    ) -> None:
+        """Open or make the file at ``path``. Raises `MachineError` or `DamagedError`."""
+        self.store = Store(path)
+        writer = self.store.get_meta("writer")
+        if writer is None:
+            writer = new_writer_id()
+            self.store.set_meta("writer", writer)
+            self.store.commit()
+            self.store.sync()
+        self.writer = WriterId(writer)
+        clocks = {one: clock_of(header) for one, header in self.store.last_headers()}
+        clock = HybridClock(now, clocks.get(self.writer, 0))
+        for seen in clocks.values():
+            clock.observe(seen)
+        self.view = View(self.store)
+        self.log = MetadataLog(self.store, self.view, clock, self.writer, roots.sign, roots.verify)
+        self.tree = Tree(
+            self.view,
+            self.log,
+            clock,
+            roots.pod_of_writer,
+            roots.pod_name_of,
+            roots.strategy_for,
+            has_room or RoomOnDisk(path.parent),
+        )
+        self.committer = Committer(self.log, self.store)
+
+    def close(self) -> None:
+        """Close the file; what `Committer.finish` has not committed is gone."""
+        self.store.close()

@@ -1,0 +1,322 @@
+"""Records: what one writer says of one inode or link. Codecs with a format version; hostile bytes never raise.
+
+A record is stored under ``kind + id`` in its writer's segment. A writer has one record of a kind for each node, which
+it overwrites; contents have one for each write, so their key carries the clock as well. A stored value is a msgpack
+list ``[version, clock, ...]``. A kind or version that this release doesn't know is carried along and not interpreted.
+
+===== ======= ==================================================================================================
+kind  of      says
+===== ======= ==================================================================================================
+``i`` inode   birth: kind, attributes, for a file its first content; its link has the same 16 bytes as id
+``c`` inode   a content, which dots it replaces, through which link it came, the strategy in force for its writer
+``s`` inode   dots that are settled: shown elsewhere or given up, without a successor here
+``a`` inode   attributes, each with its own clock
+``x`` inode   extended attributes, each with its own clock
+``l`` link    birth: inode, parent, name
+``p`` link    place: parent, and the parent it came from
+``n`` link    name
+``d`` link    deletion: the content dots that it saw
+===== ======= ==================================================================================================
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from enum import IntEnum
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from base.ids import EMPTY_CONTENT, ContentId, Dot, InodeId, LinkId, WriterId
+from crdt_meta.hlc import MAX_CLOCK
+from crdt_meta.node import Kind
+
+VERSION: Final = 1
+NAME_LIMIT_BYTES: Final = 255
+TARGET_LIMIT_BYTES: Final = 4095
+VALUE_LIMIT_BYTES: Final = 1 << 20
+DOTS_LIMIT: Final = 4096
+XATTR_LIMIT_BYTES: Final = 65536
+
+
+class Strategy(IntEnum):
+    """How two concurrent contents of one name are shown; the numbers are stored."""
+
+    KEEP_BOTH = 0
+    LAST_WRITER_WINS = 1
+
+
+class Birth(NamedTuple):
+    """``i``."""
+
+    clock: int
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    target: bytes = b""
+    rdev: int = 0
+    content: ContentId = EMPTY_CONTENT
+    size: int = 0
+    strategy: Strategy = Strategy.KEEP_BOTH
+    origin: Dot | None = None
+    """Of a sibling that became an inode of its own: the dot that it was."""
+
+
+class Content(NamedTuple):
+    """``c``."""
+
+    clock: int
+    content: ContentId
+    size: int
+    mtime_ns: int
+    via: LinkId
+    replaces: tuple[Dot, ...]
+    strategy: Strategy
+
+
+class Settled(NamedTuple):
+    """``s``."""
+
+    clock: int
+    dots: tuple[Dot, ...]
+
+
+class Attributes(NamedTuple):
+    """``a``: key → (clock, value); keys are mode, uid, gid, mtime_ns."""
+
+    clock: int
+    values: dict[str, tuple[int, int]]
+
+
+class Xattrs(NamedTuple):
+    """``x``: name → (clock, value); None: removed."""
+
+    clock: int
+    values: dict[bytes, tuple[int, bytes | None]]
+
+
+class LinkBirth(NamedTuple):
+    """``l``."""
+
+    clock: int
+    inode: InodeId
+    parent: InodeId
+    name: bytes
+
+
+class Place(NamedTuple):
+    """``p``."""
+
+    clock: int
+    parent: InodeId
+    came_from: InodeId
+
+
+class Name(NamedTuple):
+    """``n``."""
+
+    clock: int
+    name: bytes
+
+
+class Deletion(NamedTuple):
+    """``d``."""
+
+    clock: int
+    dots: tuple[Dot, ...]
+
+
+Body = Birth | Content | Settled | Attributes | Xattrs | LinkBirth | Place | Name | Deletion
+
+KINDS: Final[dict[type[Body], str]] = {
+    Birth: "i",
+    Content: "c",
+    Settled: "s",
+    Attributes: "a",
+    Xattrs: "x",
+    LinkBirth: "l",
+    Place: "p",
+    Name: "n",
+    Deletion: "d",
+}
+_ATTRIBUTE_KEYS: Final = {"mode": "m", "uid": "u", "gid": "g", "mtime_ns": "t"}
+_ATTRIBUTE_NAMES: Final = {short: name for name, short in _ATTRIBUTE_KEYS.items()}
+
+
+class Key(NamedTuple):
+    """Which record: kind, node, and for contents the clock (0 otherwise)."""
+
+    kind: str
+    node: bytes
+    clock: int
+
+    def text(self) -> str:
+        """Return the key in the segment's map."""
+        tail = self.clock.to_bytes(8, "big") if self.kind == "c" else b""
+        return self.kind + urlsafe_b64encode(self.node + tail).rstrip(b"=").decode()
+
+    @staticmethod
+    def of(body: Body, node: bytes) -> Key:
+        """Return the key of a record."""
+        return Key(KINDS[type(body)], node, body.clock if isinstance(body, Content) else 0)
+
+    @staticmethod
+    def parse(text: str) -> Key | None:
+        """Return the key of a map entry, or None when it is none."""
+        if not 23 <= len(text) <= 64 or not text.isascii():
+            return None
+        try:
+            raw = urlsafe_b64decode(text[1:] + "=" * (-(len(text) - 1) % 4))
+        except ValueError:
+            return None
+        length = 24 if text[0] == "c" else 16
+        if len(raw) != length:
+            return None
+        return Key(text[0], raw[:16], int.from_bytes(raw[16:], "big"))
+
+
+def _dots(dots: tuple[Dot, ...]) -> list[list[object]]:
+    return [[dot.writer, dot.clock] for dot in dots]
+
+
+def encode(body: Body, node: bytes) -> bytes:
+    """Return the stored value of a record."""
+    match body:
+        case Birth():
+            origin = None if body.origin is None else [body.origin.writer, body.origin.clock]
+            content = None if body.content == EMPTY_CONTENT else body.content
+            head = [int(body.kind), body.mode, body.uid, body.gid, body.mtime_ns]
+            tail = [body.target or None, body.rdev, content, body.size, int(body.strategy), origin]
+            while tail and not tail[-1]:
+                tail.pop()
+            fields: list[Any] = head + tail
+        case Content():
+            via = None if body.via == node else body.via
+            fields = [body.content, body.size, body.mtime_ns, via, _dots(body.replaces), int(body.strategy)]
+        case Settled() | Deletion():
+            fields = [_dots(body.dots)]
+        case Attributes():
+            fields = [{_ATTRIBUTE_KEYS[key]: list(value) for key, value in body.values.items()}]
+        case Xattrs():
+            fields = [{key: list(value) for key, value in body.values.items()}]
+        case LinkBirth():
+            fields = [None if body.inode == node else body.inode, body.parent, body.name]
+        case Place():
+            fields = [body.parent, None if body.came_from == body.parent else body.came_from]
+        case Name():
+            fields = [body.name]
+    packed: bytes = msgpack.packb([VERSION, body.clock, *fields])
+    return packed
+
+
+class _BadError(Exception):
+    """A value that isn't what its place wants."""
+
+
+def _int(value: Any, low: int = 0, high: int = MAX_CLOCK) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise _BadError
+    return value
+
+
+def _bytes(value: Any, low: int, high: int) -> bytes:
+    if type(value) is not bytes or not low <= len(value) <= high:
+        raise _BadError
+    return value
+
+
+def _id(value: Any) -> bytes:
+    return _bytes(value, 16, 16)
+
+
+def _name(value: Any) -> bytes:
+    name = _bytes(value, 1, NAME_LIMIT_BYTES)
+    if b"/" in name or b"\0" in name or name in (b".", b".."):
+        raise _BadError
+    return name
+
+
+def _dot(value: Any) -> Dot:
+    if type(value) is not list or len(value) != 2:
+        raise _BadError
+    return Dot(WriterId(_bytes(value[0], 8, 8)), _int(value[1]))
+
+
+def _dot_tuple(value: Any) -> tuple[Dot, ...]:
+    if type(value) is not list or len(value) > DOTS_LIMIT:
+        raise _BadError
+    return tuple(_dot(one) for one in value)
+
+
+def _stamped(value: Any) -> tuple[int, Any]:
+    if type(value) is not list or len(value) != 2:
+        raise _BadError
+    return _int(value[0]), value[1]
+
+
+_TIME: Final = (1 << 63) - 1
+
+
+def decode(key: Key, raw: bytes) -> Body | None:
+    """Return a record, or None when it is of an unknown kind or version or malformed: every pod ignores it alike."""
+    if len(raw) > VALUE_LIMIT_BYTES:
+        return None
+    try:
+        value = msgpack.unpackb(raw, strict_map_key=False)
+        if type(value) is not list or len(value) < 2 or value[0] != VERSION:
+            return None
+        return _decode(key, _int(value[1], 1), value[2:])
+    except (_BadError, ValueError, IndexError, TypeError, msgpack.UnpackException, RecursionError):
+        return None
+
+
+def _decode(key: Key, clock: int, f: list[Any]) -> Body | None:
+    match key.kind:
+        case "i":
+            return _decode_birth(clock, [*f, *[None] * (11 - len(f))])
+        case "c":
+            if clock != key.clock:
+                return None
+            content = ContentId(_bytes(f[0], 32, 32))
+            via = LinkId(key.node if f[3] is None else _id(f[3]))
+            mtime_ns = _int(f[2], -_TIME, _TIME)
+            return Content(clock, content, _int(f[1]), mtime_ns, via, _dot_tuple(f[4]), Strategy(_int(f[5])))
+        case "s":
+            return Settled(clock, _dot_tuple(f[0]))
+        case "d":
+            return Deletion(clock, _dot_tuple(f[0]))
+        case "a":
+            values = {_ATTRIBUTE_NAMES[k]: _stamped(v) for k, v in f[0].items() if k in _ATTRIBUTE_NAMES}
+            return Attributes(clock, {k: (c, _int(v, -_TIME, _TIME)) for k, (c, v) in values.items()})
+        case "x":
+            pairs = {_bytes(k, 1, 255): _stamped(v) for k, v in f[0].items()}
+            checked = {k: (c, None if v is None else _bytes(v, 0, XATTR_LIMIT_BYTES)) for k, (c, v) in pairs.items()}
+            return Xattrs(clock, checked)
+        case "l":
+            inode = InodeId(key.node if f[0] is None else _id(f[0]))
+            return LinkBirth(clock, inode, InodeId(_id(f[1])), _name(f[2]))
+        case "p":
+            parent = InodeId(_id(f[0]))
+            return Place(clock, parent, parent if f[1] is None else InodeId(_id(f[1])))
+        case "n":
+            return Name(clock, _name(f[0]))
+    return None
+
+
+def _decode_birth(clock: int, f: list[Any]) -> Birth:
+    return Birth(
+        clock,
+        Kind(_int(f[0])),
+        _int(f[1], 0, 0o7777),
+        _int(f[2], 0, 1 << 32),
+        _int(f[3], 0, 1 << 32),
+        _int(f[4], -_TIME, _TIME),
+        b"" if f[5] is None else _bytes(f[5], 1, TARGET_LIMIT_BYTES),
+        0 if f[6] is None else _int(f[6]),
+        EMPTY_CONTENT if f[7] is None else ContentId(_bytes(f[7], 32, 32)),
+        0 if f[8] is None else _int(f[8]),
+        Strategy.KEEP_BOTH if f[9] is None else Strategy(_int(f[9])),
+        None if f[10] is None else _dot(f[10]),
+    )

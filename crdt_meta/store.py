@@ -1,0 +1,282 @@
+"""SQLite under the metadata: the log (signed transactions in parts), the records, and the rows of the view.
+
+One connection, used on the loop thread only. Changes gather in an open transaction until `commit`, which doesn't sync:
+`sync` (from a thread, over a descriptor and a connection of its own) makes everything committed durable. Log and view
+are in one file and one transaction, so a crash leaves both of the same state.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from base.errors import DamagedError, MachineError, NoSpaceError
+from base.ids import InodeId, LinkId, WriterId
+from crdt_meta.derive import Written
+from crdt_meta.records import Key, decode
+
+FORMAT: Final = 1
+CHECKPOINT_BYTES: Final = 8 << 20
+CACHE_KIB: Final = 16384
+
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS writer (id INTEGER PRIMARY KEY, writer BLOB NOT NULL UNIQUE, sequence INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS tx (writer INTEGER, sequence INTEGER, header BLOB NOT NULL, signature BLOB NOT NULL,
+    PRIMARY KEY (writer, sequence)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS part (writer INTEGER, segment INTEGER, sequence INTEGER, data BLOB NOT NULL,
+    PRIMARY KEY (writer, segment, sequence)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS record (node BLOB, kind TEXT, writer INTEGER, clock INTEGER, segment INTEGER NOT NULL,
+    value BLOB NOT NULL, PRIMARY KEY (node, kind, writer, clock)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS link (id BLOB PRIMARY KEY, inode BLOB, kind INTEGER NOT NULL, parent BLOB NOT NULL,
+    name BLOB NOT NULL, alive INTEGER NOT NULL, edge INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS link_by_name ON link (parent, name) WHERE alive = 1;
+CREATE INDEX IF NOT EXISTS link_by_inode ON link (inode) WHERE inode IS NOT NULL;
+CREATE INDEX IF NOT EXISTS link_repaired ON link (edge) WHERE edge > 0;
+CREATE TABLE IF NOT EXISTS hardlink (inode BLOB, link BLOB, PRIMARY KEY (inode, link)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS inode (id BLOB PRIMARY KEY, kind INTEGER NOT NULL, mode INTEGER NOT NULL,
+    uid INTEGER NOT NULL, gid INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
+    size INTEGER NOT NULL, content BLOB, target BLOB, rdev INTEGER NOT NULL, writer INTEGER NOT NULL,
+    clock INTEGER NOT NULL, more_dots BLOB, strategy INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS inode_by_content ON inode (content) WHERE content IS NOT NULL;
+CREATE TABLE IF NOT EXISTS sibling (inode BLOB, writer INTEGER, clock INTEGER, id BLOB NOT NULL, content BLOB NOT NULL,
+    size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, more_dots BLOB, PRIMARY KEY (inode, writer, clock)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sibling_by_content ON sibling (content);
+CREATE TABLE IF NOT EXISTS directory (id BLOB PRIMARY KEY, touched INTEGER NOT NULL, subdirectories INTEGER NOT NULL)
+    WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS twin (parent BLOB, name BLOB, PRIMARY KEY (parent, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS journal (inode BLOB PRIMARY KEY, link BLOB NOT NULL, content BLOB NOT NULL,
+    size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, replaces BLOB NOT NULL) WITHOUT ROWID;
+"""
+VIEW_TABLES: Final = ("link", "hardlink", "inode", "sibling", "directory", "twin")
+
+
+class LinkRow(NamedTuple):
+    """A link as the view shows it. Those of files are there while they live, those of directories always."""
+
+    id: LinkId
+    inode: InodeId
+    kind: int
+    parent: InodeId
+    name: bytes
+    alive: int
+    edge: int
+    """Index of its edge; greater than 0 where a cycle was repaired."""
+
+
+def link_row(row: tuple[Any, ...]) -> LinkRow:
+    """Return a row of ``link``; the inode is stored only where it differs from the link's own id."""
+    return LinkRow(row[0], row[1] or InodeId(row[0]), *row[2:])
+
+
+class Store:
+    """See the module."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file. Raises `MachineError` or `DamagedError`."""
+        self.path = path
+        self._wal: int | None = None
+        self._side: sqlite3.Connection | None = None
+        try:
+            self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
+            path.chmod(0o600)
+            self.db.execute("PRAGMA journal_mode = WAL")
+            self.db.execute("PRAGMA synchronous = NORMAL")
+            self.db.execute("PRAGMA wal_autocheckpoint = 0")
+            self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            (version,) = self.db.execute("PRAGMA user_version").fetchone()
+            if version > FORMAT:
+                raise MachineError(f"{path} was written by a newer Wormhole.", "Install the newer version.")
+            self.db.executescript(SCHEMA)
+            self.db.execute(f"PRAGMA user_version = {FORMAT}")
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise MachineError(f"{path} can't be opened: {error}.", "Check the disk of the pod's home.") from error
+            raise DamagedError(f"{path} is damaged: {error}.", "Leave with --force and join anew.") from error
+        self._numbers: dict[WriterId, int] = {}
+        self._writers: dict[int, WriterId] = {}
+        self.vector: dict[WriterId, int] = {}
+        for number, raw, sequence in self.db.execute("SELECT id, writer, sequence FROM writer"):
+            writer = WriterId(raw)
+            self._numbers[writer], self._writers[number] = number, writer
+            self.vector[writer] = sequence
+
+    # -- transactions of the file -------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Open the transaction in which changes gather, if it isn't open."""
+        if not self.db.in_transaction:
+            self.db.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Commit what was gathered. It survives the process from now on, and a power cut after `sync`."""
+        if self.db.in_transaction:
+            try:
+                self.db.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                raise NoSpaceError(f"The metadata can't be written: {error}.", "Free some room on the disk.") from error
+
+    def sync(self) -> None:
+        """Make everything committed before the call durable. Blocks; for a thread; one call at a time."""
+        if self._wal is None:
+            self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        os.fdatasync(self._wal)
+        if os.fstat(self._wal).st_size > CHECKPOINT_BYTES:
+            if self._side is None:
+                self._side = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            with suppress(sqlite3.OperationalError):
+                self._side.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        """Close; what was not committed is gone."""
+        if self.db.in_transaction:
+            self.db.execute("ROLLBACK")
+        for connection in (self._side, self.db):
+            if connection is not None:
+                connection.close()
+        if self._wal is not None:
+            os.close(self._wal)
+            self._wal = None
+
+    # -- meta ---------------------------------------------------------------------------------------------------------
+
+    def get_meta(self, key: str) -> bytes | None:
+        """Return a stored value."""
+        row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def set_meta(self, key: str, value: bytes) -> None:
+        """Store a value."""
+        self.begin()
+        self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    # -- writers and the log ------------------------------------------------------------------------------------------
+
+    def number_of(self, writer: WriterId) -> int:
+        """Return the short number of a writer in this file."""
+        number = self._numbers.get(writer)
+        if number is None:
+            self.begin()
+            number = self.db.execute("INSERT INTO writer VALUES (NULL, ?, 0)", (writer,)).lastrowid or 0
+            self._numbers[writer], self._writers[number] = number, writer
+            self.vector[writer] = 0
+        return number
+
+    def writer_of(self, number: int) -> WriterId:
+        """Return the writer of a short number."""
+        return self._writers[number]
+
+    def append(
+        self, writer: WriterId, sequence: int, header: bytes, signature: bytes, parts: Iterable[tuple[int, bytes]]
+    ) -> None:
+        """Add a transaction to the log."""
+        self.begin()
+        number = self.number_of(writer)
+        self.db.execute("INSERT INTO tx VALUES (?, ?, ?, ?)", (number, sequence, header, signature))
+        self.db.executemany(
+            "INSERT INTO part VALUES (?, ?, ?, ?)", [(number, segment, sequence, data) for segment, data in parts]
+        )
+        self.db.execute("UPDATE writer SET sequence = ? WHERE id = ?", (sequence, number))
+        self.vector[writer] = sequence
+
+    def transactions(self, writer: WriterId, after: int) -> Iterable[tuple[int, bytes, bytes]]:
+        """Yield (sequence, header, signature) of a writer in order."""
+        number = self._numbers.get(writer, -1)
+        return self.db.execute(
+            "SELECT sequence, header, signature FROM tx WHERE writer = ? AND sequence > ? ORDER BY sequence",
+            (number, after),
+        )
+
+    def last_headers(self) -> list[tuple[WriterId, bytes]]:
+        """Return the header of each writer's last transaction."""
+        query = (
+            "SELECT tx.writer, header FROM tx JOIN writer ON writer.id = tx.writer AND writer.sequence = tx.sequence"
+        )
+        return [(self._writers[number], header) for number, header in self.db.execute(query)]
+
+    def part(self, writer: WriterId, segment: int, sequence: int) -> bytes:
+        """Return one part of a transaction. Raises `DamagedError` when it isn't there."""
+        row = self.db.execute(
+            "SELECT data FROM part WHERE writer = ? AND segment = ? AND sequence = ?",
+            (self._numbers.get(writer, -1), segment, sequence),
+        ).fetchone()
+        if row is None:
+            raise DamagedError("A part of the metadata log is missing.", "Leave with --force and join anew.")
+        return bytes(row[0])
+
+    def parts(self, writer: WriterId, segment: int) -> list[bytes]:
+        """Return all parts of a segment in order."""
+        query = "SELECT data FROM part WHERE writer = ? AND segment = ? ORDER BY sequence"
+        return [bytes(row[0]) for row in self.db.execute(query, (self._numbers.get(writer, -1), segment))]
+
+    # -- records ------------------------------------------------------------------------------------------------------
+
+    def put_record(self, key: Key, writer: WriterId, segment: int, value: bytes) -> None:
+        """Write a record, over an earlier one of this key and writer."""
+        self.db.execute(
+            "INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?)",
+            (key.node, key.kind, self.number_of(writer), key.clock, segment, value),
+        )
+
+    def drop_record(self, key: Key, writer: WriterId) -> None:
+        """Remove a record that its writer removed."""
+        self.db.execute(
+            "DELETE FROM record WHERE node = ? AND kind = ? AND writer = ? AND clock = ?",
+            (key.node, key.kind, self.number_of(writer), key.clock),
+        )
+
+    def segment_of(self, key: Key, writer: WriterId) -> int | None:
+        """Return the segment in which a writer's record lies."""
+        row = self.db.execute(
+            "SELECT segment FROM record WHERE node = ? AND kind = ? AND writer = ? AND clock = ?",
+            (key.node, key.kind, self.number_of(writer), key.clock),
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def records(self, node: bytes, kinds: str) -> list[Written]:
+        """Return the readable records of a node of these kinds."""
+        found: list[Written] = []
+        for kind, number, clock, value in self.db.execute(
+            "SELECT kind, writer, clock, value FROM record WHERE node = ?", (node,)
+        ):
+            if kind in kinds:
+                body = decode(Key(kind, node, clock), value)
+                if body is not None:
+                    found.append((self._writers[number], body))
+        return found
+
+    # -- links --------------------------------------------------------------------------------------------------------
+
+    def link(self, link: LinkId) -> LinkRow | None:
+        """Return a link's row."""
+        row = self.db.execute("SELECT * FROM link WHERE id = ?", (link,)).fetchone()
+        return None if row is None else link_row(row)
+
+    def links_named(self, parent: InodeId, name: bytes) -> list[LinkRow]:
+        """Return the living links of a name in one directory."""
+        rows = self.db.execute("SELECT * FROM link WHERE parent = ? AND name = ? AND alive = 1", (parent, name))
+        return [link_row(row) for row in rows.fetchall()]
+
+    def links_to(self, inode: InodeId) -> list[LinkId]:
+        """Return all links of an inode, living or not: its first and its hard links."""
+        rows = self.db.execute("SELECT link FROM hardlink WHERE inode = ? ORDER BY link", (inode,))
+        return [LinkId(inode), *(LinkId(row[0]) for row in rows)]
+
+    def living_links(self, inode: InodeId) -> list[LinkRow]:
+        """Return the living links of an inode."""
+        rows = self.db.execute("SELECT * FROM link WHERE id = ? AND inode IS NULL AND alive = 1", (inode,)).fetchall()
+        rows += self.db.execute("SELECT * FROM link WHERE inode = ? AND alive = 1 ORDER BY id", (inode,)).fetchall()
+        return [link_row(row) for row in rows]
+
+    def put_link(self, row: LinkRow) -> None:
+        """Write a link's row."""
+        inode = None if bytes(row.inode) == bytes(row.id) else row.inode
+        self.db.execute("INSERT OR REPLACE INTO link VALUES (?, ?, ?, ?, ?, ?, ?)", (row.id, inode, *row[2:]))
+
+    def drop_link(self, link: LinkId) -> None:
+        """Remove a link's row."""
+        self.db.execute("DELETE FROM link WHERE id = ?", (link,))

@@ -1,0 +1,51 @@
+"""Founding a cluster: the first pod's identity, the founding record and the first configuration."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from base.home import Home
+from base.ids import ClusterId, PodId
+from discovery.draft import drafted
+from discovery.names import checked_name
+from mesh.api import Role
+from mesh.identity import Identity
+from mesh.records import Config, Found, cluster_id_of, seal
+from mesh.roster_store import RosterStore
+
+
+@dataclass(frozen=True, slots=True)
+class Founded:
+    """A new cluster and its first pod."""
+
+    cluster: str
+    cluster_id: ClusterId
+    pod: PodId
+    pod_name: str
+
+
+def found(home: Home, cluster_name: str, pod_name: str, cluster_toml: str, now: float) -> Founded:
+    """Found a cluster in ``home`` and leave its identity and roster there, or nothing at all. Blocks for fsyncs.
+
+    ``cluster_toml`` is the checked text of cluster.toml; ``now`` the wall clock in seconds. Raises `UsageError` for
+    names that won't do, `RefusedError` when the home has a pod, `MachineError` when the files can't be made.
+    """
+    cluster_name, pod_name = checked_name(cluster_name, "cluster"), checked_name(pod_name, "pod")
+    time_ns = int(now * 1e9)
+    with drafted(home) as draft:
+        identity = Identity.create(draft.identity, role=Role.FULL)
+        issuing = identity.issuing_certificate
+        assert issuing is not None
+        founding = Found(cluster_name, secrets.token_bytes(16), pod_name, identity.public_key, issuing, time_ns)
+        founding_record = seal(founding, "", identity.pod_id, identity.sign)
+        cluster = cluster_id_of(founding_record)
+        config_record = seal(Config(b"", cluster_toml, time_ns), cluster, identity.pod_id, identity.sign)
+        identity.install_certificate(identity.issue(identity.public_key, cluster, Role.FULL))
+        store = RosterStore(draft.roster_db)
+        try:
+            added = store.add([founding_record, config_record])
+        finally:
+            store.close()
+        assert len(added) == 2, "the roster refused its own first records"
+    return Founded(cluster_name, cluster, identity.pod_id, pod_name)

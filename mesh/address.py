@@ -1,0 +1,46 @@
+"""Addresses as people write them: ``HOST:PORT``, an IPv6 host in brackets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+from base.errors import UsageError
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Return host and port of ``HOST:PORT`` or ``[HOST]:PORT``. Raises `UsageError`."""
+    host, separator, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        separator = ""
+    if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"{text!r} is no address.", "Write it as HOST:PORT, such as 192.168.1.5:7420.")
+    return host, int(port)
+
+
+def format_address(host: str, port: int) -> str:
+    """Return ``HOST:PORT``, with brackets around an IPv6 host."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_wildcard(host: str) -> bool:
+    """Tell whether a listening host means every interface."""
+    return host in ("", "0.0.0.0", "::")  # noqa: S104
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is of use on this machine only."""
+    return host == "::1" or host.startswith("127.")
+
+
+def own_host() -> str:
+    """Return the address of this machine on its network, the loopback one when there is none. Sends nothing."""
+    for target in ("192.0.2.1", "224.0.0.251"):  # RFC 5737 documentation, mDNS: only the route is looked up
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((target, 9))
+            host = str(probe.getsockname()[0])
+            if host != "0.0.0.0":  # noqa: S104
+                return host
+    return "127.0.0.1"

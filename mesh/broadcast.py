@@ -1,0 +1,308 @@
+"""How new log entries reach everybody at once: an epidemic broadcast tree. Pure.
+
+Theory of operation (Leitão, Pereira, Rodrigues, "Epidemic Broadcast Trees", 2007: Plumtree). Links are *eager* or
+*lazy*. New entries are pushed along the eager links; a push names whom else it was sent to (*covered*), so that in a
+cluster where everybody is linked nothing travels twice. All others, the covered ones too (their push may be lost with
+the pod that sent it), are soon after told only "I have writer W up to N", unless they have said so themselves. Logs
+have no gaps, so one number per writer says it all. Who pushes what we have is pruned to lazy; what is announced but
+doesn't come is fetched by anti-entropy, and the link that announced it is grafted: eager again. With few pods all links
+stay eager. No entry is ever buffered here.
+
+This module must never say that this pod has an entry before the log has it durably.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import NamedTuple
+
+from base.ids import PodId, WriterId
+from mesh.api import Entry
+from mesh.log_messages import (
+    MAX_COVERED,
+    MAX_ENTRIES,
+    MAX_MARKS,
+    MalformedError,
+    PushKind,
+    decode_push,
+    encode_announcement,
+    encode_push,
+)
+from mesh.send import Send
+from mesh.wire import Tag
+
+FEW_PODS = 9
+"""In a cluster of so many pods (8 links each) or less nobody is pruned."""
+MAX_PUSH_BYTES = 256 * 1024
+"""Blobs in one push; an entry alone may be larger, up to `MAX_PUSHED_ENTRY_BYTES`."""
+MAX_PUSHED_ENTRY_BYTES = 1024 * 1024
+"""A larger entry is announced and fetched, not pushed."""
+MAX_PUSHES = 8
+"""Pushes from one call; what is beyond is announced only."""
+ANNOUNCE_EVERY_S = 0.25
+GRAFT_AFTER_S = 0.3
+"""So long after an announcement the entry is fetched, if no push has brought it."""
+MAX_WRITERS = 4096
+"""Writers about which marks of a link are kept; further ones are left to anti-entropy."""
+MAX_COMPLAINTS = 32
+
+
+class Gap(NamedTuple):
+    """``pod`` has ``writer`` up to ``sequence`` and this pod has not: something for `AntiEntropy.on_gap`."""
+
+    pod: PodId
+    writer: WriterId
+    sequence: int
+
+
+@dataclass(slots=True)
+class _Link:
+    eager: bool = True
+    known: dict[WriterId, int] = field(default_factory=dict)
+    """What the pod has by its own word."""
+    announce: dict[WriterId, int] = field(default_factory=dict)
+    """What it is yet to be told that we have."""
+
+    def note(self, writer: WriterId, sequence: int) -> None:
+        if sequence > self.known.get(writer, 0) and (writer in self.known or len(self.known) < MAX_WRITERS):
+            self.known[writer] = sequence
+        if self.announce.get(writer, sequence + 1) <= sequence:
+            del self.announce[writer]
+
+    def owe(self, writer: WriterId, sequence: int) -> None:
+        if sequence <= self.known.get(writer, 0):
+            return
+        if writer in self.announce or len(self.announce) < MAX_WRITERS:
+            self.announce[writer] = max(sequence, self.announce.get(writer, 0))
+
+
+@dataclass(slots=True)
+class _Missing:
+    first: int
+    """What the wait is for; entries announced later have time until the next one."""
+    sequence: int
+    due: float
+    announcers: list[PodId]
+
+
+def pushed_entries(message: object) -> list[Entry]:
+    """Return the entries that a `Tag.LOG_PUSH` message carries, none for other kinds and malformed ones.
+
+    They go to `ReplicatedLog.receive`, then the message to `Broadcast.received`.
+    """
+    try:
+        return list(decode_push(message).entries)
+    except MalformedError:
+        return []
+
+
+class Broadcast:
+    """The broadcast of one pod. Not thread-safe."""
+
+    def __init__(self, me: PodId, rng: Random) -> None:
+        self.me = me
+        self._rng = rng
+        self._links: dict[PodId, _Link] = {}
+        self._pods = 0
+        self._missing: dict[WriterId, _Missing] = {}
+        self._gaps: list[Gap] = []
+        self._announce_at = float("-inf")
+        self._complaints: list[str] = []
+
+    def set_members(self, pods: Iterable[PodId]) -> None:
+        """Take over who belongs to the cluster: their number decides whether links are pruned."""
+        self._pods = len(set(pods) | {self.me})
+
+    def link_up(self, pod: PodId, now: float) -> None:
+        """A link to ``pod`` is up: eager until pruned."""
+        self._links.setdefault(pod, _Link())
+
+    def link_down(self, pod: PodId, now: float) -> None:
+        """The last link to ``pod`` is gone."""
+        self._links.pop(pod, None)
+        for writer, missing in list(self._missing.items()):
+            if pod in missing.announcers:
+                missing.announcers.remove(pod)
+                if not missing.announcers:
+                    del self._missing[writer]
+
+    def publish(self, entries: Sequence[Entry], now: float) -> list[Send]:
+        """Push new durable entries of this pod's own log."""
+        return self._spread(entries, frozenset())
+
+    def received(
+        self, sender: PodId, message: object, applied: Sequence[Entry], vector: Mapping[WriterId, int], now: float
+    ) -> list[Send]:
+        """Take in any `Tag.LOG_PUSH` message and return what to send on.
+
+        ``applied``: what `ReplicatedLog.receive` returned for `pushed_entries` (nothing, if it was not called);
+        ``vector``: the log's vector after that. Malformed messages are ignored whole.
+        """
+        link = self._links.get(sender)
+        if link is None:
+            return []
+        try:
+            push = decode_push(message)
+        except MalformedError as error:
+            if len(self._complaints) < MAX_COMPLAINTS:
+                self._complaints.append(f"ignored a broadcast message of {sender}: {error}")
+            return []
+        match push.kind:
+            case PushKind.ENTRIES:
+                return self._pushed(sender, link, push.entries, push.covered, applied, vector)
+            case PushKind.ANNOUNCE:
+                for writer, sequence in push.marks.items():
+                    link.note(writer, sequence)
+                    if sequence > vector.get(writer, 0):
+                        self._miss(writer, sequence, sender, now)
+            case PushKind.GRAFT:
+                link.eager = True
+            case PushKind.PRUNE:
+                link.eager = False
+        return []
+
+    def caught_up(self, sender: PodId, applied: Sequence[Entry], now: float) -> list[Send]:
+        """Entries came from ``sender`` in a page of anti-entropy: announce them, who lacks them will ask."""
+        link = self._links.get(sender)
+        for writer, sequence in _last(applied).items():
+            if link is not None:
+                link.note(writer, sequence)
+            self._owe_all(writer, sequence)
+        return self._announcements(now)
+
+    def tick(self, vector: Mapping[WriterId, int], now: float) -> list[Send]:
+        """Announce what is due, and turn what is missing into gaps; about every 0.1 s."""
+        sends = []
+        for writer, missing in [(writer, missing) for writer, missing in self._missing.items() if now >= missing.due]:
+            have = vector.get(writer, 0)
+            if missing.first <= have < missing.sequence:
+                missing.first, missing.due = missing.sequence, now + GRAFT_AFTER_S
+                continue
+            del self._missing[writer]
+            if have >= missing.sequence:
+                continue
+            announcer = missing.announcers[0]
+            for pod in missing.announcers:
+                self._gap(Gap(pod, writer, missing.sequence))
+            if not self._links[announcer].eager:
+                self._links[announcer].eager = True
+                sends.append(Send(announcer, Tag.LOG_PUSH, [PushKind.GRAFT]))
+        return sends + self._announcements(now)
+
+    def gaps(self) -> list[Gap]:
+        """Return what is missing here and who has it, noticed since the last call."""
+        gaps, self._gaps = self._gaps, []
+        return gaps
+
+    def complaints(self) -> list[str]:
+        """Return why messages were ignored since the last call, at most `MAX_COMPLAINTS`, for the log."""
+        complaints, self._complaints = self._complaints, []
+        return complaints
+
+    def eager_links(self) -> frozenset[PodId]:
+        """Return the pods that new entries are pushed to."""
+        return frozenset(pod for pod, link in self._links.items() if link.eager)
+
+    def _pushed(
+        self,
+        sender: PodId,
+        link: _Link,
+        entries: Sequence[Entry],
+        covered: frozenset[PodId],
+        applied: Sequence[Entry],
+        vector: Mapping[WriterId, int],
+    ) -> list[Send]:
+        for writer, sequence in _last(entries).items():
+            link.note(writer, sequence)
+            if sequence > vector.get(writer, 0):
+                self._gap(Gap(sender, writer, sequence))
+        sends = self._spread(applied, covered | {sender})
+        if applied:
+            link.eager = True
+        elif self._pods > FEW_PODS and link.eager and entries and _all_here(entries, vector):
+            link.eager = False
+            sends.append(Send(sender, Tag.LOG_PUSH, [PushKind.PRUNE]))
+        return sends
+
+    def _spread(self, entries: Sequence[Entry], covered: frozenset[PodId]) -> list[Send]:
+        """Push ``entries`` along the eager links that are not ``covered``, and remember whom to tell of them."""
+        for writer, sequence in _last(entries).items():
+            self._owe_all(writer, sequence)
+        targets = [pod for pod, link in self._links.items() if link.eager and pod not in covered]
+        self._rng.shuffle(targets)
+        everybody = [self.me, *targets, *sorted(covered)]
+        sends = []
+        for batch in _batches(entries):
+            message = encode_push(batch, everybody[:MAX_COVERED])
+            for pod in targets:
+                known = self._links[pod].known
+                if any(entry.sequence > known.get(entry.writer, 0) for entry in batch):
+                    sends.append(Send(pod, Tag.LOG_PUSH, message))
+        return sends
+
+    def _announcements(self, now: float) -> list[Send]:
+        if now < self._announce_at:
+            return []
+        sends = []
+        for pod, link in self._links.items():
+            marks = {writer: link.announce[writer] for writer in list(link.announce)[:MAX_MARKS]}
+            for writer in marks:
+                del link.announce[writer]
+            if marks:
+                sends.append(Send(pod, Tag.LOG_PUSH, encode_announcement(marks)))
+        if sends:
+            self._announce_at = now + ANNOUNCE_EVERY_S
+        return sends
+
+    def _gap(self, gap: Gap) -> None:
+        if len(self._gaps) < MAX_WRITERS:
+            self._gaps.append(gap)
+
+    def _owe_all(self, writer: WriterId, sequence: int) -> None:
+        for link in self._links.values():
+            link.owe(writer, sequence)
+
+    def _miss(self, writer: WriterId, sequence: int, sender: PodId, now: float) -> None:
+        missing = self._missing.get(writer)
+        if missing is None:
+            if len(self._missing) < MAX_WRITERS:
+                self._missing[writer] = _Missing(sequence, sequence, now + GRAFT_AFTER_S, [sender])
+            return
+        missing.sequence = max(missing.sequence, sequence)
+        if sender not in missing.announcers:
+            missing.announcers.append(sender)
+
+
+def _all_here(entries: Iterable[Entry], vector: Mapping[WriterId, int]) -> bool:
+    return all(entry.sequence <= vector.get(entry.writer, 0) for entry in entries)
+
+
+def _last(entries: Iterable[Entry]) -> dict[WriterId, int]:
+    last: dict[WriterId, int] = {}
+    for entry in entries:
+        last[entry.writer] = max(entry.sequence, last.get(entry.writer, 0))
+    return last
+
+
+def _batches(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Return the entries worth pushing in batches of about `MAX_PUSH_BYTES`.
+
+    Nothing of a writer is pushed after an entry of his that is too large: it could not be applied.
+    """
+    batches: list[list[Entry]] = []
+    size = 0
+    stopped: set[WriterId] = set()
+    for entry in entries:
+        if len(entry.blob) > MAX_PUSHED_ENTRY_BYTES or entry.writer in stopped:
+            stopped.add(entry.writer)
+            continue
+        if not batches or size + len(entry.blob) > MAX_PUSH_BYTES or len(batches[-1]) >= MAX_ENTRIES:
+            if len(batches) == MAX_PUSHES:
+                break
+            batches.append([])
+            size = 0
+        batches[-1].append(entry)
+        size += len(entry.blob)
+    return batches

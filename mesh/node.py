@@ -1,0 +1,403 @@
+"""The mesh of one running pod: puts listener, dialer, links, roster and the pure cores together.
+
+The cores decide; this shell carries their messages, tells them the time a few times a second, and turns what
+they know into `mesh.api.Mesh`. Everything here runs on one event loop: code between two awaits is atomic.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from random import Random
+from typing import Any, Final
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from base.errors import MachineError, RefusedError, UnreachableError, WormholeError
+from base.ids import ClusterId, PodId
+from mesh import listener as door
+from mesh.address import format_address, is_loopback, is_wildcard, own_host, parse_address
+from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog, Role, State
+from mesh.dialer import Dialer, Source
+from mesh.identity import Identity
+from mesh.join_stream import JoinHandler
+from mesh.link import Link
+from mesh.membership import TICK_S, Membership, MembershipSettings
+from mesh.peers import LinkTable
+from mesh.quiet import QuietLog
+from mesh.records import Left, seal
+from mesh.registry import Registry
+from mesh.roster import Roster
+from mesh.roster_store import RosterStore, Seen
+from mesh.send import Send
+from mesh.spread import Spreader
+from mesh.switchboard import Switchboard
+from mesh.wire import Tag
+
+INCARNATIONS_PER_START: Final = 1 << 20
+"""Room for refutations: an incarnation of a later start is greater than all of an earlier one."""
+
+logger = logging.getLogger(__name__)
+
+
+class MeshNode:
+    """Implements `mesh.api.Mesh`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        roster_store: RosterStore,
+        *,
+        listen: str,
+        advertise: Sequence[str] = (),
+        peers: Sequence[str] = (),
+        log: ReplicatedLog | None = None,
+        settings: MembershipSettings | None = None,
+        rng: Random | None = None,
+    ) -> None:
+        """Addresses are ``HOST:PORT``. Raises `UsageError` for a malformed one.
+
+        Blocks for an fsync: a start is counted before anybody hears of it.
+        """
+        self._identity = identity
+        self._me = identity.pod_id
+        self._rng = rng or Random(os.urandom(16))
+        self._listen = listen
+        self._listen_host, self._port = parse_address(listen)
+        for address in (*advertise, *peers):
+            parse_address(address)
+        self._advertise = tuple(advertise)
+        self._linked_host = ""
+        self._table = LinkTable(self._me)
+        self._registry = Registry(identity, roster_store, self._tell, self._table.linked, self._roster_changed)
+        self._remembered = roster_store.remembered()
+        incarnation = roster_store.count_start() * INCARNATIONS_PER_START
+        self._membership = Membership(self._me, settings or MembershipSettings(), self._rng, incarnation)
+        self._spreader = Spreader(self._me, self._rng, self._run, self._ask)
+        self._switchboard = Switchboard(self._me, self._registry, self._table, self, self._link_came, self._link_went)
+        self._dialer = Dialer(self._me, self._switchboard.dial_control, self._is_linked, self._is_welcome, self._rng)
+        self._door = door.Listener(
+            lambda: self._registry.server_context, lambda: self._registry.certificate, self._switchboard.accept
+        )
+        self._handlers: dict[int, Handler] = {Tag.LOG_SINCE: self._spreader.serve_since}
+        self._listeners: list[Callable[[], None]] = []
+        self._group: TaskGroup | None = None
+        self._quiet = QuietLog(logger, anyio.current_time)
+        for address in peers:
+            self._dialer.add(*parse_address(address), None, Source.CONFIGURED)
+        if log is not None:
+            self.set_log(log)
+
+    # -- what mesh.api.Mesh promises
+
+    @property
+    def pod_id(self) -> PodId:
+        """This pod."""
+        return self._me
+
+    @property
+    def cluster_id(self) -> ClusterId:
+        """The cluster that it belongs to."""
+        return self.roster.cluster_id
+
+    def members(self) -> list[Member]:
+        """Return all pods ever admitted, sorted by name; this pod is among them."""
+        found = [self._member(pod) for pod in self.roster.pods()]
+        return sorted(found, key=lambda member: (member.name, member.pod))
+
+    def alive(self) -> frozenset[PodId]:
+        """Return the pods that a request can be sent to now, without this one."""
+        return frozenset(pod for pod in self._table.linked() if self._membership.view(pod).state is State.ALIVE)
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` (quick, must not raise) after any change of `members` or `alive`."""
+        self._listeners.append(listener)
+
+    def publish_meta(self, values: Mapping[str, object]) -> None:
+        """Gossip small values about this pod (replaces earlier ones). Raises `UsageError` above 1 KiB packed."""
+        self._membership.set_meta(values)
+        self._settle()
+
+    def handle(self, tag: Tag, handler: Handler) -> None:
+        """Register the one handler of a request tag; before `run`."""
+        if tag in self._handlers:
+            raise ValueError(f"{tag.name} has a handler already")
+        self._handlers[tag] = handler
+
+    async def call(
+        self, pod: PodId, tag: Tag, body: object, *, timeout_s: float = 10.0, lane: Lane = Lane.CONTROL
+    ) -> object:
+        """Send a request and return the answer's body; see `mesh.api.Mesh.call`."""
+        if pod == self._me:
+            return await self.serve(pod, tag, body)
+        link = self._table.control(pod)
+        if link is None or self._membership.view(pod).state is not State.ALIVE:
+            raise self._unreachable(pod)
+        if lane is Lane.BULK:
+            started = anyio.current_time()
+            link = await self._switchboard.bulk(pod, timeout_s) or link
+            timeout_s = max(0.0, timeout_s - (anyio.current_time() - started))
+        return await link.request(tag, body, timeout_s)
+
+    def publish_log(self, entries: Sequence[Entry]) -> None:
+        """Broadcast new durable entries of this pod's own log to everybody."""
+        self._spreader.publish(entries)
+
+    # -- what the composition root needs besides
+
+    @property
+    def roster(self) -> Roster:
+        """Who belongs to the cluster."""
+        return self._registry.roster
+
+    @property
+    def port(self) -> int:
+        """The port listened on, resolved once `run` has reported its start."""
+        return self._port
+
+    @property
+    def address(self) -> str:
+        """``HOST:PORT`` under which others are told to find this pod."""
+        if self._advertise:
+            return self._advertise[0]
+        if not is_wildcard(self._listen_host):
+            return format_address(self._listen_host, self._port)
+        return format_address(self._linked_host or own_host(), self._port)
+
+    def set_log(self, log: ReplicatedLog) -> None:
+        """Set the log that is replicated."""
+        self._spreader.set_log(log)
+
+    def set_join_handler(self, handler: JoinHandler | None) -> None:
+        """Set who talks to joiners; None: nobody is admitted here."""
+        self._door.join_handler = handler
+
+    def add_candidate(self, host: str, port: int, pod: PodId | None) -> None:
+        """Say that a pod of this cluster may answer at an address (found by mDNS)."""
+        self._dialer.add(host, port, pod, Source.MDNS)
+
+    def remove_candidate(self, host: str, port: int) -> None:
+        """Take back `add_candidate`."""
+        self._dialer.remove(host, port, Source.MDNS)
+
+    async def learn(self, records: Iterable[bytes]) -> list[bytes]:
+        """Add signed records: durable, told to everybody linked and in effect when it returns; return the new ones.
+
+        Records added to the store directly are noticed and told within a fraction of a second, too.
+        """
+        return await self._registry.learn(records, None)
+
+    async def caught_up(self) -> None:
+        """Return once a pod has told what it has of the log and nothing of that is missing here."""
+        await self._spreader.caught_up()
+
+    async def announce_down(self) -> None:
+        """Tell all that this pod stops on purpose; returns when that was sent."""
+        self._run(self._membership.announce_down(anyio.current_time()))
+        await self._switchboard.flush()
+
+    async def announce_maintenance(self, on: bool) -> None:
+        """Tell all that this pod is or isn't in maintenance."""
+        self._run(self._membership.announce_maintenance(on, anyio.current_time()))
+        self._settle()
+
+    async def announce_leave(self) -> None:
+        """Record and tell all that this pod leaves the cluster for good."""
+        record = seal(Left(time.time_ns()), self.cluster_id, self._me, self._identity.sign)
+        await self._registry.learn([record], None)
+        self._run(self._membership.announce_left(anyio.current_time()))
+        await self._switchboard.flush()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled; reports its start when it listens. Raises `MachineError` when it can't."""
+        listeners = await door.bind(self._listen)
+        self._port = door.port_of(listeners)
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                self._switchboard.port = self._port
+                self._switchboard.run_in(group)
+                self._membership.set_address(self.address)
+                self._roster_changed()
+                self._look_for_remembered()
+                group.start_soon(self._door.run, listeners)
+                group.start_soon(self._dialer.run)
+                group.start_soon(self._spreader.run)
+                group.start_soon(self._tick)
+                task_status.started()
+        finally:
+            self._group = None
+            self._switchboard.run_in(None)
+            with anyio.CancelScope(shield=True):
+                await self._remember()
+
+    # -- what links call
+
+    async def serve(self, sender: PodId, tag: int, body: object) -> object:
+        """Answer a request of a verified pod."""
+        handler = self._handlers.get(tag)
+        if handler is None:
+            raise RefusedError(f"This pod doesn't know requests of kind {tag}.", "Install the newer Wormhole on it.")
+        return await handler(sender, body)
+
+    def message(self, link: Link, tag: int, body: object) -> None:
+        """Take a one-way message of a verified pod."""
+        sender = link.peer.pod
+        try:
+            if tag == Tag.GOSSIP:
+                self._run(self._membership.receive(sender, body, anyio.current_time()))
+                self._settle()
+            elif tag == Tag.LOG_PUSH:
+                self._spreader.pushed(sender, body)
+            elif tag == Tag.LOG_VECTOR:
+                self._spreader.vector(sender, body)
+            elif tag == Tag.ROSTER:
+                records = self._registry.records_in(sender, body)
+                if records and self._group is not None:
+                    self._group.start_soon(self._registry.learn, records, sender)
+            else:
+                self._quiet.warning(sender, f"a message of unknown kind {tag} from {sender} was ignored")
+        except Exception:
+            logger.exception("a message (tag %d) from %s was ignored", tag, sender)
+
+    # -- links
+
+    def _link_came(self, link: Link) -> None:
+        pod = link.peer.pod
+        if not link.dialled:
+            self._dialer.add(link.peer.host, link.peer.port, pod, Source.REMEMBERED)
+        host = link.peer.local_host
+        if is_wildcard(self._listen_host) and host != self._linked_host and not is_loopback(host):
+            self._linked_host = host
+            self._membership.set_address(self.address)
+        self._run(self._membership.link_up(pod, anyio.current_time()))
+        self._spreader.link_up(pod)
+        self._settle(force=True)
+
+    def _link_went(self, pod: PodId) -> None:
+        self._run(self._membership.link_down(pod, anyio.current_time()))
+        self._spreader.link_down(pod)
+        self._dialer.lost(pod)
+        self._settle(force=True)
+
+    # -- the cores
+
+    def _tell(self, pod: PodId, tag: Tag, body: object) -> bool:
+        link = self._table.control(pod)
+        return link is not None and link.send(tag, body)
+
+    def _run(self, sends: Iterable[Send]) -> None:
+        for pod, tag, message in sends:
+            self._tell(pod, tag, message)
+
+    async def _ask(self, pod: PodId, tag: Tag, body: object, timeout_s: float) -> Any:
+        return await self.call(pod, tag, body, timeout_s=timeout_s)
+
+    async def _tick(self) -> None:
+        while True:
+            await anyio.sleep(TICK_S)
+            try:
+                now = anyio.current_time()
+                self._run(self._membership.tick(now))
+                self._registry.tick(now)
+                self._spreader.tick()
+                self._settle()
+            except MachineError:
+                raise
+            except Exception:
+                logger.exception("a tick of the mesh failed")
+
+    def _settle(self, *, force: bool = False) -> None:
+        """Take note of what the cores changed, and tell the listeners."""
+        changed = self._membership.changes()
+        for pod in changed:
+            address = self._membership.view(pod).address
+            if address and pod != self._me:
+                try:
+                    self._dialer.add(*parse_address(address), pod, Source.GOSSIP)
+                except WormholeError:
+                    self._quiet.warning(pod, f"{pod} gossips an address that is none")
+        for reason in self._membership.complaints():
+            self._quiet.warning(reason, f"gossip was ignored: {reason}")
+        if changed or force:
+            for listener in self._listeners:
+                listener()
+
+    def _roster_changed(self) -> None:
+        roster = self.roster
+        pods = [pod for pod in roster.pods() if not roster.is_revoked(pod)]
+        self._membership.set_members(pods, anyio.current_time())
+        self._spreader.set_members(pod for pod in pods if roster.is_member(pod))
+        for link in self._table.all():
+            if roster.is_revoked(link.peer.pod) and self._group is not None:
+                self._group.start_soon(self._switchboard.cut_off, link)
+        self._settle(force=True)
+
+    # -- small helpers
+
+    def _is_linked(self, pod: PodId) -> bool:
+        return self._table.control(pod) is not None
+
+    def _is_welcome(self, pod: PodId) -> bool:
+        """Tell whether dialling a pod makes sense; an unknown one may be a member that isn't known yet."""
+        entry = self.roster.entry(pod)
+        mine = self.roster.entry(self._me)
+        if entry is None or mine is None:
+            return mine is not None
+        both_clients = entry.role is Role.CLIENT and mine.role is Role.CLIENT
+        return not (entry.revoked or entry.left or mine.revoked or mine.left or both_clients)
+
+    def _unreachable(self, pod: PodId) -> UnreachableError:
+        entry = self.roster.entry(pod)
+        return UnreachableError(
+            f"The pod {entry.name if entry else pod} can't be reached.", "Check that it is up and on the network."
+        )
+
+    def _member(self, pod: PodId) -> Member:
+        entry = self.roster.pods()[pod]
+        view = self._membership.view(pod)
+        seen = self._remembered.get(pod)
+        last_seen = seen.last_seen if seen else None
+        if view.last_seen is not None:
+            last_seen = time.time() - (anyio.current_time() - view.last_seen)
+        address = view.address or self._switchboard.reached.get(pod, "") or (seen.address if seen else "")
+        state = view.state
+        if pod == self._me:
+            address, last_seen = self.address, time.time()
+        if entry.left:
+            state = State.LEFT
+        if entry.revoked:
+            state = State.EVICTED
+        return Member(
+            pod,
+            entry.name,
+            entry.role,
+            state,
+            address,
+            view.latency_ms,
+            last_seen,
+            view.meta,
+            view.announced or entry.left or entry.revoked,
+        )
+
+    def _look_for_remembered(self) -> None:
+        for pod, seen in self._remembered.items():
+            try:
+                self._dialer.add(*parse_address(seen.address), pod, Source.REMEMBERED)
+            except WormholeError:
+                continue
+
+    async def _remember(self) -> None:
+        """Keep where pods were reached, for the next start; without that they are found again otherwise."""
+        found: list[tuple[PodId, Seen]] = []
+        for member in self.members():
+            address = self._switchboard.reached.get(member.pod) or member.address
+            if member.pod != self._me and address and member.last_seen is not None:
+                found.append((member.pod, Seen(address, member.last_seen)))
+        try:
+            await anyio.to_thread.run_sync(self._registry.store.remember, found)
+        except MachineError as error:
+            logger.warning("addresses of other pods weren't kept: %s", error.message)

@@ -1,0 +1,302 @@
+"""Codecs of the signed records that say who belongs to a cluster. Pure; decides nothing about rights.
+
+A record is ``msgpack [version, kind, cluster, signer, payload, signature]``; the payload is msgpack of its own, and the
+Ed25519 signature covers ``prefix | msgpack [version, kind, cluster, signer, payload]``. There is exactly one encoding
+of a record: others are refused, so that nobody can multiply records by re-encoding them. A record of an unknown kind or
+of a newer version keeps its envelope and is carried along without being interpreted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgpack
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from base.errors import DamagedError
+from base.ids import ClusterId, PodId, WriterId, hash_bytes, pod_id_of
+from mesh import wire
+from mesh.api import Role
+
+RECORD_VERSION: Final = 1
+MAX_RECORD_BYTES: Final = 128 << 10
+MAX_NAME_BYTES: Final = 64
+MAX_CONFIG_BYTES: Final = 96 << 10
+MAX_ORDER: Final = 1 << 48
+PREFIX: Final = b"wormhole roster record\0"
+
+RecordId = bytes
+"""16 bytes: the first half of BLAKE3(record)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The founding record: names the cluster and admits its first pod."""
+
+    name: str
+    nonce: bytes
+    pod_name: str
+    public_key: bytes
+    issuing: bytes
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Admits a pod (or changes its name or role, when of a greater order than an earlier one)."""
+
+    name: str
+    role: Role
+    public_key: bytes
+    issuing: bytes | None
+    """The certificate (DER, self-signed) of the pod's own issuing key; None for a client."""
+    order: int
+    """One more than the greatest order known to the signer: seniority, independent of any clock."""
+    time_ns: int
+
+    @property
+    def pod(self) -> PodId:
+        """The admitted pod."""
+        return pod_id_of(self.public_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """The signer writes metadata under this id."""
+
+    writer: WriterId
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The signer left for good."""
+
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke:
+    """Evicts a pod, with what it admitted, except the pods in ``keeps``."""
+
+    pod: PodId
+    keeps: tuple[PodId, ...]
+    config: RecordId
+    """The configuration in force: those up to it stay valid though the evicted pod signed them. Empty: none."""
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A version of cluster.toml."""
+
+    parent: RecordId
+    """The version that it follows; empty for the first."""
+    toml: str
+    time_ns: int
+
+
+Payload = Found | Admit | Writer | Left | Revoke | Config
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A decoded envelope; ``payload`` is None for what this version can't interpret."""
+
+    data: bytes
+    id: RecordId
+    cluster: str
+    """Empty in the founding record."""
+    signer: PodId
+    signed: bytes
+    signature: bytes
+    payload: Payload | None
+
+    def signed_by(self, public_key: bytes) -> bool:
+        """Tell whether the signature is that of ``public_key`` and the key that of the signer."""
+        return pod_id_of(public_key) == self.signer and verify(public_key, self.signature, self.signed)
+
+
+def verify(public_key: bytes, signature: bytes, data: bytes) -> bool:
+    """Tell whether ``signature`` (64 bytes) over ``data`` was made with the raw 32-byte Ed25519 ``public_key``."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, data)
+    except (InvalidSignature, ValueError, TypeError):
+        return False
+    return True
+
+
+def seal(payload: Payload, cluster: ClusterId | str, signer: PodId, sign: Callable[[bytes], bytes]) -> bytes:
+    """Return the signed record of a payload. Raises `DamagedError` when it is out of bounds."""
+    kind = type(payload).__name__.lower()
+    parts = [RECORD_VERSION, kind, str(cluster), str(signer), _pack(_fields(payload))]
+    data = _pack([*parts, sign(PREFIX + _pack(parts))])
+    decode(data)
+    return data
+
+
+def decode(data: bytes) -> Record:
+    """Return the record of its bytes, the signature not yet checked. Raises `DamagedError`."""
+    if len(data) > MAX_RECORD_BYTES:
+        raise DamagedError("A membership record is too long.")
+    value = wire.unpack(data)
+    match value:
+        case [int(version), str(kind), str(cluster), str(signer), bytes(body), bytes(signature)]:
+            pass
+        case _:
+            raise DamagedError("A membership record has the wrong form.")
+    if _pack(value) != data or len(kind) > 32 or len(signature) != 64 or not is_id(signer) or version < 1:
+        raise DamagedError("A membership record has the wrong form.")
+    if not (is_id(cluster) or (cluster == "" and kind == "found")):
+        raise DamagedError("A membership record names no cluster.")
+    payload: Payload | None = None
+    if version == RECORD_VERSION and kind in _READERS:
+        fields = wire.unpack(body)
+        if not isinstance(fields, list) or _pack(fields) != body:
+            raise DamagedError(f"A membership record of kind {kind} has the wrong form.")
+        payload = _READERS[kind](fields, PodId(signer))
+    signed = PREFIX + _pack([version, kind, cluster, signer, body])
+    return Record(data, record_id(data), cluster, PodId(signer), signed, signature, payload)
+
+
+def record_id(data: bytes) -> RecordId:
+    """Return the id of a record."""
+    return hash_bytes(data)[:16]
+
+
+def cluster_id_of(found: bytes) -> ClusterId:
+    """Return the cluster id that a founding record makes."""
+    return ClusterId(record_id(found).hex())
+
+
+def is_id(value: str) -> bool:
+    """Tell whether ``value`` has the form of a pod or cluster id (32 lower-case hexadecimal digits)."""
+    return len(value) == 32 and all(digit in "0123456789abcdef" for digit in value)
+
+
+def is_name(value: str) -> bool:
+    """Tell whether ``value`` can name a pod or a cluster: printable, no slash, 1 to 64 bytes."""
+    return (
+        0 < len(value.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES
+        and value.isprintable()
+        and value == value.strip()
+        and "/" not in value
+    )
+
+
+def issuer_name(pod: PodId) -> str:
+    """Return the common name of a pod's issuing certificate."""
+    return f"wormhole issuer {pod}"
+
+
+def is_issuing_certificate(der: bytes, pod: PodId) -> bool:
+    """Tell whether ``der`` is a self-signed Ed25519 CA certificate under the name that belongs to ``pod``."""
+    if len(der) > 2048:
+        return False
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        key = certificate.public_key()
+        if not isinstance(key, Ed25519PublicKey):
+            return False
+        key.verify(certificate.signature, certificate.tbs_certificate_bytes)
+        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+        names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+        return False
+    return (
+        constraints.ca and certificate.issuer == certificate.subject and [n.value for n in names] == [issuer_name(pod)]
+    )
+
+
+def _pack(value: Any) -> bytes:
+    try:
+        packed: bytes = msgpack.packb(value, use_bin_type=True)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DamagedError("A membership record can't be encoded.") from error
+    return packed
+
+
+def _fields(payload: Payload) -> list[Any]:
+    match payload:
+        case Found(name, nonce, pod_name, public_key, issuing, time_ns):
+            return [name, nonce, pod_name, public_key, issuing, time_ns]
+        case Admit(name, role, public_key, maybe_issuing, order, time_ns):
+            return [name, role.value, public_key, maybe_issuing, order, time_ns]
+        case Writer(writer):
+            return [writer]
+        case Left(time_ns):
+            return [time_ns]
+        case Revoke(pod, keeps, config, time_ns):
+            return [pod, list(keeps), config, time_ns]
+        case Config(parent, toml, time_ns):
+            return [parent, toml, time_ns]
+
+
+def _read_found(fields: list[Any], signer: PodId) -> Found:
+    match fields:
+        case [str(name), bytes(nonce), str(pod_name), bytes(key), bytes(issuing), int(time_ns)] if (
+            is_name(name)
+            and is_name(pod_name)
+            and len(nonce) == 16
+            and len(key) == 32
+            and pod_id_of(key) == signer
+            and is_issuing_certificate(issuing, signer)
+        ):
+            return Found(name, nonce, pod_name, key, issuing, time_ns)
+    raise DamagedError("A founding record is malformed.")
+
+
+def _read_admit(fields: list[Any], _signer: PodId) -> Admit:
+    match fields:
+        case [str(name), ("full" | "client") as role, bytes(key), issuing, int(order), int(time_ns)] if (
+            is_name(name) and len(key) == 32 and 0 < order <= MAX_ORDER
+        ):
+            full = role == "full" and isinstance(issuing, bytes) and is_issuing_certificate(issuing, pod_id_of(key))
+            if full or (role == "client" and issuing is None):
+                return Admit(name, Role(role), key, issuing, order, time_ns)
+    raise DamagedError("An admission record is malformed.")
+
+
+def _read_writer(fields: list[Any], _signer: PodId) -> Writer:
+    match fields:
+        case [bytes(writer)] if len(writer) == 8:
+            return Writer(WriterId(writer))
+    raise DamagedError("A writer record is malformed.")
+
+
+def _read_left(fields: list[Any], _signer: PodId) -> Left:
+    match fields:
+        case [int(time_ns)]:
+            return Left(time_ns)
+    raise DamagedError("A leaving record is malformed.")
+
+
+def _read_revoke(fields: list[Any], _signer: PodId) -> Revoke:
+    match fields:
+        case [str(pod), list(keeps), bytes(config), int(time_ns)] if (
+            is_id(pod) and all(isinstance(kept, str) and is_id(kept) for kept in keeps) and len(config) in (0, 16)
+        ):
+            return Revoke(PodId(pod), tuple(PodId(kept) for kept in keeps), config, time_ns)
+    raise DamagedError("A revocation record is malformed.")
+
+
+def _read_config(fields: list[Any], _signer: PodId) -> Config:
+    match fields:
+        case [bytes(parent), str(toml), int(time_ns)] if (
+            len(parent) in (0, 16) and len(toml.encode("utf-8", "surrogatepass")) <= MAX_CONFIG_BYTES
+        ):
+            return Config(parent, toml, time_ns)
+    raise DamagedError("A configuration record is malformed.")
+
+
+_READERS: Final[dict[str, Callable[[list[Any], PodId], Payload]]] = {
+    "found": _read_found,
+    "admit": _read_admit,
+    "writer": _read_writer,
+    "left": _read_left,
+    "revoke": _read_revoke,
+    "config": _read_config,
+}

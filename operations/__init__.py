@@ -1,0 +1,1 @@
+"""What a running pod does for the commands of the command line: one operation a file."""

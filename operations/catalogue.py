@@ -1,0 +1,89 @@
+"""The live contents of the tree with what the configuration wants for each: the joint of metadata, policy and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from base.ids import ContentId, PodId
+from crdt_meta.tree import Tree
+from mesh.api import Mesh, Role, State
+from policies.config import ClusterConfig, PodConfig
+from policies.placement import Candidate, place
+from transfer.api import ContentInfo, Holders
+
+REFERENCES_LOOKED_AT = 64
+"""A content that more files share than this is judged by the first of them."""
+
+LEAVING = "leaving"
+"""The value that a draining pod gossips about itself: others make new copies as if it were gone."""
+
+
+class TreeCatalogue:
+    """Implements `transfer.api.Catalogue`."""
+
+    def __init__(self, tree: Tree, mesh: Mesh, cluster: ClusterConfig, pod: PodConfig) -> None:
+        self._tree = tree
+        self._mesh = mesh
+        self._cluster = cluster
+        self._pod = pod
+        self.holders: Callable[[ContentId], Holders] = lambda _: Holders(frozenset(), frozenset(), frozenset())
+        """Set once `transfer` is there: who has a content already."""
+
+    def full_pods(self) -> list[PodId]:
+        """Return the full members that neither left nor were evicted, absent ones included."""
+        gone = (State.LEFT, State.EVICTED)
+        return [one.pod for one in self._mesh.members() if one.role is Role.FULL and one.state not in gone]
+
+    def copies_wanted(self, copies: int) -> int:
+        """Return the lesser of ``copies`` and the number of full members."""
+        return min(copies, len(self.full_pods()))
+
+    def info(self, content: ContentId) -> ContentInfo | None:
+        """Return what is wanted for a content, or None when nothing refers to it any more."""
+        copies, cache, keep, node = 0, True, False, None
+        for inode in self._tree.references(content)[:REFERENCES_LOOKED_AT]:
+            found = self._tree.get(inode)
+            path = self._tree.path(inode)
+            if found is None or path is None:
+                continue
+            node = found
+            text = path.decode("utf-8", "surrogateescape")
+            wanted, here = self._cluster.for_path(text), self._pod.for_path(text)
+            copies = max(copies, wanted.copies)
+            cache = cache and here.may_cache(wanted)
+            keep = keep or here.keep
+        if node is None:
+            return None
+        return ContentInfo(content, node.size, node.author or self._mesh.pod_id, copies, cache, keep)
+
+    def page(self, after: ContentId | None, limit: int) -> Sequence[ContentInfo]:
+        """Return live contents in the order of their ids, from the one behind ``after`` on."""
+        page: list[ContentInfo] = []
+        for content, _, _ in self._tree.contents(after, limit):
+            info = self.info(content)
+            if info is not None:
+                page.append(info)
+        return page
+
+    def place(self, info: ContentInfo) -> Sequence[PodId]:
+        """Return the pods that should keep the content, the most wanted first.
+
+        Who keeps it already goes on keeping it: a pod that joins or returns moves nothing by itself. An absent pod
+        counts while it has the content, but nobody waits for an absent one to take it.
+        """
+        holders = self.holders(info.content)
+        alive = self._mesh.alive() | {self._mesh.pod_id}
+        full = self.full_pods()
+        keepers = [pod for pod in full if pod in holders.kept or pod in holders.absent]
+        leaving = self._leaving()
+        if leaving:
+            keepers = [pod for pod in keepers if pod not in leaving]
+            full = [pod for pod in full if pod not in leaving]
+        takers = [Candidate(pod) for pod in full if pod in alive]
+        ranked = place(info.content, info.size, len(full), info.author, takers)
+        order = [*keepers, *(pod for pod in ranked if pod not in keepers)]
+        return order[: min(info.copies, len(full))]
+
+    def _leaving(self) -> set[PodId]:
+        """Return the pods that are handing over what they keep, before they leave."""
+        return {one.pod for one in self._mesh.members() if one.meta.get(LEAVING) is True}

@@ -1,0 +1,59 @@
+"""The operations by the names under which the command line asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from control.server import Emit, Handler
+from operations.configuration import config_show
+from operations.finding import text_argument
+from operations.importing import import_files
+from operations.invite import invite
+from operations.leaving import destroy_check, down, leave
+from operations.parts import Parts
+from operations.pods import pods
+from operations.status import status
+from operations.sync import sync
+from operations.where import where
+
+Quiet = Callable[[Parts, dict[str, object]], Awaitable[dict[str, object]]]
+Telling = Callable[[Parts, dict[str, object], Emit], Awaitable[dict[str, object]]]
+
+
+async def mount(parts: Parts, args: dict[str, object]) -> dict[str, object]:
+    """Mount the tree, on ``dir`` or where pod.toml says."""
+    directory = text_argument(args, "dir")
+    return {"mount": await parts.mounts.mount(None if directory is None else Path(directory))}
+
+
+async def unmount(parts: Parts, args: dict[str, object]) -> dict[str, object]:
+    """Take the mount away; refused, naming the processes, while files are open there."""
+    await parts.mounts.unmount(force=args.get("force") is True)
+    return {"mount": parts.mounts.directory}
+
+
+QUIET: dict[str, Quiet] = {
+    "config_show": config_show,
+    "destroy_check": destroy_check,
+    "down": down,
+    "invite": invite,
+    "mount": mount,
+    "pods": pods,
+    "status": status,
+    "unmount": unmount,
+    "where": where,
+}
+TELLING: dict[str, Telling] = {"import": import_files, "leave": leave, "sync": sync}
+
+
+def handlers(parts: Parts) -> dict[str, Handler]:
+    """Return the handlers of a pod's control socket."""
+
+    def quiet(operation: Quiet) -> Handler:
+        return lambda args, emit: operation(parts, args)
+
+    def telling(operation: Telling) -> Handler:
+        return lambda args, emit: operation(parts, args, emit)
+
+    return {name: quiet(one) for name, one in QUIET.items()} | {name: telling(one) for name, one in TELLING.items()}

@@ -1,0 +1,109 @@
+"""`wormhole down`, `leave` and `destroy`: the three ways of a pod to go, none of which loses data."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import anyio
+from anyio import lowlevel
+
+from base.errors import RefusedError
+from base.ids import EMPTY_CONTENT, ContentId
+from control.server import Emit
+from operations.catalogue import LEAVING
+from operations.finding import text_of
+from operations.parts import Parts
+
+PAGE = 256
+LOOK_EVERY_S = 0.25
+PATIENCE_S = 60.0
+"""A drain that gets no further for so long is given up."""
+
+
+async def down(parts: Parts, args: dict[str, object]) -> dict[str, object]:
+    """Publish everything, tell the others of the planned absence, unmount, end. The caller sees the process go."""
+    await parts.mounts.unmount(force=True)
+    await parts.metadata.committer.durable()
+    parts.stop()
+    return {"stopping": True}
+
+
+async def leave(parts: Parts, args: dict[str, object], emit: Emit) -> dict[str, object]:
+    """Hand over what only this pod keeps, then leave for good."""
+    force = args.get("force") is True
+    if not force:
+        others = [pod for pod in parts.catalogue.full_pods() if pod != parts.mesh.pod_id]
+        if not others:
+            raise RefusedError("This is the last full pod of the cluster.", "End the cluster with 'wormhole destroy'.")
+        await parts.mounts.unmount()
+        await parts.metadata.committer.durable()
+        await drain(parts, emit)
+    else:
+        await parts.mounts.unmount(force=True)
+        await parts.metadata.committer.durable()
+    await parts.mesh.announce_leave()
+    parts.stop()
+    return {"left": True, "forced": force}
+
+
+async def drain(parts: Parts, emit: Emit) -> None:
+    """Wait until the other pods keep everything that is kept here; refuse when they can't."""
+    parts.gossip({LEAVING: True})
+    try:
+        total, best, since = -1, -1, anyio.current_time()
+        while True:
+            left = [content async for content in unsafe_without_us(parts)]
+            total = max(total, len(left))
+            await emit({"done": total - len(left), "total": total})
+            if not left:
+                return
+            now = anyio.current_time()
+            if best < 0 or len(left) < best:
+                best, since = len(left), now
+            no_room_to_go = not parts.mesh.alive()
+            if no_room_to_go or now - since > PATIENCE_S:
+                raise RefusedError(
+                    f"{len(left)} contents would have too few copies without this pod, such as {example(parts, left)}.",
+                    "Start the pods that are away or give them room, or leave with --force.",
+                )
+            await anyio.sleep(LOOK_EVERY_S)
+    except BaseException:
+        parts.gossip({LEAVING: False})
+        raise
+
+
+async def unsafe_without_us(parts: Parts, copies: int | None = None) -> AsyncIterator[ContentId]:
+    """Yield the contents with fewer kept copies on other pods that answer than they should have (or ``copies``)."""
+    others = len([pod for pod in parts.catalogue.full_pods() if pod != parts.mesh.pod_id])
+    after: ContentId | None = None
+    while page := parts.catalogue.page(after, PAGE):
+        for info in page:
+            wanted = copies or min(info.copies, others)
+            holders = parts.transfer.holders(info.content)
+            if info.content != EMPTY_CONTENT and len(holders.kept - {parts.mesh.pod_id}) < wanted:
+                yield info.content
+        after = page[-1].content
+        await lowlevel.checkpoint()
+
+
+async def destroy_check(parts: Parts, args: dict[str, object]) -> dict[str, object]:
+    """Refuse while this pod holds the only live copy of something; the last pod of a cluster may go."""
+    others = [pod for pod in parts.catalogue.full_pods() if pod != parts.mesh.pod_id]
+    if others:
+        alone = [content async for content in unsafe_without_us(parts, 1) if parts.transfer.local(content) != "none"]
+        if alone:
+            raise RefusedError(
+                f"This pod holds the only live copy of {len(alone)} contents, among them {example(parts, alone)}.",
+                "Leave in order with 'wormhole leave', or destroy with --force.",
+            )
+    return {"safe": True, "last": not others}
+
+
+def example(parts: Parts, contents: list[ContentId]) -> str:
+    """Name one file of a list of contents."""
+    for content in contents:
+        for inode in parts.metadata.tree.references(content):
+            path = parts.metadata.tree.path(inode)
+            if path is not None:
+                return f"'{text_of(path)}'"
+    return "contents without a name"

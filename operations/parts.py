@@ -1,0 +1,36 @@
+"""The running parts of one pod, as the operations see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from base.home import Home
+from crdt_meta.metadata import Metadata
+from discovery.admission import Admissions
+from mesh.node import MeshNode
+from mesh.roster_store import RosterStore
+from operations.catalogue import TreeCatalogue
+from operations.mounting import MountKeeper
+from policies.config import ClusterConfig, PodConfig
+from transfer.service import Transfer
+
+
+@dataclass
+class Parts:
+    """Everything that runs in one pod."""
+
+    home: Home
+    cluster: ClusterConfig
+    pod: PodConfig
+    roster: RosterStore
+    metadata: Metadata
+    mesh: MeshNode
+    catalogue: TreeCatalogue
+    transfer: Transfer
+    admissions: Admissions
+    mounts: MountKeeper
+    gossip: Callable[[Mapping[str, object]], None]
+    """Tell all pods small values about this one; those told earlier stay."""
+    stop: Callable[[], None]
+    """Ask the pod to end in order."""

@@ -1,0 +1,149 @@
+"""`wormhole status`: the situation and its reason, what is missing or short, transfers, warnings."""
+
+from __future__ import annotations
+
+import os
+
+from anyio import lowlevel
+
+from base.ids import EMPTY_CONTENT, ContentId, PodId
+from crdt_meta.node import Kind, Node
+from mesh.api import Member, Role, State
+from operations.finding import find, text_argument, text_of
+from operations.parts import Parts
+from operations.where import names
+from policies.situation import Standing, Tally, is_connected, judge, standing
+
+PAGE = 256
+"""Contents judged between two looks at the rest of the pod."""
+
+
+async def status(parts: Parts, args: dict[str, object]) -> dict[str, object]:
+    """Describe the pod, the cluster as it sees it, and with ``path`` one file or folder."""
+    members = parts.mesh.members()
+    tally = await tally_files(parts)
+    counted = [member for member in members if is_counted(member)]
+    reachable = frozenset(one.pod for one in counted if one.state is State.ALIVE)
+    connected = is_connected(parts.mesh.pod_id, [one.pod for one in by_admission(parts, counted)], reachable)
+    copies = parts.catalogue.copies_wanted(parts.cluster.redundancy.copies)
+    verdict = judge(tally, reachable_full_pods=len(reachable), copies=copies)
+    me = next(member for member in members if member.pod == parts.mesh.pod_id)
+    members_left = [member for member in members if member.state not in (State.LEFT, State.EVICTED)]
+    incoming, outgoing = parts.transfer.moving()
+    answer: dict[str, object] = {
+        "cluster": parts.roster.roster.cluster_name,
+        "cluster_id": parts.mesh.cluster_id,
+        "pod": me.name,
+        "id": me.pod,
+        "writer": parts.metadata.writer.hex(),
+        "pid": os.getpid(),
+        "home": str(parts.home.path),
+        "mount": parts.mounts.directory,
+        "address": parts.mesh.address,
+        "situation": verdict.situation.value,
+        "reason": verdict.reason,
+        "connected": connected,
+        "frozen": False,
+        "pods": {
+            "total": len(members_left),
+            "alive": sum(one.state is State.ALIVE for one in members_left),
+            "absent": sum(one.state is State.ABSENT for one in members_left),
+        },
+        "files": {
+            "total": tally.total,
+            "short_of_copies": tally.short,
+            "pending": tally.pending,
+            "missing": tally.missing,
+        },
+        "bytes": {"used": parts.transfer.bytes_used(), "limit": None},
+        "transfers": {"in": incoming, "out": outgoing},
+        "warnings": warnings(parts, members, tally),
+    }
+    path = text_argument(args, "path")
+    return answer | about(parts, path) if path is not None else answer
+
+
+def is_counted(member: Member) -> bool:
+    """Tell whether a pod counts for the situation: full, and not gone or away by its own announcement."""
+    gone = member.state in (State.LEFT, State.EVICTED, State.MAINTENANCE)
+    return member.role is Role.FULL and not gone and not member.announced
+
+
+def by_admission(parts: Parts, members: list[Member]) -> list[Member]:
+    """Sort members by the time of their admission, the founder first."""
+    entries = parts.roster.roster.pods()
+    return sorted(members, key=lambda member: (entries[member.pod].order, member.pod))
+
+
+async def tally_files(parts: Parts) -> Tally:
+    """Judge every file, in slices so that the mount is not held up."""
+    announced = frozenset(member.pod for member in parts.mesh.members() if member.announced)
+    short = pending = missing = 0
+    after: ContentId | None = None
+    while page := parts.catalogue.page(after, PAGE):
+        for info in page:
+            found = content_standing(parts, info.content, info.copies, announced)
+            files = len(parts.metadata.tree.references(info.content)) if found is not Standing.SAFE else 0
+            short += files * (found is Standing.SHORT)
+            pending += files * (found is Standing.PENDING)
+            missing += files * (found is Standing.MISSING)
+        after = page[-1].content
+        await lowlevel.checkpoint()
+    return Tally(parts.metadata.tree.totals().files, short, pending, missing)
+
+
+def content_standing(parts: Parts, content: ContentId, copies: int, announced: frozenset[PodId]) -> Standing:
+    """Judge one content by what is known of its holders."""
+    if content == EMPTY_CONTENT:
+        return Standing.SAFE
+    holders = parts.transfer.holders(content)
+    return standing(
+        wanted=parts.catalogue.copies_wanted(copies),
+        kept=len(holders.kept),
+        cached=len(holders.cached),
+        planned=len(holders.absent & announced),
+        absent=len(holders.absent - announced),
+    )
+
+
+def warnings(parts: Parts, members: list[Member], tally: Tally) -> list[str]:
+    """Return what a person should know although nothing is wrong yet, one sentence each."""
+    full = len(parts.catalogue.full_pods())
+    wanted = parts.cluster.redundancy.copies
+    found: list[str] = []
+    if full < wanted:
+        found.append(
+            f"{wanted} copies are wanted and only {full} full pods are there: files have {full} until more join."
+        )
+    if tally.pending:
+        found.append(f"{tally.pending} files wait for an absent pod that alone has their newest content.")
+    found += [
+        f"{member.name} does not answer."
+        for member in members
+        if member.state in (State.SUSPECT, State.ABSENT) and not member.announced
+    ]
+    conflicts = len(parts.metadata.tree.conflicts())
+    if conflicts:
+        found.append(f"{conflicts} files were changed on two pods at the same time; the versions stand side by side.")
+    if parts.mounts.directory is None:
+        found.append("The tree is not mounted on this pod.")
+    return found
+
+
+def about(parts: Parts, path: str) -> dict[str, object]:
+    """Describe one file or folder."""
+    raw, node = find(parts.metadata.tree, path)
+    text = text_of(raw)
+    more: dict[str, object] = {"path": text, "kind": node.kind.name.lower(), "size": node.size}
+    if node.kind is Kind.FILE:
+        more |= file_facts(parts, text, node)
+    return more
+
+
+def file_facts(parts: Parts, path: str, node: Node) -> dict[str, object]:
+    """Return what only files have."""
+    return {
+        "content": node.content.hex(),
+        "copies_wanted": parts.catalogue.copies_wanted(parts.cluster.for_path(path).copies),
+        "kept": names(parts, parts.transfer.holders(node.content).kept),
+    }

@@ -1,0 +1,46 @@
+"""`wormhole sync`: return once the data is where it should be."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import anyio
+
+from base.errors import UsageError, WormholeError
+from control.server import Emit
+from operations.finding import files_below, number_argument, text_argument
+from operations.parts import Parts
+
+
+async def sync(parts: Parts, args: dict[str, object], emit: Emit) -> dict[str, object]:
+    """Publish what is closed, make it durable, and wait until enough pods keep every file below ``path``."""
+    path = text_argument(args, "path")
+    copies = int(number_argument(args, "copies", 0))
+    timeout_s = number_argument(args, "timeout_s", 60.0)
+    if copies < 0 or timeout_s <= 0:
+        raise UsageError("Copies and timeout must be positive.")
+    await parts.mounts.settle()
+    await parts.metadata.committer.durable()
+    contents = {node.content for _, node in files_below(parts.metadata.tree, path)}
+
+    news, reported = anyio.create_memory_object_stream[tuple[int, int]](1)
+
+    def progress(done: int, total: int) -> None:
+        with suppress(anyio.WouldBlock):
+            news.send_nowait((done, total))
+
+    async def report() -> None:
+        async for done, total in reported:
+            await emit({"done": done, "total": total})
+
+    failure: WormholeError | None = None  # raised outside of the group, which would wrap it
+    async with anyio.create_task_group() as group:
+        group.start_soon(report)
+        with news:
+            try:
+                await parts.transfer.wait_copies(list(contents), copies or None, timeout_s, progress)
+            except WormholeError as error:
+                failure = error
+    if failure is not None:
+        raise failure
+    return {"path": path or "/", "contents": len(contents), "copies": copies or None}

@@ -1,0 +1,416 @@
+"""The composition root: builds the parts of one pod, runs and supervises them, and ends them in order.
+
+    python -m pod --home DIR [--ready-fd N]
+
+The parts run in one task group. Those without which nothing is lost are started anew when they fail; any other failure
+ends the pod in order: unmounted, everything closed published and committed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from base.errors import ConfigError, MachineError, NotRunningError, WormholeError, to_wire
+from base.home import HOME_VARIABLE, Home
+from base.ids import PodId, WriterId
+from control.lock import acquire
+from control.server import serve
+from crdt_meta.metadata import Metadata, Roots
+from crdt_meta.node import Delta, Node
+from crdt_meta.records import Strategy
+from discovery.admission import AdmissionPolicy, Admissions
+from discovery.interfaces import multicast_scope
+from discovery.mdns import Announcer
+from discovery.service import Service
+from mesh.address import parse_address
+from mesh.api import Role, State
+from mesh.identity import Identity
+from mesh.membership import MembershipSettings
+from mesh.node import MeshNode
+from mesh.records import Writer, seal, verify
+from mesh.roster import Roster
+from mesh.roster_store import RosterStore
+from operations.catalogue import TreeCatalogue
+from operations.handlers import handlers
+from operations.mounting import MountKeeper
+from operations.parts import Parts
+from operations.where import names
+from policies.config import ClusterConfig, PodConfig, parse_cluster, parse_pod
+from policies.forms import Share
+from transfer.service import Transfer
+from transfer.settings import CacheMode, TransferSettings
+from transfer.store import Room
+from vfs.mount import Mount, MountSettings
+
+GOSSIP_EVERY_S: Final = 5.0
+RESTART_AFTER_S: Final = 1.0
+RESTARTS: Final = 20
+"""A part that fails more often than this since the start stays down; the rest goes on."""
+LAST_WORDS_S: Final = 15.0
+CATCH_UP_S: Final = 3.0
+
+logger = logging.getLogger("pod")
+
+
+def read_configs(home: Home, roster: Roster) -> tuple[ClusterConfig, PodConfig]:
+    """Return the configuration in force. Raises `ConfigError`."""
+    try:
+        text = home.pod_toml.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        advice = "Write one; 'wormhole config show --pod-level' on another pod names the keys."
+        raise ConfigError(f"{home.pod_toml} is missing.", advice) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{home.pod_toml} can't be read: {error}.") from error
+    return parse_cluster(roster.config_toml()), parse_pod(text, str(home.pod_toml))
+
+
+def engine_roots(identity: Identity, roster: Roster, cluster: ClusterConfig) -> Roots:
+    """Return what the metadata engine must be told about the cluster."""
+
+    def is_signed(writer: WriterId, signature: bytes, data: bytes) -> bool:
+        pod = roster.writer_pod(writer)
+        key = None if pod is None else roster.public_key(pod)
+        return key is not None and verify(key, signature, data)
+
+    def pod_name_of(writer: WriterId) -> str:
+        pod = roster.writer_pod(writer)
+        entry = None if pod is None else roster.entry(pod)
+        return writer.hex()[:8] if entry is None else entry.name
+
+    def strategy_for(path: str) -> Strategy:
+        wins = cluster.for_path(path).strategy == "last-writer-wins"
+        return Strategy.LAST_WRITER_WINS if wins else Strategy.KEEP_BOTH
+
+    return Roots(identity.sign, is_signed, roster.writer_pod, pod_name_of, strategy_for)
+
+
+def transfer_settings(pod: PodConfig) -> TransferSettings:
+    """Return the byte store's settings."""
+    limit = pod.storage.limit
+    room = Room(full_share=limit.percent / 100) if isinstance(limit, Share) else Room(limit_bytes=limit)
+    return TransferSettings(
+        deadline_s=pod.network.deadline_s,
+        cache_mode=CacheMode(pod.cache.mode),
+        copy_below_bytes=pod.cache.copy_below_bytes,
+        copy_after_reads=pod.cache.copy_after_reads,
+        cache_limit_bytes=pod.cache.limit_bytes,
+        room=room,
+    )
+
+
+class Pod:
+    """One pod: built by the constructor (files are opened), run by `run`, closed by `close`."""
+
+    def __init__(self, home: Home) -> None:
+        """Open everything. Raises `WormholeError` of the part that can't be opened."""
+        self._stopping = anyio.Event()
+        self._told: dict[str, object] = {}
+        self.identity = Identity.load(home.identity)
+        roster_store = RosterStore(home.roster_db)
+        roster = roster_store.roster
+        cluster, pod = read_configs(home, roster)
+        metadata = Metadata(home.metadata_db, engine_roots(self.identity, roster, cluster))
+        metadata.tree.root_owner = (os.getuid(), os.getgid())
+        if roster.writer_pod(metadata.writer) is None:
+            roster_store.add(
+                [seal(Writer(metadata.writer), roster.cluster_id, self.identity.pod_id, self.identity.sign)]
+            )
+        mesh = MeshNode(
+            self.identity,
+            roster_store,
+            listen=pod.pod.listen,
+            advertise=pod.pod.advertise,
+            peers=pod.pod.peers,
+            log=metadata.log,
+            settings=MembershipSettings(absent_after_s=cluster.redundancy.absent_after_s),
+        )
+        catalogue = TreeCatalogue(metadata.tree, mesh, cluster, pod)
+        transfer = Transfer(home, mesh, catalogue, transfer_settings(pod))
+        catalogue.holders = transfer.holders
+        policy = AdmissionPolicy(cluster.cluster.admission, cluster.cluster.allow, cluster.cluster.deny)
+        admissions = Admissions(
+            home,
+            self.identity,
+            roster_store,
+            policy=lambda: policy,
+            addresses=lambda: {one.pod: one.address for one in mesh.members() if one.address},
+            learn=mesh.learn,
+        )
+        mesh.set_join_handler(admissions.serve)
+        metadata.committer.on_durable = mesh.publish_log
+        metadata.tree.on_delta(self._noticed)
+        mounts = MountKeeper(self._make_mount, self._mount_point(pod))
+        self.parts = Parts(
+            home=home,
+            cluster=cluster,
+            pod=pod,
+            roster=roster_store,
+            metadata=metadata,
+            mesh=mesh,
+            catalogue=catalogue,
+            transfer=transfer,
+            admissions=admissions,
+            mounts=mounts,
+            gossip=self._gossip,
+            stop=self._stopping.set,
+        )
+
+    @staticmethod
+    def _mount_point(pod: PodConfig) -> Path | None:
+        return Path(pod.pod.mount).expanduser().absolute() if pod.pod.mount else None
+
+    def _make_mount(self, directory: Path) -> Mount:
+        parts = self.parts
+        settings = MountSettings(
+            mount_dir=directory,
+            ownership=parts.pod.pod.ownership,
+            deadline_s=parts.pod.network.deadline_s,
+            uid=os.getuid(),
+            gid=os.getgid(),
+            name=f"wormhole-{parts.roster.roster.cluster_name}",
+        )
+        return Mount(
+            parts.metadata.tree,
+            parts.metadata.committer,
+            parts.transfer,
+            settings,
+            self._attribute,
+            space=self._space,
+        )
+
+    def _attribute(self, name: bytes, node: Node) -> bytes | None:
+        """Return a ``user.wormhole.`` attribute of a file."""
+        parts = self.parts
+        path = parts.metadata.tree.path(node.inode)
+        text = "" if path is None else path.decode("utf-8", "surrogateescape")
+        match name:
+            case b"user.wormhole.holders":
+                holders = parts.transfer.holders(node.content)
+                return ",".join(names(parts, holders.kept | holders.cached)).encode()
+            case b"user.wormhole.copies":
+                return str(parts.cluster.for_path(text).copies).encode()
+            case b"user.wormhole.content":
+                return node.content.hex().encode()
+            case b"user.wormhole.keep":
+                return b"1" if parts.pod.for_path(text).keep else b"0"
+        return None
+
+    def _space(self) -> tuple[int, int]:
+        """Return total and free bytes for ``df``: of the disk below the store, within this pod's limit."""
+        found = os.statvfs(self.parts.home.store)
+        total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+        limit = self.parts.pod.storage.limit
+        if isinstance(limit, Share):
+            free = max(0, free - int(total * (1 - limit.percent / 100)))
+        else:
+            total = min(total, limit)
+            free = max(0, min(free, limit - self.parts.transfer.bytes_used()))
+        return total, free
+
+    def _noticed(self, delta: Delta) -> None:
+        if delta.contents:
+            self.parts.transfer.noticed(delta.contents)
+
+    def _gossip(self, values: Mapping[str, object]) -> None:
+        self._told |= values
+        self.parts.mesh.publish_meta(self._told)
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    async def run(self, ready: Callable[[dict[str, object]], None]) -> None:
+        """Run until asked to stop (`Parts.stop`, SIGTERM, SIGINT); calls ``ready`` once it serves and its mount answers."""
+        parts = self.parts
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._signals)
+            await group.start(parts.metadata.committer.run)
+            await group.start(parts.transfer.run)
+            await group.start(parts.mesh.run)
+            group.start_soon(self._supervised, "control socket", self._serve_control)
+            if parts.pod.pod.discovery:
+                group.start_soon(self._supervised, "discovery", self._announce)
+            group.start_soon(self._gossip_room)
+            await self._catch_up()
+            await self._start_mount(group)
+            gc.freeze()
+            ready(self.describe())
+            await self._stopping.wait()
+            logger.info("stopping")
+            with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_WORDS_S):
+                await self._end()
+            group.cancel_scope.cancel()
+
+    def describe(self) -> dict[str, object]:
+        """Return what the commands that start a pod show."""
+        parts = self.parts
+        entry = parts.roster.roster.entry(parts.mesh.pod_id)
+        return {
+            "cluster": parts.roster.roster.cluster_name,
+            "pod": "" if entry is None else entry.name,
+            "mount": parts.mounts.directory,
+            "address": parts.mesh.address,
+            "pid": os.getpid(),
+            "home": str(parts.home.path),
+        }
+
+    async def _catch_up(self) -> None:
+        """Learn what happened meanwhile before anybody looks; not for long, since a pod must also start alone."""
+        others = [one for one in self.parts.mesh.members() if one.state not in (State.LEFT, State.EVICTED)]
+        if len(others) > 1:
+            with anyio.move_on_after(CATCH_UP_S):
+                await self.parts.mesh.caught_up()
+
+    async def _start_mount(self, group: TaskGroup) -> None:
+        self.parts.mounts.attach(group)
+        if self._mount_point(self.parts.pod) is not None:
+            await self.parts.mounts.mount()
+
+    async def _end(self) -> None:
+        """End in order: no more writes, everything durable, the others told."""
+        parts = self.parts
+        await parts.mounts.unmount(force=True)
+        await parts.metadata.committer.durable()
+        entry = parts.roster.roster.entry(parts.mesh.pod_id)
+        if entry is not None and not entry.left:
+            await parts.mesh.announce_down()
+
+    async def _signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                logger.info("received %s", signal.Signals(number).name)
+                if number != signal.SIGHUP:
+                    self._stopping.set()
+
+    async def _supervised(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
+        """Run a part that can be started anew without harm."""
+        for _ in range(RESTARTS):
+            try:
+                await part()
+            except Exception:
+                logger.exception("the %s failed and is started anew", name)
+            await anyio.sleep(RESTART_AFTER_S)
+        logger.error("the %s failed too often and stays down until the next start", name)
+
+    async def _serve_control(self) -> None:
+        await serve(self.parts.home.socket, handlers(self.parts))
+
+    async def _announce(self) -> None:
+        parts = self.parts
+        roster, mesh = parts.roster.roster, parts.mesh
+        entry = roster.entry(mesh.pod_id)
+        service = None
+        if entry is not None and entry.role is Role.FULL:
+            own = tuple(parse_address(address)[0] for address in parts.pod.pod.advertise)
+            admission = parts.cluster.cluster.admission
+            service = Service(
+                roster.cluster_id, roster.cluster_name, mesh.pod_id, entry.name, admission, mesh.port, own
+            )
+        scope = multicast_scope(parse_address(parts.pod.pod.listen)[0])
+        await Announcer(service, only=scope, on_found=self._found, on_lost=self._lost).run()
+
+    def _candidates(self, service: Service) -> list[tuple[str, int, PodId]]:
+        parts = self.parts
+        if service.cluster_id != parts.mesh.cluster_id or service.pod_id == parts.mesh.pod_id:
+            return []
+        return [(*parse_address(endpoint), service.pod_id) for endpoint in service.endpoints]
+
+    def _found(self, service: Service) -> None:
+        for host, port, pod in self._candidates(service):
+            self.parts.mesh.add_candidate(host, port, pod)
+
+    def _lost(self, service: Service) -> None:
+        for host, port, _ in self._candidates(service):
+            self.parts.mesh.remove_candidate(host, port)
+
+    async def _gossip_room(self) -> None:
+        """Tell the others how full this pod is."""
+        limit = self.parts.pod.storage.limit
+        while True:
+            values = {"bytes_used": self.parts.transfer.bytes_used(), "bytes_limit": None}
+            if not isinstance(limit, Share):
+                values["bytes_limit"] = limit
+            self._gossip(values)
+            await anyio.sleep(GOSSIP_EVERY_S)
+
+    def close(self) -> None:
+        """Close all files."""
+        parts = self.parts
+        parts.transfer.close()
+        parts.admissions.close()
+        parts.metadata.close()
+        parts.roster.close()
+
+
+def tell(descriptor: int | None, message: dict[str, object]) -> None:
+    """Write one line to whoever started this process."""
+    if descriptor is not None:
+        with suppress(OSError):
+            os.write(descriptor, json.dumps(message).encode() + b"\n")
+            os.close(descriptor)
+
+
+def first_error(error: BaseException) -> BaseException:
+    """Return the first error of nested groups, one that people can read if there is one."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    inner = [first_error(one) for one in error.exceptions]
+    return next((one for one in inner if isinstance(one, WormholeError)), inner[0])
+
+
+async def run_pod(home: Home, descriptor: int | None) -> None:
+    """Run the pod of a home."""
+    pod = Pod(home)
+    try:
+        await pod.run(lambda facts: tell(descriptor, {"ready": facts}))
+    finally:
+        pod.close()
+
+
+def main() -> int:
+    """Run the pod of the home that the command line names; return the exit code."""
+    parser = argparse.ArgumentParser(prog="pod", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--ready-fd", type=int)
+    options = parser.parse_args()
+    home = Home(options.home.absolute())
+    os.environ[HOME_VARIABLE] = str(home.path)
+    os.umask(0o077)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    started = time.monotonic()
+    try:
+        if not home.identity.is_dir():
+            raise NotRunningError(
+                f"There is no pod in {home.path}.", "Make one with 'wormhole new' or 'wormhole join'."
+            )
+        lock = acquire(home)
+        anyio.run(run_pod, home, options.ready_fd, backend="trio")
+        os.close(lock)
+    except BaseException as error:
+        cause = first_error(error)
+        known = cause if isinstance(cause, WormholeError) else None
+        if known is None:
+            logger.exception("the pod failed")
+            known = MachineError(f"The pod failed: {type(cause).__name__}: {cause}.", f"Look into {home.log}.")
+        else:
+            logger.error("%s", known)
+        tell(options.ready_fd, {"error": to_wire(known)})
+        return known.exit_code
+    logger.info("stopped after %.0f s", time.monotonic() - started)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

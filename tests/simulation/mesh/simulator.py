@@ -1,0 +1,387 @@
+"""A deterministic simulator of a mesh: virtual time, many pods, and what networks and machines do to them.
+
+Everything follows from the seed. What it can do: loss, delay, duplication, reordering, mutation of messages; one-way
+and full partitions (silent, as when a cable is cut; links break only when their keep-alive gives up); crashes with the
+links reset or silent; restarts with an empty membership and the durable log.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import msgpack
+
+from base.ids import PodId, WriterId, hash_bytes
+from mesh.antientropy import AntiEntropy, Fetch, Plan, page_body, page_entries, parse_since, since_body
+from mesh.api import Entry, State
+from mesh.broadcast import Broadcast, pushed_entries
+from mesh.membership import TICK_S, Membership, MembershipSettings
+from mesh.send import Send
+from mesh.wire import Tag
+
+KEEP_ALIVE_S = 8.0
+REDIAL_S = 1.0
+
+
+@dataclass
+class Network:
+    loss: float = 0.0
+    delay_s: tuple[float, float] = (0.0005, 0.005)
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    mutate: float = 0.0
+
+
+def signed(writer: WriterId, sequence: int, payload: bytes) -> bytes:
+    """Return the blob of an entry: what a signature is to the real log, a hash is here."""
+    return hash_bytes(writer + sequence.to_bytes(8, "big") + payload)[:8] + payload
+
+
+class SimLog:
+    """A replicated log as the metadata engine keeps it: gap-free per writer, durable."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[WriterId, list[bytes]] = {}
+
+    def vector(self) -> Mapping[WriterId, int]:
+        return {writer: len(blobs) for writer, blobs in self.blobs.items()}
+
+    def append(self, writer: WriterId, payload: bytes) -> Entry:
+        blobs = self.blobs.setdefault(writer, [])
+        blobs.append(signed(writer, len(blobs) + 1, payload))
+        return Entry(writer, len(blobs), blobs[-1])
+
+    def read(self, writer: WriterId, after: int, limit_bytes: int) -> list[Entry]:
+        entries: list[Entry] = []
+        for index, blob in enumerate(self.blobs.get(writer, [])[after:], after + 1):
+            entries.append(Entry(writer, index, blob))
+            limit_bytes -= len(blob)
+            if limit_bytes <= 0:
+                break
+        return entries
+
+    def receive(self, entries: Sequence[Entry]) -> list[Entry]:
+        applied = []
+        for entry in entries:
+            if entry.blob != signed(entry.writer, entry.sequence, entry.blob[8:]):
+                continue
+            blobs = self.blobs.setdefault(entry.writer, [])
+            if entry.sequence == len(blobs) + 1:
+                blobs.append(entry.blob)
+                applied.append(entry)
+            if not blobs:
+                del self.blobs[entry.writer]
+        return applied
+
+
+class SimPod:
+    def __init__(self, world: World, pod: PodId, number: int) -> None:
+        self.world = world
+        self.pod = pod
+        self.writer = WriterId(number.to_bytes(8, "big"))
+        self.log = SimLog()
+        self.starts = 0
+        self.running = False
+        self.bytes_sent = 0
+        self.messages = 0
+        self.log_bytes = 0
+        self.pushes = 0
+        self.pages = 0
+        self.start()
+
+    def start(self, clock_offset: int = 0) -> None:
+        world = self.world
+        self.starts += 1
+        self.running = True
+        rng = Random(world.rng.random())
+        incarnation = int(world.now * 1000) + 1_000_000 + clock_offset
+        address = f"10.0.0.{self.writer[-1]}:7000"
+        self.membership = Membership(self.pod, world.settings, rng, incarnation, address)
+        self.broadcast = Broadcast(self.pod, rng)
+        self.anti_entropy = AntiEntropy(self.pod, rng)
+        self.linked: set[PodId] = set()
+        self.tell_members()
+        world.after(rng.random() * TICK_S, self.ticker(self.starts))
+
+    def tell_members(self) -> None:
+        self.membership.set_members(self.world.order, self.world.now)
+        self.broadcast.set_members(self.world.order)
+
+    def ticker(self, start: int) -> Callable[[], None]:
+        def tick() -> None:
+            if not self.running or self.starts != start:
+                return
+            now, vector = self.world.now, self.log.vector()
+            self.send(self.membership.tick(now))
+            self.send(self.broadcast.tick(vector, now))
+            self.fill_gaps()
+            self.plan(self.anti_entropy.tick(vector, now))
+            self.world.after(TICK_S, tick)
+
+        return tick
+
+    def link_up(self, pod: PodId) -> None:
+        now = self.world.now
+        self.linked.add(pod)
+        self.send(self.membership.link_up(pod, now))
+        self.broadcast.link_up(pod, now)
+        self.plan(self.anti_entropy.link_up(pod, self.log.vector(), now))
+
+    def link_down(self, pod: PodId) -> None:
+        now = self.world.now
+        if pod in self.linked:
+            self.linked.discard(pod)
+            self.send(self.membership.link_down(pod, now))
+            self.broadcast.link_down(pod, now)
+            self.plan(self.anti_entropy.link_down(pod, self.log.vector(), now))
+
+    def write(self, size: int = 200, times: int = 1) -> None:
+        entries = [self.log.append(self.writer, self.world.rng.randbytes(size)) for _ in range(times)]
+        self.send(self.broadcast.publish(entries, self.world.now))
+
+    def send(self, sends: Iterable[Send]) -> None:
+        for pod, tag, message in sends:
+            if pod in self.linked:
+                packed = msgpack.packb(message)
+                assert len(packed) < 2_000_000
+                self.bytes_sent += len(packed)
+                self.messages += 1
+                if tag is Tag.LOG_PUSH:
+                    self.pushes += len(pushed_entries(message))
+                if tag is not Tag.GOSSIP:
+                    self.log_bytes += len(packed)
+                self.world.carry(self.pod, pod, packed, tag)
+
+    def receive(self, sender: PodId, tag: Tag, packed: bytes) -> None:
+        now = self.world.now
+        try:
+            message = msgpack.unpackb(packed)
+        except Exception:
+            return  # the frame decoder's business
+        if tag is Tag.GOSSIP:
+            self.send(self.membership.receive(sender, message, now))
+        elif tag is Tag.LOG_PUSH:
+            applied = self.log.receive(pushed_entries(message))
+            self.send(self.broadcast.received(sender, message, applied, self.log.vector(), now))
+            self.fill_gaps()
+        else:
+            self.plan(self.anti_entropy.on_vector(sender, message, self.log.vector(), now))
+
+    def fill_gaps(self) -> None:
+        for gap in self.broadcast.gaps():
+            self.plan(self.anti_entropy.on_gap(gap, self.log.vector(), self.world.now))
+
+    def plan(self, plan: Plan) -> None:
+        self.send(plan.sends)
+        for fetch in plan.fetches:
+            self.fetch(fetch)
+
+    def fetch(self, fetch: Fetch) -> None:
+        """Request and answer over the same network; a lost one ends with the time limit."""
+        world, start = self.world, self.starts
+        done = False
+        server = world.pods[fetch.pod]
+
+        def end(answer: object) -> None:
+            nonlocal done
+            if done or not self.running or self.starts != start:
+                return
+            done = True
+            if answer is None:
+                self.plan(self.anti_entropy.on_failure(fetch, self.log.vector(), world.now))
+                return
+            entries = page_entries(answer, fetch)
+            applied = self.log.receive(entries)
+            self.send(self.broadcast.caught_up(fetch.pod, applied, world.now))
+            self.plan(self.anti_entropy.on_page(fetch, entries, self.log.vector(), world.now))
+
+        def serve() -> None:
+            asked = parse_since(since_body(fetch))
+            assert asked is not None
+            if server.running:
+                body = page_body(server.log.read(asked.writer, asked.after, asked.limit_bytes))
+                server.pages += 1
+                server.bytes_sent += len(msgpack.packb(body))
+                world.deliver(fetch.pod, self.pod, lambda: end(body))
+
+        world.deliver(self.pod, fetch.pod, serve)
+        world.after(fetch.timeout_s, lambda: end(None))
+
+
+class World:
+    def __init__(
+        self,
+        pods: int,
+        seed: int,
+        *,
+        network: Network | None = None,
+        settings: MembershipSettings | None = None,
+        degree: int | None = None,
+    ) -> None:
+        """``degree``: links of each pod in a large cluster; None links everybody."""
+        self.seed = seed
+        self.rng = Random(seed)
+        self.now = 1000.0
+        self.network = network or Network()
+        self.settings = settings or MembershipSettings()
+        self.events: list[tuple[float, int, Callable[[], None]]] = []
+        self.count = 0
+        self.cut: set[tuple[PodId, PodId]] = set()
+        self.cut_at: dict[tuple[PodId, PodId], float] = {}
+        self.order = [PodId(hash_bytes(f"pod {number}".encode())[:16].hex()) for number in range(pods)]
+        self.wanted = self.topology(degree)
+        self.pods: dict[PodId, SimPod] = {}
+        for number, pod in enumerate(self.order):
+            self.pods[pod] = SimPod(self, pod, number + 1)
+        self.links: set[tuple[PodId, PodId]] = set()
+        self.redial()
+
+    def topology(self, degree: int | None) -> list[tuple[PodId, PodId]]:
+        count = len(self.order)
+        pairs = {(a, b) for a in range(count) for b in range(a)} if degree is None else set()
+        for a in range(count if degree is not None else 0):
+            pairs.add((max(a, (a + 1) % count), min(a, (a + 1) % count)))
+        while degree is not None and len(pairs) < count * degree // 2:
+            a, b = self.rng.sample(range(count), 2)
+            pairs.add((max(a, b), min(a, b)))
+        return [(self.order[a], self.order[b]) for a, b in sorted(pairs)]
+
+    # -- time
+
+    def after(self, delay_s: float, action: Callable[[], None]) -> None:
+        self.count += 1
+        heapq.heappush(self.events, (self.now + delay_s, self.count, action))
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.events and self.events[0][0] <= end:
+            at, _, action = heapq.heappop(self.events)
+            self.now = at
+            action()
+        self.now = end
+
+    def run_until(self, done: Callable[[], bool], within_s: float, what: str) -> float:
+        """Run until ``done``, at most ``within_s``; return how long it took."""
+        began = self.now
+        while not done():
+            if self.now - began >= within_s:
+                raise AssertionError(f"seed {self.seed}: not within {within_s} s: {what}")
+            self.run(0.1)
+        return self.now - began
+
+    # -- the network
+
+    def carry(self, source: PodId, target: PodId, packed: bytes, tag: Tag) -> None:
+        start = self.pods[target].starts
+        if self.rng.random() < self.network.mutate:
+            packed = self.mutated(packed)
+
+        def arrive() -> None:
+            pod = self.pods[target]
+            if pod.running and pod.starts == start and source in pod.linked:
+                pod.receive(source, tag, packed)
+
+        self.deliver(source, target, arrive)
+
+    def deliver(self, source: PodId, target: PodId, arrive: Callable[[], None]) -> None:
+        network, rng = self.network, self.rng
+        if (source, target) in self.cut or rng.random() < network.loss:
+            return
+        for _ in range(2 if rng.random() < network.duplicate else 1):
+            late = 0.3 if rng.random() < network.reorder else 0.0
+            self.after(rng.uniform(*network.delay_s) + late, arrive)
+
+    def mutated(self, packed: bytes) -> bytes:
+        data = bytearray(packed)
+        for _ in range(self.rng.randint(1, 4)):
+            at = self.rng.randrange(len(data))
+            match self.rng.randrange(4):
+                case 0:
+                    data[at] = self.rng.randrange(256)
+                case 1:
+                    data[at] ^= 1 << self.rng.randrange(8)
+                case 2:
+                    data[at:at] = self.rng.randbytes(self.rng.randint(1, 4))
+                case 3 if len(data) > 1:
+                    del data[at : at + self.rng.randint(1, 4)]
+            data = data or bytearray(b"\xc0")
+        return bytes(data)
+
+    def redial(self) -> None:
+        """Break what keep-alive gave up and connect what can be connected, every `REDIAL_S`."""
+        for a, b in self.wanted:
+            link, up = (a, b), self.pods[a].running and self.pods[b].running
+            broken = (a, b) in self.cut or (b, a) in self.cut
+            if not broken:
+                self.cut_at.pop(link, None)
+            if link in self.links:
+                if broken and self.now - self.cut_at.setdefault(link, self.now) >= KEEP_ALIVE_S:
+                    self.unlink(a, b)
+            elif up and not broken:
+                self.links.add(link)
+                self.pods[a].link_up(b)
+                self.pods[b].link_up(a)
+        self.after(REDIAL_S, self.redial)
+
+    def unlink(self, a: PodId, b: PodId) -> None:
+        if (a, b) in self.links:
+            self.links.discard((a, b))
+            for here, there in ((a, b), (b, a)):
+                if self.pods[here].running:
+                    self.pods[here].link_down(there)
+
+    def partition(self, one: Iterable[PodId], other: Iterable[PodId], *, one_way: bool = False) -> None:
+        for a in one:
+            for b in set(other) - {a}:
+                self.cut.add((a, b))
+                if not one_way:
+                    self.cut.add((b, a))
+
+    def heal(self) -> None:
+        self.cut.clear()
+
+    # -- pods
+
+    def crash(self, pod: PodId, *, silent: bool = False) -> None:
+        """Kill the process (its links are reset), or with ``silent`` take its power (they are not)."""
+        self.pods[pod].running = False
+        if silent:
+            self.partition([pod], self.order)
+            return
+        self.reset_links(pod)
+
+    def reset_links(self, pod: PodId) -> None:
+        for link in sorted(link for link in self.links if pod in link):
+            self.unlink(*link)
+
+    def restart(self, pod: PodId, clock_offset: int = 0) -> None:
+        self.reset_links(pod)
+        self.cut = {pair for pair in self.cut if pod not in pair}
+        self.pods[pod].start(clock_offset)
+
+    # -- what is seen
+
+    def running(self) -> list[SimPod]:
+        return [pod for pod in self.pods.values() if pod.running]
+
+    def seen(self, pod: PodId, by: Iterable[PodId] | None = None) -> Counter[State]:
+        """Return as what ``pod`` is seen by (all) others."""
+        watchers = [self.pods[watcher] for watcher in by] if by is not None else self.running()
+        return Counter(watcher.membership.view(pod).state for watcher in watchers if watcher.pod != pod)
+
+    def all_see(self, pod: PodId, state: State, by: Iterable[PodId] | None = None) -> bool:
+        return set(self.seen(pod, by)) <= {state}
+
+    def all_alive(self) -> bool:
+        return all(self.all_see(pod.pod, State.ALIVE) for pod in self.running())
+
+    def converged(self) -> bool:
+        running = self.running()
+        return all(pod.log.blobs == running[0].log.blobs for pod in running)
+
+    def settle(self, within_s: float = 15.0) -> None:
+        self.run_until(self.all_alive, within_s, "everybody alive at the start")

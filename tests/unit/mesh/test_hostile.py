@@ -1,0 +1,249 @@
+"""What strangers, broken peers and cut cables do to a listening node: nothing."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.abc import SocketStream
+
+from base.errors import RefusedError, UnreachableError
+from base.ids import PodId
+from mesh import tls
+from mesh.api import Lane, State
+from mesh.channel import Channel, ConnectionLostError
+from mesh.handshake import Dial, Hello, Local, common_version, greet, new_process_id
+from mesh.link import JoinStream
+from mesh.listener import MAX_STRANGERS_OF_HOST
+from mesh.node import MeshNode
+from mesh.wire import Tag, encode
+from tests.unit.mesh.cluster import Home, admit, found, linked, running, until
+from tests.unit.mesh.test_node import state_of
+
+
+async def ended(stream: SocketStream) -> None:
+    """Wait until the other side closes."""
+    with anyio.fail_after(15):
+        try:
+            while True:
+                await stream.receive()
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", bytes(range(256)) * 4096, b"\x00" * 10, b"\x16\x03\x01\xff\xff"]
+)
+async def test_garbage_is_closed_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, garbage: bytes
+) -> None:
+    a = found(tmp_path / "a")
+    b = admit(a, tmp_path / "b")
+    async with running(a) as (node_a,):
+        for _ in range(5):
+            async with await anyio.connect_tcp("127.0.0.1", node_a.port) as stream:
+                try:
+                    await stream.send(garbage)
+                    await stream.send_eof()
+                except (anyio.BrokenResourceError, OSError):
+                    continue
+                await ended(stream)
+        await until(lambda: "was closed" in caplog.text)
+        async with running(b, peers=[node_a.address]) as (node_b,):
+            await linked(node_a, node_b)
+    closed = [record for record in caplog.records if "was closed" in record.getMessage()]
+    assert len(closed) == 1
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_half_open_connections_are_bounded(tmp_path: Path) -> None:
+    a = found(tmp_path / "a")
+    async with running(a) as (node_a,):
+        streams = [await anyio.connect_tcp("127.0.0.1", node_a.port) for _ in range(MAX_STRANGERS_OF_HOST)]
+        await anyio.wait_all_tasks_blocked()
+        async with await anyio.connect_tcp("127.0.0.1", node_a.port) as extra:
+            await ended(extra)
+        for stream in streams:
+            await stream.aclose()
+
+
+async def connect(home: Home, node: MeshNode) -> Channel:
+    stream = await anyio.connect_tcp("127.0.0.1", node.port)
+    context = tls.client_context(home.identity, home.roster.anchors())
+    return await Channel.open(stream, context, server_side=False)
+
+
+async def greeted(home: Home, node: MeshNode) -> Channel:
+    async def learn(records: list[bytes], sender: PodId) -> None:
+        home.store.add(records)
+
+    channel = await connect(home, node)
+    await greet(channel, Local(home.pod, new_process_id(), 1, home.roster, learn), Dial(Lane.CONTROL, 1))
+    return channel
+
+
+async def drained(channel: Channel) -> None:
+    """Read until the other side closes the connection."""
+    with anyio.fail_after(5):
+        try:
+            while True:
+                await channel.receive()
+        except ConnectionLostError:
+            await channel.close()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\xff\xff\xff\xff\x02",
+        b"\x00\x00\x00\x00\x02",
+        b"\x00\x00\x00\x03\x02\xc1\xc1",
+        encode(Tag.REQUEST, ["no", "request"]),
+        encode(Tag.ANSWER, None),
+        encode(Tag.HELLO, {}),
+    ],
+)
+async def test_a_member_that_breaks_the_protocol_loses_its_link(tmp_path: Path, frame: bytes) -> None:
+    a = found(tmp_path / "a")
+    b = admit(a, tmp_path / "b")
+    async with running(a) as (node_a,):
+        channel = await greeted(b, node_a)
+        await channel.send(frame)
+        await drained(channel)
+        async with running(b, peers=[node_a.address]) as (node_b,):
+            await linked(node_a, node_b)
+
+
+@pytest.mark.parametrize("tag", [20, 21, 30, 31, 32, 99, 200])
+async def test_malformed_messages_do_no_harm(tmp_path: Path, tag: int) -> None:
+    a = found(tmp_path / "a")
+    b = admit(a, tmp_path / "b")
+    async with running(a) as (node_a,):
+        channel = await greeted(b, node_a)
+        bodies: list[object] = [None, 7, [], {}, {"ids": b"x"}, {"records": [1, b"x"]}, [[[]]], {"digest": b""}, [1, 2]]
+        for body in bodies:
+            await channel.send(encode(tag, body))
+        await channel.send(encode(Tag.REQUEST, [1, tag, [1]]))
+        with anyio.fail_after(5):
+            while (frame := await channel.receive()).tag != Tag.FAILURE:
+                assert frame.tag != Tag.GOODBYE
+        await channel.close()
+
+
+async def test_messages_without_a_certificate_close_the_connection(tmp_path: Path) -> None:
+    async def serve(stream: JoinStream) -> None:
+        await stream.receive()
+
+    a = found(tmp_path / "a")
+    async with running(a) as (node_a,):
+        node_a.set_join_handler(serve)
+        for frame in (encode(Tag.REQUEST, [1, 42, None]), b"\x00\x00\x40\x01\x0a", encode(Tag.JOIN_START, 5)):
+            stream = await anyio.connect_tcp("127.0.0.1", node_a.port)
+            channel = await Channel.open(stream, tls.join_context(), server_side=False)
+            await channel.send(frame)
+            with anyio.fail_after(5):
+                assert (await channel.receive()).tag == Tag.GOODBYE
+                with pytest.raises(ConnectionLostError):
+                    await channel.receive()
+            await channel.close()
+
+
+async def test_old_tls_is_refused(tmp_path: Path) -> None:
+    a = found(tmp_path / "a")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with running(a) as (node_a,):
+        stream = await anyio.connect_tcp("127.0.0.1", node_a.port)
+        with anyio.fail_after(5), pytest.raises(UnreachableError):
+            await Channel.open(stream, context, server_side=False)
+
+
+def test_versions_are_negotiated_or_clearly_refused(tmp_path: Path) -> None:
+    a = found(tmp_path / "a")
+
+    def hello(oldest: int, newest: int) -> Hello:
+        return Hello(oldest, newest, a.roster.cluster_id, a.pod, bytes(8), Lane.CONTROL, b"", 1, 1)
+
+    assert common_version(hello(1, 3), hello(2, 5)) == 3
+    assert common_version(hello(2, 5), hello(1, 3)) == 3
+    with pytest.raises(RefusedError, match="This pod speaks"):
+        common_version(hello(1, 1), hello(2, 3))
+    with pytest.raises(RefusedError, match=f"The pod {a.pod} speaks"):
+        common_version(hello(2, 3), hello(1, 1))
+
+
+class Cable:
+    """A relay before a node that can stop carrying anything while both connections stay open."""
+
+    def __init__(self) -> None:
+        self.whole = anyio.Event()
+        self.whole.set()
+        self.port = 0
+
+    def cut(self) -> None:
+        self.whole = anyio.Event()
+
+    def mend(self) -> None:
+        self.whole.set()
+
+    async def carry(self, source: SocketStream, target: SocketStream) -> None:
+        try:
+            while True:
+                data = await source.receive()
+                await self.whole.wait()
+                await target.send(data)
+        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            await anyio.aclose_forcefully(target)
+
+
+@asynccontextmanager
+async def cable(port: int) -> AsyncIterator[Cable]:
+    relay = Cable()
+
+    async def serve(stream: SocketStream) -> None:
+        await relay.whole.wait()
+        async with stream, await anyio.connect_tcp("127.0.0.1", port) as onward, anyio.create_task_group() as both:
+            both.start_soon(relay.carry, stream, onward)
+            both.start_soon(relay.carry, onward, stream)
+
+    listeners = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+    relay.port = listeners.extra(anyio.abc.SocketAttribute.local_port)
+    async with anyio.create_task_group() as group:
+        group.start_soon(listeners.serve, serve)
+        yield relay
+        group.cancel_scope.cancel()
+    await listeners.aclose()
+
+
+async def test_a_cut_cable_is_noticed_within_five_seconds_and_mends(tmp_path: Path) -> None:
+    a = found(tmp_path / "a")
+    b = admit(a, tmp_path / "b")
+    async with running(a) as (node_a,), cable(node_a.port) as wire:
+        # b's own address is one that a can't dial, so all goes through the cable
+        node_b = MeshNode(
+            b.identity,
+            b.store,
+            listen="127.0.0.1:0",
+            advertise=["127.0.0.1:1"],
+            peers=[f"127.0.0.1:{wire.port}"],
+        )
+        async with anyio.create_task_group() as group:
+            await group.start(lambda task_status: node_b.run(task_status=task_status))
+            await linked(node_a, node_b)
+            wire.cut()
+            started = anyio.current_time()
+            await until(lambda: state_of(node_a, b.pod) is State.SUSPECT, timeout_s=5)
+            await until(lambda: state_of(node_b, a.pod) is State.SUSPECT, timeout_s=5)
+            assert anyio.current_time() - started < 5
+            with pytest.raises(UnreachableError):
+                await node_a.call(b.pod, Tag.KEEP, None)
+            wire.mend()
+            await linked(node_a, node_b, timeout_s=20)
+            group.cancel_scope.cancel()

@@ -1,0 +1,99 @@
+"""Kill -9 at any moment: the holdings never claim what isn't whole on the disk, and the next start goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from base.home import Home
+from base.ids import ChunkId, hash_bytes
+from tests.simulation.transfer.local_mesh import Network
+from tests.simulation.transfer.pods import Pod, cluster
+from transfer import manifest
+from transfer.holdings import Holding
+from transfer.holdings_db import HoldingsDb
+from transfer.offload import Offload
+
+ROOT = Path(__file__).parents[3]
+
+WRITER = """
+import anyio, os, sys
+from pathlib import Path
+from tests.simulation.transfer.pods import cluster
+
+async def main():
+    async with cluster(Path(sys.argv[1]), 2, threads=True) as pods:
+        number = 0
+        while True:
+            size = (number * 7919) % 3_000_000 + 1
+            await pods[0].write(number.to_bytes(8, "big") * (size // 8 + 1), copies=2)
+            number += 1
+            os.write(1, b".")
+
+anyio.run(main, backend="trio")
+"""
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "trio"
+
+
+@pytest.mark.parametrize("count", [3, 30, 61])
+async def test_holdings_never_claim_too_much(tmp_path: Path, count: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.read(count)
+        process.kill()
+    claimed = 0
+    for name in ("0", "1"):
+        home = Home(tmp_path / name)
+        database = HoldingsDb(home.holdings_db, Offload())
+        assert not database.was_clean
+        for content, holding in database.latest(10_000):
+            assert holding is Holding.KEPT
+            data = read_kept(home, ChunkId(content))
+            assert hash_bytes(data) == content
+            if content.hex()[:2] and data[:1] == b"\x94" and len(data) < 1000:
+                for piece in manifest.decode(data).chunks:
+                    assert hash_bytes(read_kept(home, piece)) == piece
+            claimed += 1
+    assert claimed > 0
+    async with cluster(tmp_path, 2, threads=True) as pods:
+        content = await pods[0].write(b"goes on", copies=2)
+        await pods[0].transfer.wait_copies([content], 2, 30)
+
+
+def read_kept(home: Home, piece: ChunkId) -> bytes:
+    return (home.store / "chunks" / piece.hex()[:2] / piece.hex()).read_bytes()
+
+
+async def test_an_unclean_start_checks_what_it_claimed_and_sweeps_the_cache(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 2, threads=True) as pods:
+        first = await pods[0].write(b"1" * 5_000_000, copies=2)
+        second = await pods[0].write(b"2" * 5_000_000, copies=2)
+        await pods[0].transfer.wait_copies([first, second], 2, 30)
+        shelf = pods[0].shelf
+    store = tmp_path / "1" / "store"
+    lost = hash_bytes(b"2" * (1 << 20)).hex()
+    (store / "chunks" / lost[:2] / lost).unlink()
+    orphan = hash_bytes(b"orphan").hex()
+    (store / "cache" / orphan[:2]).mkdir(parents=True)
+    (store / "cache" / orphan[:2] / orphan).write_bytes(b"orphan")
+    database = HoldingsDb(tmp_path / "1" / "holdings.db", Offload())
+    database.set_meta_now("clean", 0)
+    network = Network()
+    alone, other = network.add(2), network.add(1)
+    network.set_up(other.pod_id, False)
+    pod = Pod(tmp_path / "1", alone, shelf, pods[1].settings, True)
+    async with anyio.create_task_group() as group:
+        await group.start(pod.run)
+        assert pod.transfer.local(first) == "kept"
+        assert pod.transfer.local(second) == "partial"
+        assert not (store / "cache" / orphan[:2] / orphan).exists()
+        group.cancel_scope.cancel()
+    pod.transfer.close()

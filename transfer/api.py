@@ -1,0 +1,52 @@
+"""What the byte store needs to be told, and what it tells. Types only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from base.ids import ContentId, PodId
+
+
+@dataclass(frozen=True, slots=True)
+class ContentInfo:
+    """A content that the tree refers to, with what the configuration wants for it."""
+
+    content: ContentId
+    size: int
+    """Bytes of the file."""
+    author: PodId
+    """The pod that published it: it holds the bytes even before its holdings are known."""
+    copies: int
+    """Kept copies wanted (the greatest over all paths that show it), before the number of full pods limits it."""
+    cache: bool
+    """Whether pods may cache it."""
+    keep: bool
+    """Whether this pod must always hold it."""
+
+
+class Catalogue(Protocol):
+    """The live contents of the tree; implemented in the composition root over ``crdt_meta`` and ``policies``."""
+
+    def info(self, content: ContentId) -> ContentInfo | None:
+        """Return what is wanted for a content, or None when nothing refers to it any more."""
+        ...
+
+    def page(self, after: ContentId | None, limit: int) -> Sequence[ContentInfo]:
+        """Return live contents in the order of their ids, from the one behind ``after`` on."""
+        ...
+
+    def place(self, info: ContentInfo) -> Sequence[PodId]:
+        """Return the pods that should keep the content, the most wanted first, at most ``info.copies``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """Who has every chunk of a content, as far as this pod knows (itself included)."""
+
+    kept: frozenset[PodId]
+    cached: frozenset[PodId]
+    absent: frozenset[PodId]
+    """Pods that had it (kept or cached) when last heard of and can't be reached now; in neither of the others."""

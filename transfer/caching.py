@@ -1,0 +1,198 @@
+"""The cache at work: completes contents worth a copy in the background, drops the least recently used.
+
+A content is told to be here when its pieces are durable, and told to be gone before they go. Only pieces in the store's
+cache area are ever removed here, so nothing that is kept can be hurt.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import islice
+from typing import Final
+
+import anyio
+
+from base.errors import WormholeError
+from base.ids import ContentId, PodId
+from transfer.access import Access
+from transfer.api import Catalogue
+from transfer.cache import ReadCounts, keep_copy
+from transfer.fetcher import Urgency
+from transfer.gather import gather, is_whole, stored_pieces
+from transfer.holdings import Holding
+from transfer.holdings_db import HoldingsDb
+from transfer.manifest import Manifest, implied
+from transfer.pieces import Area
+
+log = logging.getLogger(__name__)
+
+SLACK_BYTES: Final = 64 << 20
+"""Room that the cache leaves below the store's limit for what must be kept."""
+MAX_TOUCHED: Final = 10_000
+FLUSH_EVERY_S: Final = 10.0
+MAX_SMALL: Final = 5000
+"""Contents of one chunk that wait to be cached."""
+SMALL_BATCH: Final = 200
+MAX_LARGE: Final = 8
+"""Larger contents being completed at a time."""
+
+
+class Caching:
+    """Decides and carries out what this pod caches."""
+
+    def __init__(
+        self,
+        access: Access,
+        database: HoldingsDb,
+        catalogue: Catalogue,
+        record: Callable[[dict[ContentId, Holding]], Awaitable[None]],
+    ) -> None:
+        self._access = access
+        self._database = database
+        self._catalogue = catalogue
+        self._record = record
+        self._reads = ReadCounts()
+        self._touched: dict[ContentId, float] = {}
+        self._completing: set[ContentId] = set()
+        self._large = 0
+        self._small: dict[ContentId, tuple[Manifest, PodId | None]] = {}
+        self._small_wake = anyio.Event()
+        access.on_remote_read = self.first_read
+        access.on_use = self.touch
+
+    def first_read(self, content: ContentId, size: int, author: PodId | None) -> bool:
+        """Note that a content which isn't wholly here is being read; tell whether to store what is fetched."""
+        if content in self._completing:
+            return True
+        info = self._catalogue.info(content)
+        reads = self._reads.count(content)
+        cacheable = info is not None and info.cache
+        if not keep_copy(self._access.settings, size, reads, cacheable=cacheable):
+            return False
+        if self._database.own(content) is not Holding.NONE:
+            return False
+        manifest = implied(content, size)
+        if manifest is not None and len(self._small) < MAX_SMALL:
+            self._small[content] = manifest, author
+            self._small_wake.set()
+        elif manifest is None and self._large < MAX_LARGE:
+            self._large += 1
+            self._access.spawn(lambda: self._complete_large(content, size, author))
+        else:
+            return False
+        self._completing.add(content)
+        return True
+
+    def touch(self, content: ContentId) -> None:
+        """Note that a content is being read."""
+        if len(self._touched) < MAX_TOUCHED:
+            self._touched[content] = time.time()
+
+    async def sweep(self) -> None:
+        """After a kill: remove from the cache what its books don't know; before anything is fetched."""
+        store = self._access.store
+        for piece in await self._access.offload.run(store.cached_pieces):
+            if not self._database.is_in_books(piece):
+                store.remove_cached(piece)
+
+    async def run(self) -> None:
+        """Write down uses and keep within the limits, until cancelled."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._complete_small)
+            while True:
+                await anyio.sleep(FLUSH_EVERY_S)
+                touched, self._touched = self._touched, {}
+                if touched:
+                    await self._database.cache_used(touched)
+                await self.trim()
+
+    async def _complete_large(self, content: ContentId, size: int, author: PodId | None) -> None:
+        try:
+            manifest = await self._access.manifest(content, size, author, Urgency.READ)
+            await self._complete({content: (manifest, author)})
+        except WormholeError as error:
+            log.debug("%s isn't cached: %s", content.hex()[:16], error)
+        finally:
+            self._large -= 1
+            self._completing.discard(content)
+
+    async def _complete_small(self) -> None:
+        while True:
+            await self._small_wake.wait()
+            batch = dict(islice(self._small.items(), SMALL_BATCH))
+            try:
+                await self._complete(batch)
+            except WormholeError as error:
+                log.debug("%d contents aren't cached: %s", len(batch), error)
+            for content in batch:
+                del self._small[content]
+                self._completing.discard(content)
+            if not self._small:
+                self._small_wake = anyio.Event()
+
+    async def _complete(self, contents: Mapping[ContentId, tuple[Manifest, PodId | None]]) -> None:
+        """Fetch what is missing of contents into the cache, then tell that they are here."""
+        access, now_s = self._access, time.time()
+        pieces = {content: stored_pieces(content, manifest) for content, (manifest, _) in contents.items()}
+        sizes = {content: manifest.size for content, (manifest, _) in contents.items()}
+        await self._database.cache_begin(pieces, sizes, now_s)
+        for content, (manifest, author) in contents.items():
+            try:
+                await gather(access, content, manifest, author, Area.CACHED)
+            except WormholeError as error:
+                log.debug("%s isn't cached: %s", content.hex()[:16], error)
+        await access.store.sync()
+        whole = [content for content, (manifest, _) in contents.items() if is_whole(access.store, content, manifest)]
+        await self._record(
+            {content: Holding.CACHED for content in whole if self._database.own(content) is Holding.NONE}
+        )
+        await self.trim()
+
+    async def trim(self) -> None:
+        """Drop cached contents, the longest unread first, until the limits hold."""
+        excess = self._excess()
+        while excess > 0:
+            oldest = self._database.cache_oldest(64)
+            dropped = 0
+            for content, size in oldest:
+                if content not in self._access.pinned and content not in self._completing:
+                    await self._drop(content)
+                    dropped += 1
+                    excess -= size
+                    if excess <= 0:
+                        break
+            if not dropped:
+                return
+
+    async def give_way(self) -> None:
+        """Drop some of the cache: something that must be kept found no room."""
+        for content, _ in self._database.cache_oldest(16):
+            if content not in self._access.pinned and content not in self._completing:
+                await self._drop(content)
+
+    async def _drop(self, content: ContentId) -> None:
+        if self._database.own(content) is Holding.CACHED:
+            await self._record({content: Holding.NONE})
+        for piece in await self._database.cache_forget(content):
+            self._access.store.remove_cached(piece)
+
+    async def became_kept(self, content: ContentId) -> None:
+        """Strike a content from the cache's books: its pieces are kept now."""
+        if self._database.in_cache(content):
+            await self._database.cache_forget(content)
+
+    def _excess(self) -> int:
+        cached = self._database.cache_bytes()
+        settings, store = self._access.settings, self._access.store
+        excess = cached - settings.cache_limit_bytes
+        room = settings.room
+        if room.limit_bytes is not None:
+            excess = max(excess, store.bytes_used + min(SLACK_BYTES, room.limit_bytes // 8) - room.limit_bytes)
+        if room.full_share is not None:
+            found = os.statvfs(store.path)
+            free = found.f_bavail * found.f_frsize
+            excess = max(excess, int((1 - room.full_share) * found.f_blocks * found.f_frsize) + SLACK_BYTES - free)
+        return min(excess, cached)

@@ -1,0 +1,144 @@
+"""Following other pods' holdings over the mesh: news are pushed as they happen, what was missed is asked for.
+
+A pod that comes into sight is asked for everything since it was last heard of; all are asked again every half minute,
+which costs a few bytes when there is nothing new.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from base.errors import DamagedError, WormholeError
+from base.ids import ContentId, PodId
+from mesh.api import Mesh
+from mesh.wire import Tag
+from transfer.holdings import GENERATION_BYTES, Page, Verdict, answer_from, pack, unpack
+from transfer.holdings_db import HoldingsDb
+
+log = logging.getLogger(__name__)
+
+ASK_EVERY_S: Final = 30.0
+CALL_S: Final = 10.0
+PATIENCE_S: Final = 10.0
+"""How long nothing is fetched for good because a pod that is there hasn't said what it holds."""
+MAX_PAGES: Final = 100_000
+
+
+class HoldingsSync:
+    """Tells and asks.
+
+    ``on_news`` is called with the contents whose holders changed, ``on_exchanged`` when a pod's table was followed to
+    its end for the first time.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        database: HoldingsDb,
+        on_news: Callable[[Iterable[ContentId]], None],
+        on_exchanged: Callable[[], None],
+    ) -> None:
+        self._mesh = mesh
+        self._database = database
+        self._on_news = on_news
+        self._on_exchanged = on_exchanged
+        self._patient_until: dict[PodId, float] = {}
+        self._group: TaskGroup | None = None
+        self._told: dict[PodId, int] = {}
+        self._telling: set[PodId] = set()
+        self._asking: set[PodId] = set()
+        self._seen: frozenset[PodId] = frozenset()
+        self._start = database.own_cursor.sequence
+        self.exchanged: set[PodId] = set()
+        """Pods whose table was followed to its end since this pod started."""
+        mesh.handle(Tag.HOLDINGS_SINCE, self._answer)
+        mesh.handle(Tag.HOLDINGS_PUSH, self._told_by)
+
+    async def run(self, group: TaskGroup) -> None:
+        """Ask everybody now and every half minute; news are told within ``group``."""
+        self._group = group
+        while True:
+            self._seen = frozenset()
+            self.look()
+            await anyio.sleep(ASK_EVERY_S)
+
+    def look(self) -> None:
+        """See who is there; ask those who came."""
+        alive = self._mesh.alive()
+        came, self._seen = alive - self._seen, alive
+        for pod in sorted(came):
+            self._ask_soon(pod)
+
+    def knows_all(self, pods: Iterable[PodId]) -> bool:
+        """Tell whether these pods' tables are known, or were waited for long enough."""
+        now = anyio.current_time()
+        missing = [pod for pod in pods if pod not in self.exchanged]
+        return not any(now < self._patient_until.setdefault(pod, now + PATIENCE_S) for pod in missing)
+
+    def tell(self) -> None:
+        """Push what is new in this pod's own table to everybody."""
+        if self._group is None:
+            return
+        for pod in sorted(self._mesh.alive() - self._telling):
+            self._telling.add(pod)
+            self._group.start_soon(self._tell, pod)
+
+    async def _tell(self, pod: PodId) -> None:
+        try:
+            while (told := self._told.get(pod, self._start)) < self._database.own_cursor.sequence:
+                page = self._database.page(told)
+                self._told[pod] = page.upto
+                await self._mesh.call(pod, Tag.HOLDINGS_PUSH, pack(page), timeout_s=CALL_S)
+        except WormholeError as error:
+            log.debug("holdings not told to %s: %s", pod, error)
+        finally:
+            self._telling.discard(pod)
+
+    async def _told_by(self, sender: PodId, body: object) -> object:
+        await self._apply(sender, unpack(body))
+        return None
+
+    async def _apply(self, pod: PodId, page: Page) -> Verdict:
+        verdict = await self._database.apply(pod, page)
+        if verdict is Verdict.ASK:
+            self._ask_soon(pod)
+        elif verdict is not Verdict.IGNORE:
+            self._on_news(content for content, _ in page.rows)
+        return verdict
+
+    def _ask_soon(self, pod: PodId) -> None:
+        if self._group is not None and pod not in self._asking:
+            self._asking.add(pod)
+            self._group.start_soon(self._ask, pod)
+
+    async def _ask(self, pod: PodId) -> None:
+        try:
+            for _ in range(MAX_PAGES):
+                known = self._database.cursor(pod)
+                body = [known.generation, known.sequence] if known is not None else [b"", 0]
+                page = unpack(await self._mesh.call(pod, Tag.HOLDINGS_SINCE, body, timeout_s=CALL_S))
+                verdict = await self._database.apply(pod, page)
+                if verdict in {Verdict.APPLY, Verdict.ANEW}:
+                    self._on_news(content for content, _ in page.rows)
+                if not page.more:
+                    if pod not in self.exchanged:
+                        self.exchanged.add(pod)
+                        self._on_exchanged()
+                    return
+        except WormholeError as error:
+            self._seen -= {pod}
+            log.debug("holdings of %s not learnt: %s", pod, error)
+        finally:
+            self._asking.discard(pod)
+
+    async def _answer(self, _sender: PodId, body: object) -> object:
+        match body:
+            case [bytes(generation), int(since)] if len(generation) in {0, GENERATION_BYTES}:
+                own = self._database.own_cursor
+                return pack(self._database.page(answer_from(own, generation, since)))
+        raise DamagedError("A pod sent a question about holdings that can't be read.")

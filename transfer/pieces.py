@@ -1,0 +1,265 @@
+"""Finding and reading pieces on the disk; `store` adds the writing.
+
+Nothing is served from here before it matched its hash once in this process. What doesn't match is set aside.
+Methods that don't say otherwise may be called from any thread.
+"""
+
+# Paths are plain strings here: building Path objects costs more than the system calls.
+# ruff: noqa: PTH110, PTH104
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+from base.errors import DamagedError
+from base.ids import ChunkId, hash_bytes
+from transfer import disk
+from transfer.offload import INLINE_BYTES, Offload
+
+MAX_DESCRIPTORS: Final = 128
+MAX_VERIFIED: Final = 65_536
+
+
+class Area(IntEnum):
+    """Where a piece stands; a greater one never gives way to a smaller."""
+
+    CACHED = 1
+    KEPT = 2
+
+
+FOLDERS: Final = {Area.KEPT: "chunks", Area.CACHED: "cache"}
+
+
+@dataclass(slots=True)
+class Fresh:
+    """A piece that isn't durable yet."""
+
+    piece: ChunkId
+    path: str
+    size: int
+    area: Area
+    moved: bool = False
+
+
+class Pieces:
+    """The pieces below one directory."""
+
+    def __init__(self, path: Path, offload: Offload) -> None:
+        self.path = path
+        self._root = str(path)
+        self._offload = offload
+        self._lock = threading.RLock()
+        self._fresh: dict[ChunkId, Fresh] = {}
+        self._syncing_now = False
+        self._descriptors: OrderedDict[ChunkId, int] = OrderedDict()
+        self._verified: OrderedDict[ChunkId, None] = OrderedDict()
+        self._stale: set[ChunkId] = set()
+        self._scratch = memoryview(bytearray(INLINE_BYTES))
+
+    def _final(self, piece: ChunkId, area: Area) -> str:
+        name = piece.hex()
+        return f"{self._root}/{FOLDERS[area]}/{name[:2]}/{name}"
+
+    def where(self, piece: ChunkId) -> Area | None:
+        """Return the area that a piece is in, or None when it isn't here."""
+        fresh = self._fresh.get(piece)
+        if fresh is not None:
+            return fresh.area
+        if os.path.exists(self._final(piece, Area.KEPT)):
+            return Area.KEPT
+        return Area.CACHED if os.path.exists(self._final(piece, Area.CACHED)) else None
+
+    def has(self, piece: ChunkId) -> bool:
+        """Tell whether a piece is here."""
+        return self.where(piece) is not None
+
+    def size(self, piece: ChunkId) -> int | None:
+        """Return the bytes of a piece, or None when it isn't here."""
+        try:
+            descriptor = self._open(piece)
+        except FileNotFoundError:
+            return None
+        try:
+            return os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+
+    def read_now(self, piece: ChunkId, offset: int, length: int) -> bytes | None:
+        """Return a range from the page cache without ever waiting for the disk; loop thread only.
+
+        None: not here, not yet verified, or not in memory; then `read` knows. Less than ``length`` at the end.
+        """
+        if self._stale:
+            self._drop_stale()
+        if piece not in self._verified:
+            return self._read_small_now(piece, offset, length)
+        descriptor = self._descriptors.get(piece)
+        if descriptor is None:
+            try:
+                descriptor = self._open(piece)
+            except FileNotFoundError:
+                return None
+            self._descriptors[piece] = descriptor
+            if len(self._descriptors) > MAX_DESCRIPTORS:
+                os.close(self._descriptors.popitem(last=False)[1])
+        else:
+            self._descriptors.move_to_end(piece)
+        return self._read_warm(descriptor, offset, length)
+
+    def _drop_stale(self) -> None:
+        """Forget descriptors of files that were removed or set aside: the piece may come back as another file."""
+        with self._lock:
+            stale, self._stale = self._stale, set()
+        for piece in stale:
+            descriptor = self._descriptors.pop(piece, None)
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def _read_warm(self, descriptor: int, offset: int, length: int) -> bytes | None:
+        buffer = self._scratch if length <= INLINE_BYTES else memoryview(bytearray(length))
+        try:
+            got = os.preadv(descriptor, [buffer[:length]], offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except (OSError, AttributeError):  # a file system or system without RWF_NOWAIT
+            return disk.pread_all(descriptor, length, offset)
+        if got < length and offset + got < os.fstat(descriptor).st_size:
+            return None
+        return bytes(buffer[:got])
+
+    def _read_small_now(self, piece: ChunkId, offset: int, length: int) -> bytes | None:
+        """Verify and read a small piece at its first use here; None when it is large, missing, cold or damaged."""
+        try:
+            descriptor = self._open(piece)
+        except FileNotFoundError:
+            return None
+        try:
+            size = os.fstat(descriptor).st_size
+            if size > INLINE_BYTES:
+                return None
+            data = self._read_warm(descriptor, 0, size)
+        finally:
+            os.close(descriptor)
+        if data is None or hash_bytes(data) != piece:
+            return None
+        self._mark_verified(piece)
+        return data[offset : offset + length]
+
+    async def read(self, piece: ChunkId, offset: int, length: int) -> bytes | None:
+        """Return a range, waiting for the disk if need be; None when the piece isn't here.
+
+        Raises `DamagedError` when the piece doesn't match its hash; it is set aside then.
+        """
+        found = self.read_now(piece, offset, length)
+        if found is not None:
+            return found
+        return await self._offload.run(self.read_blocking, piece, offset, length)
+
+    def read_blocking(self, piece: ChunkId, offset: int, length: int) -> bytes | None:
+        """Do what `read` does, on a thread of the caller."""
+        try:
+            descriptor = self._open(piece)
+        except FileNotFoundError:
+            return None
+        try:
+            if piece in self._verified:
+                return disk.pread_all(descriptor, length, offset)
+            data = disk.pread_all(descriptor, os.fstat(descriptor).st_size, 0)
+        except OSError as error:
+            self._set_aside(piece)
+            raise _damaged(piece) from error
+        finally:
+            os.close(descriptor)
+        if hash_bytes(data) != piece:
+            self._set_aside(piece)
+            raise _damaged(piece)
+        self._mark_verified(piece)
+        return data if len(data) <= length and not offset else data[offset : offset + length]
+
+    def verify(self, piece: ChunkId) -> bool:
+        """Read a piece from the disk again and compare its hash; a damaged one is set aside. False when missing."""
+        self._verified.pop(piece, None)
+        try:
+            return self.read_blocking(piece, 0, 0) is not None
+        except DamagedError:
+            return False
+
+    def _open(self, piece: ChunkId) -> int:
+        fresh = self._fresh.get(piece)
+        paths = [self._final(piece, Area.KEPT), self._final(piece, Area.CACHED)]
+        if fresh is not None:
+            paths.insert(0, fresh.path)
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if fresh is not None or self.where(piece) is not None:  # it moved while we looked
+            return os.open(self._final(piece, Area.KEPT), os.O_RDONLY | os.O_CLOEXEC)
+        raise FileNotFoundError(piece.hex())
+
+    def _mark_verified(self, piece: ChunkId) -> None:
+        with self._lock:
+            self._verified[piece] = None
+            if len(self._verified) > MAX_VERIFIED:
+                self._verified.popitem(last=False)
+
+    def _set_aside(self, piece: ChunkId) -> None:
+        aside = f"{self._root}/damaged/{piece.hex()}.{time.time_ns()}"
+        with self._lock:
+            self._verified.pop(piece, None)
+            self._stale.add(piece)
+            fresh = self._fresh.get(piece)
+            if fresh is not None and not fresh.moved:
+                if self._syncing_now:
+                    return
+                del self._fresh[piece]
+                os.rename(fresh.path, aside)
+                return
+            for area in Area:
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(self._final(piece, area), aside)
+
+    def pieces(self) -> Iterator[tuple[ChunkId, Area]]:
+        """Iterate over what is stored; what comes or goes meanwhile may be in it or not."""
+        for fresh in list(self._fresh.values()):
+            yield fresh.piece, fresh.area
+        for area in FOLDERS:
+            for piece in self._below(area):
+                yield piece, area
+
+    def cached_pieces(self) -> list[ChunkId]:
+        """Return the pieces that may go at any time; blocking."""
+        return list(self._below(Area.CACHED))
+
+    def _below(self, area: Area) -> Iterator[ChunkId]:
+        for entry in files_below(f"{self._root}/{FOLDERS[area]}"):
+            with contextlib.suppress(ValueError):
+                yield ChunkId(bytes.fromhex(entry.name))
+
+    def close(self) -> None:
+        """Let go of descriptors. What isn't synced stays below ``new`` and is taken up at the next start."""
+        while self._descriptors:
+            os.close(self._descriptors.popitem()[1])
+
+
+def _damaged(piece: ChunkId) -> DamagedError:
+    return DamagedError(
+        f"The stored piece {piece.hex()[:16]} is damaged and was set aside.",
+        "It is fetched again from another pod that holds it; check this machine's disk.",
+    )
+
+
+def files_below(root: str) -> Iterator[os.DirEntry[str]]:
+    """Iterate over the files in the folders of a folder; nothing when it is missing."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(root) as directories:
+        for directory in directories:
+            with os.scandir(directory.path) as entries:
+                yield from entries

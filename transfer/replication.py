@@ -1,0 +1,220 @@
+"""Carrying out `replicator`: works through the queue, makes what came durable in batches, records it, tells others.
+
+The order *must* be: all pieces in the store, fsync, holdings table (durable), then told. A crash in between leaves
+bytes that nobody was promised.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+
+from base.errors import NoSpaceError, WormholeError
+from base.ids import EMPTY_CONTENT, ContentId, PodId
+from transfer.access import Access
+from transfer.api import Catalogue, ContentInfo
+from transfer.caching import Caching
+from transfer.chunking import is_single
+from transfer.fetcher import Urgency
+from transfer.gather import gather, is_whole_kept
+from transfer.holdings import Holding
+from transfer.holdings_db import HoldingsDb
+from transfer.manifest import Manifest, implied
+from transfer.pieces import Area
+from transfer.replicator import Duty, WorkQueue, duty
+
+log = logging.getLogger(__name__)
+
+WORKERS: Final = 6
+PAGE: Final = 32
+MAX_BATCH: Final = 2000
+CHANGE_PAUSE_S: Final = 0.3
+"""Changes of members are gathered for this long before all contents are looked at."""
+PASS_SHARE: Final = 3.0
+"""A pass over all contents rests for so many times as long as it works."""
+MAX_PUBLISHED: Final = 100_000
+
+
+class Replication:
+    """Sees that this pod keeps what it should."""
+
+    def __init__(
+        self,
+        me: PodId,
+        access: Access,
+        database: HoldingsDb,
+        catalogue: Catalogue,
+        caching: Caching,
+        record: Callable[[dict[ContentId, Holding]], Awaitable[None]],
+        rng: random.Random,
+        knows_holders: Callable[[], bool],
+    ) -> None:
+        self._me = me
+        self._access = access
+        self._database = database
+        self._catalogue = catalogue
+        self._caching = caching
+        self._record = record
+        self._rng = rng
+        self._knows_holders = knows_holders
+        self._queue = WorkQueue()
+        self._published: OrderedDict[ContentId, None] = OrderedDict()
+        self._working: set[ContentId] = set()
+        self._wake = anyio.Event()
+        self._done: dict[ContentId, Manifest] = {}
+        self._done_wake = anyio.Event()
+        self._done_taken = anyio.Event()
+        self._pass_due = anyio.Event()
+
+    # -- what there is to look at
+
+    def consider(self, contents: Iterable[ContentId]) -> None:
+        """Look at contents soon."""
+        for content in contents:
+            if content != EMPTY_CONTENT and self._database.own(content) is not Holding.KEPT:
+                self._queue.add(content)
+        self._wake.set()
+
+    def published(self, content: ContentId) -> None:
+        """Keep the first copy of what this pod has just published."""
+        if content != EMPTY_CONTENT and self._database.own(content) is not Holding.KEPT:
+            self._published[content] = None
+            if len(self._published) > MAX_PUBLISHED:
+                self._published.popitem(last=False)
+            self.consider([content])
+
+    def repair(self, content: ContentId) -> None:
+        """Fetch again what was found damaged here."""
+        self._published[content] = None
+        self.consider([content])
+
+    def hurry(self) -> None:
+        """Try again now what couldn't be done before: who is there, or who holds what, is known better."""
+        self._queue.hurry()
+        self._wake.set()
+
+    def changed(self) -> None:
+        """Say that members or placement have changed: look at everything."""
+        self._pass_due.set()
+
+    # -- the work
+
+    async def run(self, group: TaskGroup) -> None:
+        """Pass over all contents now, after changes and now and then; the work is done within ``group``."""
+        for _ in range(WORKERS):
+            group.start_soon(self._work)
+        group.start_soon(self._commit)
+        while True:
+            self._pass_due = anyio.Event()
+            self._queue.hurry()
+            await self._look_at_all()
+            with anyio.move_on_after(self._access.settings.pass_every_s):
+                await self._pass_due.wait()
+                await anyio.sleep(CHANGE_PAUSE_S)
+
+    async def _look_at_all(self) -> None:
+        after: ContentId | None = None
+        while True:
+            started_at = anyio.current_time()
+            page = self._catalogue.page(after, PAGE)
+            for info in page:
+                if self._duty(info) is not Duty.NONE:
+                    self._queue.add(info.content)
+            self._wake.set()
+            if len(page) == 0:
+                return
+            after = page[-1].content
+            await anyio.sleep(PASS_SHARE * (anyio.current_time() - started_at))
+
+    def _duty(self, info: ContentInfo) -> Duty:
+        holding = self._database.own(info.content)
+        placed: Iterable[PodId] = () if holding is Holding.KEPT else self._catalogue.place(info)
+        return duty(info, self._me, tuple(placed), holding, published=info.content in self._published)
+
+    async def _work(self) -> None:
+        while True:
+            content = self._queue.take(anyio.current_time())
+            if content is None:
+                if self._queue.overflowed:
+                    self._queue.overflowed = False
+                    self._pass_due.set()
+                self._wake = self._wake if not self._wake.is_set() else anyio.Event()
+                next_at = self._queue.next_at()
+                with anyio.move_on_at(float("inf") if next_at is None else next_at):
+                    await self._wake.wait()
+                continue
+            await anyio.lowlevel.checkpoint()
+            if content in self._working or content in self._done:
+                continue
+            self._working.add(content)
+            try:
+                await self._look_at(content)
+            except NoSpaceError as error:
+                log.warning("a copy isn't kept here: %s", error)
+                await self._caching.give_way()
+                self._queue.failed(content, anyio.current_time())
+            except WormholeError as error:
+                log.debug("%s isn't replicated yet: %s", content.hex()[:16], error)
+                self._queue.failed(content, anyio.current_time())
+            finally:
+                self._working.discard(content)
+
+    async def _look_at(self, content: ContentId) -> None:
+        info = self._catalogue.info(content)
+        if info is None:
+            self._published.pop(content, None)
+            return
+        what = self._duty(info)
+        if what is Duty.NONE:
+            self._published.pop(content, None)
+            return
+        if what is Duty.FETCH and content not in self._published and not self._knows_holders():
+            self._queue.failed(content, anyio.current_time())
+            return
+        access = self._access
+        manifest = implied(content, info.size)
+        if what is Duty.ADOPT:
+            manifest = manifest or access.manifest_now(content, info.size)
+            if manifest is None or not is_whole_kept(access.store, content, manifest):
+                return
+        else:
+            if manifest is None:
+                manifest = await access.manifest(content, info.size, info.author, Urgency.BACKGROUND)
+            await gather(access, content, manifest, info.author, Area.KEPT, self._rng)
+        if not is_single(info.size):
+            access.remember(content, manifest)
+        while len(self._done) >= MAX_BATCH:
+            await self._done_taken.wait()
+        self._done[content] = manifest
+        self._done_wake.set()
+
+    async def _commit(self) -> None:
+        """Make what is complete durable, record it and tell; as much at a time as has gathered."""
+        while True:
+            await self._done_wake.wait()
+            self._done_wake = anyio.Event()
+            batch = dict(self._done)
+            try:
+                await self._access.store.sync()
+                store = self._access.store
+                whole = [content for content, manifest in batch.items() if is_whole_kept(store, content, manifest)]
+                await store.sync()
+                await self._record(dict.fromkeys(whole, Holding.KEPT))
+            finally:
+                for content in batch:
+                    self._done.pop(content, None)
+                self._done_taken.set()
+                self._done_taken = anyio.Event()
+            for content in whole:
+                self._queue.succeeded(content)
+                self._published.pop(content, None)
+                await self._caching.became_kept(content)
+            for content in batch.keys() - set(whole):
+                self._queue.failed(content, anyio.current_time())

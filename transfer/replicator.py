@@ -1,0 +1,98 @@
+"""What this pod must hold, decided content by content. Pure: no clock of its own, no I/O.
+
+A content is looked at when it is new, when who is there or who holds it changes, and in a slow pass over all. Whoever
+finds itself among the placed fetches it whole; nobody is sent anything unasked. A failure is tried again later, with
+growing pauses.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection
+from enum import Enum
+from typing import Final
+
+from base.ids import ContentId, PodId
+from transfer.api import ContentInfo
+from transfer.holdings import Holding
+
+MAX_QUEUED: Final = 50_000
+FIRST_PAUSE_S: Final = 1.0
+MAX_PAUSE_S: Final = 60.0
+
+
+class Duty(Enum):
+    """What to do about a content."""
+
+    NONE = "none"
+    FETCH = "fetch"
+    """Hold it for good, fetching what is missing."""
+    ADOPT = "adopt"
+    """Hold it for good if all of it is here already."""
+
+
+def duty(info: ContentInfo, me: PodId, placed: Collection[PodId], holding: Holding, *, published: bool) -> Duty:
+    """Decide about one content.
+
+    ``published``: this pod has just published it, so it keeps the first copy whatever the placement says. After a crash
+    that is known only from the author's name, and counts as far as the bytes are still here.
+    """
+    if holding is Holding.KEPT or info.size == 0:
+        return Duty.NONE
+    if published or info.keep or me in placed:
+        return Duty.FETCH
+    return Duty.ADOPT if info.author == me else Duty.NONE
+
+
+class WorkQueue:
+    """Contents to look at: each once, those that failed after a pause. Bounded: when it overflows a pass is due."""
+
+    def __init__(self) -> None:
+        self._ready: dict[ContentId, None] = {}
+        self._later: list[tuple[float, ContentId]] = []
+        self._failures: dict[ContentId, int] = {}
+        self.overflowed = False
+
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._later)
+
+    def add(self, content: ContentId) -> None:
+        """Look at a content soon."""
+        if len(self._ready) >= MAX_QUEUED and content not in self._ready:
+            self.overflowed = True
+            return
+        self._ready[content] = None
+
+    def take(self, now: float) -> ContentId | None:
+        """Return the next content to look at, or None when there is none now."""
+        while self._later and self._later[0][0] <= now:
+            self.add(heapq.heappop(self._later)[1])
+        if not self._ready:
+            return None
+        content = next(iter(self._ready))
+        del self._ready[content]
+        return content
+
+    def next_at(self) -> float | None:
+        """Return when the next content that waits may be tried again, or None."""
+        return self._later[0][0] if self._later else None
+
+    def failed(self, content: ContentId, now: float) -> None:
+        """Try a content again after a pause that doubles each time."""
+        failures = self._failures[content] = self._failures.get(content, 0) + 1
+        if len(self._failures) > MAX_QUEUED:
+            self._failures.pop(next(iter(self._failures)))
+        if len(self._later) >= MAX_QUEUED:
+            self.overflowed = True
+            return
+        heapq.heappush(self._later, (now + min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures - 1, 8)), content))
+
+    def succeeded(self, content: ContentId) -> None:
+        """Forget earlier failures of a content."""
+        self._failures.pop(content, None)
+
+    def hurry(self) -> None:
+        """Try again now what failed: who is there, or who holds what, has changed."""
+        for _, content in self._later:
+            self.add(content)
+        self._later.clear()

@@ -1,0 +1,78 @@
+"""Answering other pods' requests for chunks: read in threads, a few at a time for each, verified before they leave.
+
+A request is ``[content, piece, offset, length]``, its answer ``[size of the piece, bytes]``, or None when the piece
+isn't here. The content is only a hint, so that damage found here can be repaired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+
+from base.errors import DamagedError, RefusedError
+from base.ids import ChunkId, ContentId, PodId
+from transfer.fetch import MAX_PART_BYTES
+from transfer.store import ChunkStore
+
+MAX_RUNNING: Final = 4
+MAX_WAITING: Final = 64
+
+
+class _Line:
+    """One pod's requests."""
+
+    def __init__(self) -> None:
+        self.gate = anyio.Semaphore(MAX_RUNNING)
+        self.count = 0
+
+
+class ChunkServer:
+    """Serves what is in the store."""
+
+    def __init__(self, store: ChunkStore, on_damage: Callable[[ContentId, ChunkId], None]) -> None:
+        self._store = store
+        self._on_damage = on_damage
+        self._lines: dict[PodId, _Line] = {}
+        self.bytes_out = 0
+        self.running = 0
+
+    async def handle(self, sender: PodId, body: object) -> object:
+        """Answer one request; raises `DamagedError` for a body that isn't one, `RefusedError` for too many."""
+        match body:
+            case [bytes(content), bytes(piece), int(offset), int(length)] if (
+                len(content) == len(piece) == 32 and offset >= 0 and 0 < length <= MAX_PART_BYTES
+            ):
+                pass
+            case _:
+                raise DamagedError("A pod sent a request for a chunk that can't be read.")
+        line = self._lines.setdefault(sender, _Line())
+        if line.count >= MAX_RUNNING + MAX_WAITING:
+            raise RefusedError("This pod has too many requests of yours waiting.", "Ask again later.")
+        line.count += 1
+        try:
+            async with line.gate:
+                self.running += 1
+                try:
+                    return await self._answer(ContentId(content), ChunkId(piece), offset, length)
+                finally:
+                    self.running -= 1
+        finally:
+            line.count -= 1
+            if not line.count:
+                self._lines.pop(sender, None)
+
+    async def _answer(self, content: ContentId, piece: ChunkId, offset: int, length: int) -> object:
+        try:
+            data = await self._store.read(piece, offset, length)
+        except DamagedError:
+            self._on_damage(content, piece)
+            return None
+        if data is None:
+            return None
+        size = len(data) if not offset and len(data) < length else self._store.size(piece)
+        if size is None:
+            return None
+        self.bytes_out += len(data)
+        return [size, data]

@@ -1,0 +1,403 @@
+"""`Transfer`: the byte store of one pod, as the rest of the program sees it.
+
+It reads, writes and keeps contents; who may see them and under which names is none of its business. Its parts are wired
+here and run in one task group: if one fails, all stop, and the supervisor decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskStatus
+
+from base.errors import DamagedError, UnreachableError
+from base.home import Home
+from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId
+from mesh.api import Mesh, Role, State
+from mesh.wire import Tag
+from transfer.access import Access
+from transfer.api import Catalogue, ContentInfo, Holders
+from transfer.caching import Caching
+from transfer.draft import Draft
+from transfer.draft_bytes import DraftMemory
+from transfer.fetch import Candidates
+from transfer.fetcher import Fetcher, Urgency, Wanted
+from transfer.gather import is_whole
+from transfer.holdings import Holding
+from transfer.holdings_db import HoldingsDb
+from transfer.holdings_sync import HoldingsSync
+from transfer.manifest import Manifest, implied
+from transfer.offload import Offload
+from transfer.reader import Reader
+from transfer.replication import Replication
+from transfer.serve import ChunkServer
+from transfer.settings import TransferSettings
+from transfer.store_open import open_store
+
+log = logging.getLogger(__name__)
+
+MAX_OTHERS_ASKED: Final = 16
+RECENT_CHECKED: Final = 1000
+SYNC_EVERY_S: Final = 5.0
+WAIT_PAUSE_S: Final = 0.01
+WAIT_REST: Final = 4.0
+"""Counting copies rests for so many times as long as it took."""
+GONE: Final = frozenset({State.LEFT, State.EVICTED})
+
+
+class Transfer:
+    """The bytes of one pod."""
+
+    def __init__(
+        self,
+        home: Home,
+        mesh: Mesh,
+        catalogue: Catalogue,
+        settings: TransferSettings,
+        *,
+        offload: Offload | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        """Open the store and the holdings; before the mesh runs. Raises `MachineError` when the store has vanished."""
+        self._mesh = mesh
+        self._catalogue = catalogue
+        self._settings = settings
+        self._offload = offload or Offload()
+        self._database = HoldingsDb(home.holdings_db, self._offload)
+        expected = self._database.meta("store")
+        self._store = open_store(
+            home.store,
+            expected_id=expected if isinstance(expected, str) else None,
+            offload=self._offload,
+            room=settings.room,
+            used=self._database.bytes_used,
+        )
+        if expected is None:
+            self._database.set_meta_now("store", self._store.store_id)
+        self._fetcher = Fetcher(mesh, self._offload, settings.deadline_s, self._candidates)
+        self._access = Access(self._store, self._fetcher, self._offload, settings)
+        self._access.on_damage = self._damaged
+        self._server = ChunkServer(self._store, self._damaged)
+        self._holdings = HoldingsSync(mesh, self._database, self._news, self._exchanged_one)
+        self._caching = Caching(self._access, self._database, catalogue, self._record)
+        self._replication = Replication(
+            mesh.pod_id,
+            self._access,
+            self._database,
+            catalogue,
+            self._caching,
+            self._record,
+            rng or random.Random(),
+            lambda: self._holdings.knows_all(self._mesh.alive() & self._full_pods()),
+        )
+        self._draft_memory = DraftMemory(settings.all_drafts_bytes)
+        self._lost: set[ChunkId] = set()
+        self._lost_event = anyio.Event()
+        self._changed = anyio.Event()
+        self._members: frozenset[tuple[PodId, Role, State, bool]] = frozenset()
+        mesh.handle(Tag.CHUNK_GET, self._server.handle)
+        mesh.on_change(self._members_changed)
+
+    # -- running
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Exchange holdings, replicate, keep within limits; until cancelled. Started once reads can be answered."""
+        if not self._database.was_clean:
+            await self._check_recent()
+            await self._caching.sweep()
+        try:
+            async with anyio.create_task_group() as group:
+                self._fetcher.start(group)
+                self._access.start(group)
+                group.start_soon(self._holdings.run, group)
+                group.start_soon(self._replication.run, group)
+                group.start_soon(self._caching.run)
+                group.start_soon(self._sync_often)
+                group.start_soon(self._strike_lost)
+                if not self._database.was_clean:
+                    group.start_soon(self._offload.run, self._store.recount)
+                task_status.started()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._store.sync()
+
+    def close(self) -> None:
+        """Close files, after `run` has ended; blocking. The next start trusts the books then."""
+        self._offload.close()
+        self._database.close(self._store.bytes_used)
+        self._store.close()
+
+    async def _check_recent(self) -> None:
+        """After a kill: see that what was lately said to be held is on the disk."""
+        gone: dict[ContentId, Holding] = {}
+        for content, _ in self._database.latest(RECENT_CHECKED):
+            if not self._store.has(ChunkId(content)):
+                gone[content] = Holding.NONE
+                continue
+            info = self._catalogue.info(content)
+            manifest = self._access.manifest_now(content, info.size) if info is not None else None
+            if manifest is None:
+                continue
+            sizes = {piece: manifest.length(index) for index, piece in enumerate(manifest.chunks)}
+            if any(self._store.size(piece) != length for piece, length in sizes.items()):
+                gone[content] = Holding.NONE
+        if gone:
+            log.warning("%d contents said to be here aren't complete and will be fetched again", len(gone))
+            await self._record(gone)
+
+    async def _sync_often(self) -> None:
+        while True:
+            await anyio.sleep(SYNC_EVERY_S)
+            if self._store.unsynced:
+                await self._store.sync()
+
+    # -- what the mount uses
+
+    def open(self, content: ContentId, size: int, author: PodId | None) -> Reader:
+        """Open a content for reading; nothing is read or fetched yet."""
+        return Reader(self._access, content, size, author)
+
+    def draft(
+        self,
+        content: ContentId = EMPTY_CONTENT,
+        size: int = 0,
+        author: PodId | None = None,
+        *,
+        expect_bytes: int = 0,
+    ) -> Draft:
+        """Start to change a content, copy-on-write. ``expect_bytes``: the final size, if known (very large files)."""
+        return Draft(self._access, self._draft_memory, content, size, author, expect_bytes)
+
+    async def sync(self) -> None:
+        """Return when everything sealed before the call is durable. Raises `NoSpaceError`, `MachineError`."""
+        await self._store.sync()
+
+    def published(self, content: ContentId) -> None:
+        """Say that the tree now refers to a content of this pod: it is kept here, announced and replicated."""
+        self._replication.published(content)
+
+    def noticed(self, contents: Iterable[ContentId]) -> None:
+        """Say that the tree now refers to these contents, whoever wrote them."""
+        self._replication.consider(contents)
+
+    def reconsider(self) -> None:
+        """Say that placement may have changed for all contents (a new configuration)."""
+        self._replication.changed()
+
+    # -- who has what
+
+    def holders(self, content: ContentId) -> Holders:
+        """Return who has every chunk of a content, as far as known here."""
+        me, alive = self._mesh.pod_id, self._mesh.alive()
+        if content == EMPTY_CONTENT:
+            full = self._full_pods()
+            return Holders(frozenset(full & (alive | {me})), frozenset(), frozenset(full - alive - {me}))
+        known = self._database.others(content)
+        known[me] = self._database.own(content)
+        here = {pod: holding for pod, holding in known.items() if pod == me or pod in alive}
+        gone = {member.pod for member in self._mesh.members() if member.state in GONE}
+        return Holders(
+            kept=frozenset(pod for pod, holding in here.items() if holding is Holding.KEPT),
+            cached=frozenset(pod for pod, holding in here.items() if holding is Holding.CACHED),
+            absent=frozenset(known.keys() - here.keys() - gone),
+        )
+
+    def local(self, content: ContentId) -> str:
+        """Return ``kept``, ``cached`` (every chunk is here), ``partial`` or ``none``."""
+        if content == EMPTY_CONTENT:
+            return "kept"
+        holding = self._database.own(content)
+        if holding is not Holding.NONE:
+            return "kept" if holding is Holding.KEPT else "cached"
+        info = self._catalogue.info(content)
+        manifest = self._access.manifest_now(content, info.size) if info is not None else None
+        if manifest is not None and any(self._store.has(piece) for piece in manifest.chunks):
+            return "partial"
+        return "none"
+
+    async def chunks(
+        self, content: ContentId, size: int | None = None, author: PodId | None = None
+    ) -> list[ChunkId] | None:
+        """Return the chunks of a content in order; None when neither the caller nor the catalogue knows its size.
+
+        Raises `UnreachableError` when its manifest can't be had, `DamagedError`.
+        """
+        if content == EMPTY_CONTENT:
+            return []
+        info = self._catalogue.info(content)
+        if info is not None:
+            size, author = info.size, info.author
+        if size is None:
+            return None
+        manifest: Manifest | None = implied(content, size)
+        if manifest is None:
+            manifest = await self._access.manifest(content, size, author, Urgency.READ)
+        return list(manifest.chunks)
+
+    async def wait_copies(
+        self,
+        contents: Sequence[ContentId],
+        copies: int | None,
+        timeout_s: float,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Return when each content has enough kept copies on pods that can be reached, this one included.
+
+        ``copies`` None: as many as the configuration wants, at most one on each full member. ``progress`` is told
+        (done, all). Raises `UnreachableError` when that takes longer than ``timeout_s``.
+        """
+        waiting = [content for content in dict.fromkeys(contents) if content != EMPTY_CONTENT]
+        total = len(waiting)
+        self._replication.consider(waiting)
+        with anyio.move_on_after(timeout_s):
+            while True:
+                changed = self._changed
+                started_at = anyio.current_time()
+                waiting = await self._short_of_copies(waiting, copies)
+                took_s = anyio.current_time() - started_at
+                if progress is not None:
+                    progress(total - len(waiting), total)
+                if not waiting:
+                    return
+                await changed.wait()
+                await anyio.sleep(max(WAIT_PAUSE_S, WAIT_REST * took_s))
+        raise UnreachableError(
+            f"{len(waiting)} of {total} contents don't have their copies yet.",
+            "Check with `wormhole pods` that enough pods are alive and have room, then sync again.",
+        )
+
+    async def _short_of_copies(self, contents: Sequence[ContentId], copies: int | None) -> list[ContentId]:
+        """Return those without enough copies; looked at in slices, so that the mount isn't held up."""
+        short: list[ContentId] = []
+        for start in range(0, len(contents), 200):
+            reachable = self._mesh.alive() | {self._mesh.pod_id}
+            most = self._full_members()
+            for content in contents[start : start + 200]:
+                wanted = copies
+                if wanted is None:
+                    info = self._catalogue.info(content)
+                    wanted = min(info.copies, most) if info is not None else 0
+                holders = self._database.others(content)
+                holders[self._mesh.pod_id] = self._database.own(content)
+                kept = sum(holding is Holding.KEPT and pod in reachable for pod, holding in holders.items())
+                if kept < wanted:
+                    short.append(content)
+            await anyio.lowlevel.checkpoint()
+        return short
+
+    def copies_wanted(self, info: ContentInfo) -> int:
+        """Return how many kept copies there should be: at most one on each full member."""
+        return min(info.copies, self._full_members())
+
+    def _full_members(self) -> int:
+        return max(1, len(self._full_pods()))
+
+    def _full_pods(self) -> frozenset[PodId]:
+        members = self._mesh.members()
+        return frozenset(each.pod for each in members if each.role is Role.FULL and each.state not in GONE)
+
+    # -- figures
+
+    def bytes_used(self) -> int:
+        """Return the bytes of all pieces in the store."""
+        return self._store.bytes_used
+
+    def moving(self) -> tuple[int, int]:
+        """Return how many pieces are coming in and going out at this moment."""
+        return self._fetcher.running, self._server.running
+
+    def bytes_moved(self) -> tuple[int, int]:
+        """Return the bytes of pieces that came in and went out since the start."""
+        return self._fetcher.bytes_in, self._server.bytes_out
+
+    def exchanged(self) -> frozenset[PodId]:
+        """Return the pods whose holdings were followed to their end since the start."""
+        return frozenset(self._holdings.exchanged)
+
+    # -- inside
+
+    def _candidates(self, wanted: Wanted, urgency: Urgency) -> Candidates:
+        """Say whom to ask. Replication spares the author when others hold the content, too."""
+        alive = self._mesh.alive()
+        holders = {pod for pod in self._database.others(wanted.content) if pod in alive}
+        author = wanted.author
+        spare = urgency is Urgency.BACKGROUND and bool(holders - {author})
+        if author is not None and author in alive:
+            holders.add(author)
+        rest = sorted(alive - holders)[:MAX_OTHERS_ASKED]
+        return Candidates(frozenset(holders), frozenset(rest), author if spare else None)
+
+    async def _record(self, changes: dict[ContentId, Holding]) -> None:
+        await self._database.record(changes)
+        self._holdings.tell()
+        self._signal()
+
+    def _news(self, contents: Iterable[ContentId]) -> None:
+        self._replication.consider(contents)
+        self._fetcher.stir()
+        self._signal()
+
+    def _exchanged_one(self) -> None:
+        self._replication.hurry()
+
+    def _members_changed(self) -> None:
+        alive = self._mesh.alive()
+        members = frozenset((each.pod, each.role, each.state, each.pod in alive) for each in self._mesh.members())
+        if members == self._members:
+            return
+        self._members = members
+        self._holdings.look()
+        self._fetcher.stir()
+        self._replication.changed()
+        self._signal()
+
+    def _signal(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    def _damaged(self, _content: ContentId, piece: ChunkId) -> None:
+        """Note that a piece was damaged and set aside."""
+        self._lost.add(piece)
+        self._lost_event.set()
+
+    async def _strike_lost(self) -> None:
+        """Say of the contents that a lost piece belongs to that they aren't complete here, and fetch it again."""
+        while True:
+            await self._lost_event.wait()
+            self._lost_event = anyio.Event()
+            lost, self._lost = self._lost, set()
+            after: ContentId | None = None
+            while page := self._catalogue.page(after, 64):
+                for info in page:
+                    await self._strike(info, lost)
+                after = page[-1].content
+                await anyio.lowlevel.checkpoint()
+
+    async def _strike(self, info: ContentInfo, lost: set[ChunkId]) -> None:
+        holding = self._database.own(info.content)
+        if holding is Holding.NONE:
+            return
+        try:
+            manifest = self._access.manifest_now(info.content, info.size)
+        except DamagedError:
+            manifest = None
+        if ChunkId(info.content) not in lost and manifest is not None and lost.isdisjoint(manifest.chunks):
+            return
+        if self.is_whole(info.content, info.size):
+            return
+        await self._record({info.content: Holding.NONE})
+        if holding is Holding.KEPT:
+            self._replication.repair(info.content)
+
+    def is_whole(self, content: ContentId, size: int) -> bool:
+        """Tell whether every piece of a content is on this pod's disk, told to others or not."""
+        try:
+            manifest = self._access.manifest_now(content, size)
+        except DamagedError:
+            return False
+        return manifest is not None and is_whole(self._store, content, manifest)

@@ -1,0 +1,281 @@
+"""Pieces (chunks and manifests) on the disk, named by their hash.
+
+    store/store.id          marker: without it the store has vanished, it isn't empty
+    store/new/<hex>.<n>     written, not yet durable; ``c`` at the end: bound for the cache
+    store/chunks/ab/<hex>   durable, held for good
+    store/cache/ab/<hex>    durable, may go at any time
+    store/damaged/          what didn't match its hash, set aside
+
+The order *must* be: write below ``new``, fsync, rename into place, fsync the directory; so a name below ``chunks`` or
+``cache`` is complete whatever happens. A piece lives in one area; eviction only ever touches ``cache``, so it can't
+harm what is kept.
+
+Methods that don't say otherwise may be called from any thread.
+"""
+
+# Paths are plain strings here: building Path objects costs more than the system calls.
+# ruff: noqa: PTH103, PTH104, PTH108, PTH110, PTH112, PTH116, PTH120
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+
+from base.errors import MachineError, NoSpaceError
+from base.ids import ChunkId, hash_bytes
+from transfer import disk
+from transfer.offload import Offload
+from transfer.pieces import FOLDERS, Area, Fresh, Pieces, files_below
+
+MARKER: Final = "store.id"
+ROOM_CHECK_BYTES: Final = 16 << 20
+ROOM_CHECK_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How much may be stored: at most ``limit_bytes`` in all, and no growth once the file system is this full."""
+
+    limit_bytes: int | None = None
+    full_share: float | None = None
+
+
+class ChunkStore(Pieces):
+    """The pieces of one pod. Made by `open_store`."""
+
+    def __init__(self, path: Path, store_id: str, offload: Offload, room: Room, used: int) -> None:
+        super().__init__(path, offload)
+        self.store_id = store_id
+        self._room = room
+        self._dirty_directories: set[str] = set()
+        self._ticket = 0
+        self._durable = 0
+        self._syncing: anyio.Event | None = None
+        self._broken: MachineError | None = None
+        self._numbers = itertools.count()
+        self._used = used
+        self._room_unchecked_bytes = ROOM_CHECK_BYTES
+        self._room_checked_at = 0.0
+
+    # -- writing
+
+    def put(self, data: bytes | bytearray | memoryview, area: Area = Area.KEPT) -> ChunkId:
+        """Store a piece and return its id; nothing is written when it is here. Durable after the next `sync`.
+
+        Raises `NoSpaceError` and `MachineError`.
+        """
+        piece = ChunkId(hash_bytes(data))
+        self.put_hashed(piece, data, area)
+        return piece
+
+    def put_later(self, data: bytes | bytearray, area: Area = Area.KEPT) -> Future[ChunkId]:
+        """Start a `put` in a thread; the caller must leave ``data`` unchanged until it is done."""
+        return self._offload.submit(self.put, data, area)
+
+    def put_hashed(self, piece: ChunkId, data: bytes | bytearray | memoryview, area: Area) -> None:
+        """Store a piece whose hash the caller has just computed."""
+        assert data, "the empty content needs no piece"
+        if self._broken is not None:
+            raise self._broken
+        if self._claim(piece, area) and (piece in self._verified or self.size(piece) == len(data)):
+            return
+        self._check_room(len(data))
+        suffix = "c" if area is Area.CACHED else ""
+        path = f"{self._root}/new/{piece.hex()}.{next(self._numbers)}{suffix}"
+        try:
+            disk.write_file(path, data)
+        except OSError as error:
+            raise disk.plain_error(error, "a piece can't be written") from error
+        with self._lock:
+            if piece in self._fresh:
+                os.unlink(path)
+                self._claim(piece, area)
+                return
+            self._fresh[piece] = Fresh(piece, path, len(data), area)
+            self._ticket += 1
+            self._used += len(data)
+            self._mark_verified(piece)
+
+    def promote(self, piece: ChunkId) -> bool:
+        """Hold a cached piece for good; tell whether it is here at all. Durable after the next `sync`."""
+        return self._claim(piece, Area.KEPT)
+
+    def remove_cached(self, piece: ChunkId) -> int:
+        """Remove a piece from the cache and return its bytes; one that is kept, or not here, stays (0)."""
+        with self._lock:
+            fresh = self._fresh.get(piece)
+            if fresh is not None and (fresh.area is Area.KEPT or not fresh.moved):
+                return 0
+            return self._unlink(self._final(piece, Area.CACHED), piece)
+
+    def remove(self, piece: ChunkId) -> int:
+        """Remove a piece wherever it is and return its bytes (0: it wasn't here, or it is just being synced)."""
+        with self._lock:
+            fresh = self._fresh.get(piece)
+            if fresh is not None:
+                if self._syncing_now:
+                    return 0
+                del self._fresh[piece]
+                return self._unlink(fresh.path, piece)
+            return sum(self._unlink(self._final(piece, area), piece) for area in Area)
+
+    def _unlink(self, path: str, piece: ChunkId) -> int:
+        try:
+            size = os.stat(path).st_size
+            os.unlink(path)
+        except FileNotFoundError:
+            return 0
+        self._verified.pop(piece, None)
+        self._stale.add(piece)
+        self._used -= size
+        return size
+
+    def _claim(self, piece: ChunkId, area: Area) -> bool:
+        """Tell whether the piece is here; if so, see that it is held in this area at least."""
+        with self._lock:
+            fresh = self._fresh.get(piece)
+            if fresh is not None and not fresh.moved:
+                fresh.area = max(fresh.area, area)
+                return True
+        kept = self._final(piece, Area.KEPT)
+        if os.path.exists(kept):
+            return True
+        cached = self._final(piece, Area.CACHED)
+        if not os.path.exists(cached):
+            return False
+        if area is Area.CACHED:
+            return True
+        with self._lock:
+            try:
+                self._rename(cached, kept)
+            except FileNotFoundError:
+                return os.path.exists(kept)
+            self._dirty_directories.add(os.path.dirname(kept))
+            self._ticket += 1
+            return True
+
+    def _rename(self, source: str, target: str) -> None:
+        try:
+            os.rename(source, target)
+        except FileNotFoundError:
+            directory = os.path.dirname(target)
+            if os.path.isdir(directory) or not os.path.exists(source):
+                raise
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            self._dirty_directories.add(os.path.dirname(directory))
+            os.rename(source, target)
+
+    def _check_room(self, more: int) -> None:
+        limit = self._room.limit_bytes
+        if limit is not None and self._used + more > limit:
+            raise NoSpaceError("This pod's store is full.", "Raise storage.limit in pod.toml, or free some space.")
+        share = self._room.full_share
+        if share is None:
+            return
+        self._room_unchecked_bytes += more
+        now = time.monotonic()
+        if self._room_unchecked_bytes < ROOM_CHECK_BYTES and now - self._room_checked_at < ROOM_CHECK_S:
+            return
+        found = os.statvfs(self._root)
+        if found.f_blocks and (found.f_blocks - found.f_bavail) / found.f_blocks >= share:
+            raise NoSpaceError(
+                f"The disk of this pod's store is more than {share:.0%} full.",
+                "Free some space on it, or raise storage.limit in pod.toml.",
+            )
+        self._room_unchecked_bytes, self._room_checked_at = 0, now
+
+    # -- durability
+
+    @property
+    def unsynced(self) -> int:
+        """Pieces written and not yet durable."""
+        return len(self._fresh)
+
+    async def sync(self) -> None:
+        """Return when everything put before is durable; calls that wait at the same time share the work.
+
+        Raises `NoSpaceError` or `MachineError`; after a failed fsync the kernel may have dropped what it couldn't
+        write, so the store refuses everything from then on.
+        """
+        target = self._ticket
+        while self._durable < target:
+            if self._broken is not None:
+                raise self._broken
+            if self._syncing is not None:
+                await self._syncing.wait()
+                continue
+            done = self._syncing = anyio.Event()
+            self._syncing_now = True
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._offload.run(self._sync_batch)
+            finally:
+                self._syncing, self._syncing_now = None, False
+                done.set()
+        if self._broken is not None:
+            raise self._broken
+        await anyio.lowlevel.checkpoint()
+
+    def _sync_batch(self) -> None:
+        with self._lock:
+            upto = self._ticket
+            batch = list(self._fresh.values())
+            directories, self._dirty_directories = self._dirty_directories, set()
+        try:
+            disk.sync_paths([fresh.path for fresh in batch], self._root)
+            for fresh in batch:
+                with self._lock:
+                    target = self._final(fresh.piece, fresh.area)
+                    self._rename(fresh.path, target)
+                    fresh.moved = True
+                directories.add(os.path.dirname(target))
+            with self._lock:
+                directories |= self._dirty_directories
+                self._dirty_directories = set()
+            disk.sync_paths(directories, self._root)
+        except OSError as error:
+            failure = disk.plain_error(error, "what was written can't be made durable")
+            assert isinstance(failure, MachineError)
+            self._broken = failure
+            raise failure from error
+        with self._lock:
+            for fresh in batch:
+                del self._fresh[fresh.piece]
+            self._durable = upto
+
+    # -- all of it
+
+    def recount(self) -> None:
+        """Add up what lies here, about 2 µs a piece when its directory is in memory; run it in a thread."""
+        before = self._used
+        counted = sum(
+            entry.stat().st_size for name in FOLDERS.values() for entry in files_below(f"{self._root}/{name}")
+        )
+        with self._lock:
+            waiting = sum(fresh.size for fresh in self._fresh.values() if not fresh.moved)
+            if self._used == before:  # else something came or went meanwhile: the running count is as good
+                self._used = counted + waiting
+
+    def take_up(self, path: str, data: bytes) -> None:
+        """Take over a file below ``new`` that a killed process wrote whole and didn't sync."""
+        piece = ChunkId(hash_bytes(data))
+        if self.has(piece):
+            os.unlink(path)
+            return
+        target = f"{self._root}/new/{piece.hex()}.{next(self._numbers)}t"
+        os.rename(path, target)
+        self._fresh[piece] = Fresh(piece, target, len(data), Area.KEPT)
+        self._ticket += 1
+
+    @property
+    def bytes_used(self) -> int:
+        """Bytes of all pieces, kept and cached."""
+        return self._used

@@ -1,0 +1,1 @@
+"""The POSIX face of the tree: inode numbers, open files, the FUSE mount."""

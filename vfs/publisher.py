@@ -1,0 +1,235 @@
+"""Brings sealed contents into the tree, in batches: bytes on the disk first, then the record that names them.
+
+Closing a file only seals it and queues it here. A batch is: one ``transfer.sync()`` for everything sealed before it,
+then one record a file, then a request to commit. So the tree never refers to bytes that a power cut can take away.
+
+Must never: publish a file removed here; forget a failed publication (it is tried again with growing pauses, and told to
+the next fsync or close of the file); publish bytes that were sealed after the batch's sync began.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from base.errors import FileSystemError, WormholeError
+
+if TYPE_CHECKING:
+    from base.ids import InodeId
+    from crdt_meta.committer import Committer
+    from crdt_meta.tree import Tree
+    from transfer.service import Transfer
+    from vfs.changes import Changes
+    from vfs.livefile import LiveFile, LiveFiles, SealedContent
+
+log = logging.getLogger(__name__)
+
+QUEUE_LIMIT: Final = 1024
+"""Files waiting for publication; further closes wait for room."""
+
+SLICE: Final = 64
+"""Records written between two turns of the other tasks."""
+
+PAUSE_S: Final = 0.01
+"""Between two batches, unless somebody waits for one: a large batch costs hardly more than a small one (s)."""
+
+FIRST_RETRY_S: Final = 0.5
+LAST_RETRY_S: Final = 30.0
+
+
+class Publisher:
+    """The queue of sealed files and the task that publishes them."""
+
+    def __init__(
+        self, tree: Tree, committer: Committer, transfer: Transfer, files: LiveFiles, changes: Changes
+    ) -> None:
+        self._tree = tree
+        self._committer = committer
+        self._transfer = transfer
+        self._files = files
+        self._changes = changes
+        self._queue: dict[InodeId, LiveFile] = {}
+        self._under_way: dict[InodeId, LiveFile] = {}
+        self._wake = anyio.Event()
+        self._done = anyio.Event()
+        self._urgent = anyio.Event()
+        self._retry_s = FIRST_RETRY_S
+        self._failure: WormholeError | None = None
+        """Why the last batch failed."""
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._under_way)
+
+    # -- what handlers call -------------------------------------------------------------------------------------------
+
+    def queue(self, live: LiveFile) -> None:
+        """Have what is sealed of a file published soon."""
+        if live.sealed is None or live.unlinked:
+            return
+        live.queued = True
+        self._queue[live.inode] = live
+        self._wake.set()
+
+    async def room(self) -> None:
+        """Wait until the queue has room for one more. Raises what keeps the queue from getting shorter."""
+        while len(self._queue) >= QUEUE_LIMIT:
+            if self._failure is not None:
+                raise self._failure
+            self._urgent.set()
+            await self._done.wait()
+
+    async def settle(self, live: LiveFile) -> None:
+        """Wait until what was queued of a file is in the tree. Raises what kept it from getting there."""
+        while live.queued and not live.unlinked:
+            if live.error is not None:
+                raise live.error
+            self._urgent.set()
+            await self._done.wait()
+
+    async def settle_all(self) -> None:
+        """Wait until everything queued before the call was published, or failed."""
+        for live in [*self._under_way.values(), *self._queue.values()]:
+            while live.queued and live.error is None and not live.unlinked:
+                self._urgent.set()
+                await self._done.wait()
+
+    async def journal(self, live: LiveFile) -> None:
+        """Make the file's content durable for this pod alone; published at the latest at the next start.
+
+        The caller waits for the commit if it wants to know it on the disk.
+        """
+        await live.seal()
+        sealed = live.sealed
+        await self._transfer.sync()
+        if sealed is None or live.sealed is None or live.unlinked:
+            return  # published meanwhile, or nothing to keep
+        if live.journalled is None or live.journalled.number < sealed.number:
+            live.journalled = sealed
+            self.moved(live)
+
+    def moved(self, live: LiveFile) -> None:
+        """Write down the journalled content of a file anew: its link, time, or the contents it replaces changed."""
+        kept = live.journalled
+        if kept is not None:
+            self._tree.journal(live.inode, live.link, kept.content, kept.size, live.mtime_ns, live.shown)
+
+    def removed(self, live: LiveFile) -> None:
+        """Note that the last name of a file was removed here: it will never be published."""
+        live.unlinked = True
+        live.queued = False
+        self._queue.pop(live.inode, None)
+        if live.journalled is not None:
+            self._tree.forget_journal(live.inode)
+            live.journalled = None
+        self._finished()
+
+    # -- the task -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            while not self._queue:
+                self._wake = anyio.Event()
+                await self._wake.wait()
+            self._urgent = anyio.Event()
+            if await self._batch():
+                with anyio.move_on_after(PAUSE_S):
+                    await self._urgent.wait()
+            else:
+                await anyio.sleep(self._retry_s)
+                self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
+
+    async def finish(self) -> None:
+        """Seal and publish everything that is left (once no handler runs any more); failures are logged."""
+        for live in self._files:
+            if live.unlinked:
+                continue
+            try:
+                await live.seal()
+            except (WormholeError, OSError) as error:
+                log.error("What was last written to a file is lost: %s", error)
+                continue
+            self.queue(live)
+        while self._queue:
+            if not await self._batch():
+                log.error("%d files could not be published", len(self._queue))
+                break
+        await self._committer.durable()
+
+    async def _batch(self) -> bool:
+        """Publish what is queued now; return False when that failed and should be tried again later."""
+        batch, self._queue = self._queue, {}
+        self._under_way = batch
+        sealed = [(live, live.sealed) for live in batch.values() if live.sealed is not None]
+        failure: WormholeError | None = None
+        try:
+            await self._transfer.sync()
+            await self._write_records(sealed)
+        except (WormholeError, OSError) as error:
+            failure = error if isinstance(error, WormholeError) else WormholeError(str(error), errno=error.errno)
+            log.error("Publishing %d files failed: %s", len(batch), failure)
+        except Exception as error:
+            failure = WormholeError(f"Publishing failed: {type(error).__name__}.")
+            log.exception("Publishing %d files failed unexpectedly", len(batch))
+        finally:
+            self._failure = failure
+            self._under_way = {}
+            for live in batch.values():
+                if live.queued and live.sealed is not None and not live.unlinked:
+                    live.error = failure
+                    self._queue.setdefault(live.inode, live)
+                self._files.settle(live)
+            self._finished()
+        if failure is None:
+            self._retry_s = FIRST_RETRY_S
+        return failure is None
+
+    async def _write_records(self, sealed: list[tuple[LiveFile, SealedContent]]) -> None:
+        for index, (live, content) in enumerate(sealed, start=1):
+            if not live.unlinked:
+                try:
+                    self._publish(live, content)
+                except FileSystemError as error:
+                    log.error("A written file has no place in the tree: %s", error)
+                    live.error = error
+                    live.sealed, live.queued = None, False
+            if index % SLICE == 0:
+                await anyio.lowlevel.checkpoint()
+        self._committer.request()
+
+    def _publish(self, live: LiveFile, sealed: SealedContent) -> None:
+        tree = self._tree
+        with self._changes.publishing(live.inode):
+            node = tree.publish(live.inode, live.link, sealed.content, sealed.size, live.mtime_ns, live.shown)
+        live.published(node, sealed)
+        live.error = None
+        if live.journalled is not None and live.journalled.number <= sealed.number:
+            tree.forget_journal(live.inode)
+            live.journalled = None
+        self.moved(live)
+        self._transfer.published(sealed.content)
+
+    def _finished(self) -> None:
+        done, self._done = self._done, anyio.Event()
+        done.set()
+
+
+async def publish_journalled(tree: Tree, committer: Committer, transfer: Transfer) -> int:
+    """Publish the drafts that fsync had made durable before a crash; return how many. Call once, before mounting."""
+    count = 0
+    for entry in tree.journalled():
+        try:
+            tree.publish(entry.inode, entry.link, entry.content, entry.size, entry.mtime_ns, entry.replaces)
+        except FileSystemError as error:
+            log.error("A file that was open at the crash can't be published: %s", error)
+        else:
+            transfer.published(entry.content)
+            count += 1
+        tree.forget_journal(entry.inode)
+    if count:
+        committer.request()
+        await committer.durable()
+        log.info("Published %d files that were open when the pod was killed", count)
+    return count
