@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 
 from base.errors import ConfigError, MachineError, NotRunningError, WormholeError, to_wire
 from base.home import HOME_VARIABLE, Home
@@ -62,6 +62,8 @@ RESTARTS: Final = 20
 """A part that fails more often than this since the start stays down; the rest goes on."""
 LAST_WORDS_S: Final = 15.0
 CATCH_UP_S: Final = 3.0
+
+Part = Callable[[TaskStatus[None]], Awaitable[None]]
 
 logger = logging.getLogger("pod")
 
@@ -110,6 +112,20 @@ def transfer_settings(pod: PodConfig) -> TransferSettings:
         cache_limit_bytes=pod.cache.limit_bytes,
         room=room,
     )
+
+
+class FirstStart(TaskStatus[None]):
+    """Reports the first start of a part that may be started several times."""
+
+    def __init__(self, status: TaskStatus[None]) -> None:
+        self._status = status
+        self.happened = False
+
+    def started(self, value: None = None) -> None:
+        """Report it once."""
+        if not self.happened:
+            self.happened = True
+            self._status.started()
 
 
 class Pod:
@@ -239,9 +255,9 @@ class Pod:
             await group.start(parts.metadata.committer.run)
             await group.start(parts.transfer.run)
             await group.start(parts.mesh.run)
-            group.start_soon(self._supervised, "control socket", self._serve_control)
+            await group.start(self._supervised, "control socket", self._serve_control)
             if parts.pod.pod.discovery:
-                group.start_soon(self._supervised, "discovery", self._announce)
+                await group.start(self._supervised, "discovery", self._announce)
             group.start_soon(self._gossip_room)
             await self._catch_up()
             await self._start_mount(group)
@@ -294,20 +310,23 @@ class Pod:
                 if number != signal.SIGHUP:
                     self._stopping.set()
 
-    async def _supervised(self, name: str, part: Callable[[], Awaitable[None]]) -> None:
-        """Run a part that can be started anew without harm."""
+    async def _supervised(self, name: str, part: Part, *, task_status: TaskStatus[None]) -> None:
+        """Run a part that can be started anew without harm. If it can't start at all, the pod doesn't either."""
+        first = FirstStart(task_status)
         for _ in range(RESTARTS):
             try:
-                await part()
+                await part(first)
             except Exception:
+                if not first.happened:
+                    raise
                 logger.exception("the %s failed and is started anew", name)
             await anyio.sleep(RESTART_AFTER_S)
         logger.error("the %s failed too often and stays down until the next start", name)
 
-    async def _serve_control(self) -> None:
-        await serve(self.parts.home.socket, handlers(self.parts))
+    async def _serve_control(self, task_status: TaskStatus[None]) -> None:
+        await serve(self.parts.home.socket, handlers(self.parts), task_status=task_status)
 
-    async def _announce(self) -> None:
+    async def _announce(self, task_status: TaskStatus[None]) -> None:
         parts = self.parts
         roster, mesh = parts.roster.roster, parts.mesh
         entry = roster.entry(mesh.pod_id)
@@ -319,7 +338,7 @@ class Pod:
                 roster.cluster_id, roster.cluster_name, mesh.pod_id, entry.name, admission, mesh.port, own
             )
         scope = multicast_scope(parse_address(parts.pod.pod.listen)[0])
-        await Announcer(service, only=scope, on_found=self._found, on_lost=self._lost).run()
+        await Announcer(service, only=scope, on_found=self._found, on_lost=self._lost).run(task_status=task_status)
 
     def _candidates(self, service: Service) -> list[tuple[str, int, PodId]]:
         parts = self.parts

@@ -18,7 +18,7 @@ from commands.ask import answer, at_terminal
 from commands.invocation import command, homes, invocation, named_home
 from commands.loop import run_async
 from commands.machine import join_address, parse_address
-from commands.output import document, note, printable, say
+from commands.output import document, note, printable, say, step
 from control.lock import holder
 from discovery.names import checked_name
 
@@ -87,7 +87,7 @@ def _join(draft: Home, wanted: str | None, code: str, peer: str, pod: str, clien
             peer=peer or None,
             pod_name=pod or None,
             client=client,
-            progress=lambda text: note(printable(text)),
+            progress=lambda text: step(printable(text)),
         )
     )
 

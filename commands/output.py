@@ -33,6 +33,12 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def step(text: str) -> None:
+    """Tell a person who waits what goes on; a pipe is spared."""
+    if sys.stderr.isatty():
+        note(text)
+
+
 def note(text: str) -> None:
     """Print a remark to stderr."""
     sys.stderr.write(f"{text}\n")

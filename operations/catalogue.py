@@ -58,12 +58,12 @@ class TreeCatalogue:
 
     def page(self, after: ContentId | None, limit: int) -> Sequence[ContentInfo]:
         """Return live contents in the order of their ids, from the one behind ``after`` on."""
-        page: list[ContentInfo] = []
-        for content, _, _ in self._tree.contents(after, limit):
-            info = self.info(content)
-            if info is not None:
-                page.append(info)
-        return page
+        while contents := self._tree.contents(after, limit):
+            page = [info for content, _, _ in contents if (info := self.info(content)) is not None]
+            if page:
+                return page
+            after = contents[-1][0]
+        return []
 
     def place(self, info: ContentInfo) -> Sequence[PodId]:
         """Return the pods that should keep the content, the most wanted first.

@@ -176,14 +176,12 @@ class FileSystem:
             self._lost_name(replace(node, nlink=0))
 
     def _lost_name(self, node: Node) -> None:
-        """Keep what is left of a node that lost a name; ``node.nlink`` counts those that it still has."""
+        """Keep what is left of a node that lost a name: ``node`` is what it is now, by one of its other names if any."""
         live = self.files.get(node.inode)
-        if node.nlink and not (node.is_directory and self._tree.get(node.inode) is None):
-            if live is not None and live.link == node.link:
-                now = self._tree.get(node.inode)
-                if now is not None:
-                    live.link = now.link
-                    self.publisher.moved(live)
+        if node.nlink:
+            if live is not None:
+                live.link = node.link  # A publication by way of the removed name would bring that back.
+                self.publisher.moved(live)
             return
         known = self.inodes.changed(node.inode)
         if known is not None:

@@ -205,6 +205,36 @@ def test_files_belong_to_who_mounts_or_keep_their_owner(fresh):
     assert (fresh.mount / "f").stat().st_uid == os.getuid()
 
 
+def test_a_full_disk_is_told_at_write_fsync_or_close_and_the_rest_goes_on(fresh):
+    fresh.stop()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(fresh.home)], check=True)
+    try:
+        fresh.start()
+        (fresh.mount / "small").write_bytes(b"here before")
+        fresh.settled()
+        fd = os.open(fresh.mount / "large", os.O_CREAT | os.O_WRONLY)
+        block = os.urandom(1 << 20)
+
+        def fill():
+            for number in range(120):
+                os.write(fd, bytes([number]) + block[1:])
+            os.fsync(fd)
+
+        with pytest.raises(OSError) as caught:
+            fill()
+        assert caught.value.errno == errno.ENOSPC
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        assert (fresh.mount / "small").read_bytes() == b"here before"
+        assert sorted(os.listdir(fresh.mount)) == ["large", "small"]
+        os.unlink(fresh.mount / "large")
+        assert os.listdir(fresh.mount) == ["small"]
+    finally:
+        fresh.kill()
+        subprocess.run(["umount", "-l", str(fresh.mount)], check=False)
+        subprocess.run(["umount", "-l", str(fresh.home)], check=True)
+
+
 def test_read_ahead_is_set_and_requests_are_large(fresh):
     device = fresh.mount.stat().st_dev
     setting = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")

@@ -113,6 +113,24 @@ def test_hard_links(work):
     assert (work / "b").read_text() == "two"
 
 
+def test_a_removed_link_stays_away_when_the_file_is_published_by_another_name(work, pod):
+    for number in range(20):
+        (work / f"a{number}").write_text("one")
+        os.link(work / f"a{number}", work / f"b{number}")
+        (work / f"b{number}").write_text("two")
+        if number % 2:
+            os.unlink(work / f"a{number}")
+        else:
+            (work / "c").write_text("three")
+            os.rename(work / "c", work / f"a{number}")
+    pod.settled()
+    pod.forget()
+    for number in range(20):
+        assert (work / f"b{number}").stat().st_nlink == 1
+        assert (work / f"b{number}").read_text() == "two"
+        assert (work / f"a{number}").exists() == (number % 2 == 0)
+
+
 def test_symlinks(work):
     os.symlink("target/none", work / "s")
     assert os.readlink(work / "s") == "target/none"

@@ -1,0 +1,130 @@
+"""Whatever replicas do, in whatever order they hear of it: one tree, the one that the records must show; nothing lost.
+
+``python -m tests.properties.crdt_meta.test_convergence FIRST LAST`` runs as many seeds as you like.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from crdt_meta.node import Kind
+from crdt_meta.records import Strategy
+from tests.properties.crdt_meta.oracle import Shown
+from tests.properties.crdt_meta.world import SENDER, Replica, World, check, seeded_ids, shown_tree
+
+STRATEGIES = (Strategy.KEEP_BOTH, Strategy.KEEP_BOTH, Strategy.LAST_WRITER_WINS, None)
+SEEDS = 36
+
+
+async def converge(world: World, steps: int, check_every: int) -> dict[bytes, Shown]:
+    """Work, then exchange everything; return the tree that all show."""
+    for step in range(steps):
+        world.step()
+        if world.rng.random() < 0.35:
+            replica = world.rng.choice(world.replicas)
+            await replica.log.receive(world.mail(replica), SENDER)
+        if step % check_every == 0:
+            check(world.rng.choice(world.replicas))
+    for one in world.replicas:
+        one.save()
+    for one in world.replicas:
+        for other in world.replicas:
+            for writer in other.log.vector():
+                while entries := other.log.read(writer, one.log.vector().get(writer, 0), 1 << 20):
+                    if not await one.log.receive(entries, SENDER):
+                        break
+    trees = [check(one) for one in world.replicas]
+    assert all(tree == trees[0] for tree in trees), "replicas differ"
+    return trees[0]
+
+
+async def check_another_order(world: World) -> None:
+    """A replica that hears of everything in another order shows the same; so does a view made anew."""
+    other = Replica(world, len(world.replicas))
+    world.replicas.append(other)
+    heaps = [world.replicas[0].log.read(w, 0, 1 << 30) for w in world.replicas[0].log.vector()]
+    while heaps := [heap for heap in heaps if heap]:
+        heap = world.rng.choice(heaps)
+        number = world.rng.randrange(1, 6)
+        await other.log.receive([heap.pop(0) for _ in range(min(number, len(heap)))], SENDER)
+    tree = check(other)
+    assert tree == shown_tree(world.replicas[0]), "the order of arrival matters"
+    other.meta.view.rebuild()
+    other.tree._nodes.clear()
+    assert shown_tree(other) == tree, "the rebuilt view differs"
+
+
+def check_nothing_lost(world: World, tree: dict[bytes, Shown]) -> None:
+    """What was saved and neither saved over nor removed by somebody who saw it is shown."""
+    visible = {shown.content for shown in tree.values()}
+    over = {one.base for one in world.saved} | {one.content for one in world.removed}
+    for one in world.saved:
+        assert one.content in visible or one.content in over, "an edit is lost"
+
+
+async def run(seed: int, folder: Path, *, steps: int | None = None, check_every: int = 9) -> World:
+    rng = random.Random(seed)
+    strategy = rng.choice(STRATEGIES)
+    with seeded_ids(rng):
+        world = World(folder, rng, rng.randrange(2, 5), strategy)
+        try:
+            tree = await converge(world, steps or rng.randrange(10, 130), check_every)
+            if strategy is Strategy.KEEP_BOTH:
+                check_nothing_lost(world, tree)
+            world.counts["conflict"] += any(b".conflict-" in path for path in tree)
+            world.counts["merged"] += any(
+                len(world.replicas[0].tree.display.group(one.inode)) > 1
+                for one in tree.values()
+                if one.kind is Kind.DIRECTORY
+            )
+            world.counts["repaired"] += bool(world.replicas[0].meta.view.demoted)
+            await check_another_order(world)
+        finally:
+            world.close()
+    return world
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_replicas_converge(seed: int, tmp_path: Path) -> None:
+    print("seed", seed)  # noqa: T201 (shown by pytest when it fails)
+    anyio.run(run, seed, tmp_path, backend="trio")
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(min_value=10**6, max_value=1 << 60), steps=st.integers(min_value=2, max_value=80))
+def test_replicas_converge_on_new_seeds(seed: int, steps: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        anyio.run(lambda: run(seed, Path(folder), steps=steps), backend="trio")
+
+
+def main() -> None:
+    """Run the seeds from FIRST to LAST; stop at the first that fails."""
+    first, last = (int(text) for text in sys.argv[1:3])
+    every = int(sys.argv[3]) if len(sys.argv) > 3 else 9
+    total: Counter[str] = Counter()
+    started = time.monotonic()
+    for seed in range(first, last):
+        folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").exists() else None))
+        try:
+            total += anyio.run(lambda s=seed, f=folder: run(s, f, check_every=every), backend="trio").counts
+        except BaseException:
+            print("SEED", seed)  # noqa: T201
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(last - first, "seeds in", round(time.monotonic() - started, 1), "s;", dict(total))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,519 @@
+"""Some replicas over real SQLite files, random work on them, and a postman who is late, repeats himself and skips.
+
+Everything is drawn from one seed: ids, clocks, operations, delivery, crashes.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from base.errors import FileSystemError
+from base.ids import EMPTY_CONTENT, ROOT_INODE, ContentId, Dot, InodeId, LinkId, PodId, WriterId, hash_bytes
+from crdt_meta.metadata import Metadata, Roots
+from crdt_meta.node import Delta, Kind, Node
+from crdt_meta.records import Strategy
+from mesh.api import Entry
+from tests.properties.crdt_meta.oracle import LOST, Oracle, Shown, load
+
+FILES = (b"a.txt", b"b.txt", b"c")
+NAMES = (*FILES, b"x", b"y")
+START_S = 1_800_000_000.0
+SENDER = PodId("5e" * 16)
+EXPECTED = {
+    *(errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EINVAL, errno.EPERM),
+    *(errno.ENODATA, errno.EBUSY),
+}
+
+
+@contextmanager
+def seeded_ids(rng: random.Random) -> Iterator[None]:
+    """Draw inode and writer ids from the seed, so that a failing seed fails again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crdt_meta.tree.new_inode_id", lambda: InodeId(rng.randbytes(16)))
+        patch.setattr("crdt_meta.metadata.new_writer_id", lambda: WriterId(rng.randbytes(8)))
+        yield
+
+
+class Handle(NamedTuple):
+    """A file that somebody opened a while ago and may save later."""
+
+    inode: InodeId
+    link: LinkId
+    shown: tuple[Dot, ...]
+    content: ContentId
+
+
+class Saved(NamedTuple):
+    """Somebody saved ``content`` over ``base``; it is in the transaction ``sequence`` of the replica."""
+
+    replica: int
+    sequence: int
+    content: ContentId
+    base: ContentId
+
+
+class Removed(NamedTuple):
+    """Somebody removed a name that showed ``content``."""
+
+    replica: int
+    sequence: int
+    content: ContentId
+
+
+class Shadow:
+    """What a cache above the tree would hold: dropped only as the deltas say."""
+
+    def __init__(self) -> None:
+        self.names: dict[tuple[InodeId, bytes], InodeId | None] = {}
+        self.nodes: dict[InodeId, Node | None] = {}
+        self.contents: dict[ContentId, frozenset[InodeId]] = {}
+
+    def forget(self, delta: Delta) -> None:
+        for inode in delta.inodes:
+            self.nodes.pop(inode, None)
+        for entry in delta.entries:
+            self.names.pop(entry, None)
+        for content in delta.contents:
+            self.contents.pop(content, None)
+
+    def check(self, tree, known_contents) -> None:
+        """Compare what is cached with the tree, then cache everything that can be seen now."""
+        for (parent, name), inode in self.names.items():
+            found = tree.lookup(parent, name)
+            assert inode == (None if found is None else found.inode), f"no delta for the name {name!r}"
+        for inode, node in self.nodes.items():
+            assert node == tree.get(inode), "no delta for an inode"
+        for content, inodes in self.contents.items():
+            assert bool(inodes) == bool(tree.references(content)), "no delta for a content"
+        for content in known_contents:
+            self.contents[content] = frozenset(tree.references(content))
+        directories = {ROOT_INODE, *(i for i, n in self.nodes.items() if n is not None and n.is_directory)}
+        names = set(NAMES) | {name for _, name in self.names}
+        for inode in [*self.nodes, *(node.inode for _, node in tree.walk(tree.get(ROOT_INODE)))]:
+            self.nodes[inode] = node = tree.get(inode)
+            directories |= {inode} if node is not None and node.is_directory else set()
+        for parent in directories:
+            for name, child in tree.children(parent):
+                self.names[parent, name] = child.inode
+            for name in names:
+                if (parent, name) not in self.names:
+                    found = tree.lookup(parent, name)
+                    self.names[parent, name] = None if found is None else found.inode
+
+
+class Replica:
+    """One pod's metadata and what is cached above it."""
+
+    def __init__(self, world: World, index: int) -> None:
+        self.world = world
+        self.index = index
+        self.skew_s = 0.0
+        self.folder = world.folder / f"{index}"
+        self.folder.mkdir()
+        self.safe = world.folder / f"{index}.safe"
+        self.handles: list[Handle] = []
+        self.open()
+
+    def open(self) -> None:
+        world = self.world
+        roots = Roots(
+            sign=self._sign,
+            verify=lambda writer, signature, data: signature == hash_bytes(b"key" + writer + data),
+            pod_of_writer=world.pods.get,
+            pod_name_of=world.pod_name,
+            strategy_for=lambda path: world.strategy_for(self.index, path),
+        )
+        now = lambda: world.now_s + self.skew_s  # noqa: E731
+        self.meta = Metadata(self.folder / "metadata.db", roots, now=now, has_room=lambda: True)
+        self.tree, self.log = self.meta.tree, self.meta.log
+        self.tree.root_owner = (1, 1)
+        world.pods[self.meta.writer] = PodId(f"{self.index:032x}")
+        self.shadow = Shadow()
+        self.tree.on_delta(self.shadow.forget)
+
+    def _sign(self, data: bytes) -> bytes:
+        return hash_bytes(b"key" + self.meta.writer + data)
+
+    @property
+    def sequence(self) -> int:
+        """The sequence of the transaction that an operation now goes into."""
+        return self.meta.store.vector[self.meta.writer] + 1
+
+    def save(self) -> None:
+        """Commit, sync, tell; what is on the disk then is what a power cut leaves."""
+        sequence = self.log.commit()
+        if self.world.power_cuts:
+            shutil.rmtree(self.safe, ignore_errors=True)
+            shutil.copytree(self.folder, self.safe)
+        self.log.durable(sequence)
+
+    def crash(self, power_cut: bool) -> None:
+        """Lose what was not committed or, with a power cut, what was not synced."""
+        left = self.world.folder / "crashed"
+        shutil.copytree(self.safe if power_cut and self.safe.exists() else self.folder, left)
+        self.meta.close()
+        shutil.rmtree(self.folder)
+        left.rename(self.folder)
+        told = self.log.vector().get(self.meta.writer, 0)
+        self.open()
+        assert self.log.vector().get(self.meta.writer, 0) >= told, "a told transaction was lost"
+        self.world.forget(self.index, self.sequence - 1)
+        self.handles.clear()
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, folder: Path, rng: random.Random, replicas: int, strategy: Strategy | None) -> None:
+        self.folder = folder
+        self.rng = rng
+        self.now_s = START_S
+        self.strategy = strategy
+        """None: each replica decides anew each time."""
+        self.power_cuts = rng.random() < 0.3
+        self.pods: dict[WriterId, PodId] = {}
+        self.saved: list[Saved] = []
+        self.removed: list[Removed] = []
+        self.made = 0
+        self.counts: Counter[str] = Counter()
+        self.replicas = [Replica(self, index) for index in range(replicas)]
+        for one in self.replicas:
+            one.skew_s = rng.choice((0.0, 0.0, 0.0, 0.5, -3.0))
+
+    def close(self) -> None:
+        for one in self.replicas:
+            one.meta.close()
+
+    def pod_name(self, writer: WriterId) -> str:
+        return f"pod{int(self.pods[writer], 16)}" if writer in self.pods else writer.hex()
+
+    def strategy_for(self, index: int, path: str) -> Strategy:
+        return self.rng.choice(list(Strategy)) if self.strategy is None else self.strategy
+
+    def content(self) -> ContentId:
+        """Return the id of a content never seen before; sometimes one seen often."""
+        if self.rng.random() < 0.1:
+            return ContentId(hash_bytes(b"the same everywhere"))
+        self.made += 1
+        return ContentId(hash_bytes(b"content %d" % self.made))
+
+    def forget(self, replica: int, upto: int) -> None:
+        """Strike out what a replica did after the transaction that survived."""
+        self.saved = [one for one in self.saved if one.replica != replica or one.sequence <= upto]
+        self.removed = [one for one in self.removed if one.replica != replica or one.sequence <= upto]
+
+    # -- operations ---------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Do one random thing on one random replica."""
+        self.now_s += self.rng.choice((0.0, 0.0, 0.001, 0.7, 30.0))
+        replica = self.rng.choice(self.replicas)
+        names = list(OPERATIONS)
+        name = self.rng.choices(names, [OPERATIONS[one][0] for one in names])[0]
+        try:
+            OPERATIONS[name][1](self, replica)
+            self.counts[name] += 1
+        except FileSystemError as error:
+            assert error.errno in EXPECTED, f"{name}: {errno.errorcode[error.errno]}"
+            self.counts[errno.errorcode[error.errno]] += 1
+
+    def nodes(self, replica: Replica) -> list[tuple[bytes, Node]]:
+        """Return (path, node) of everything but the root."""
+        tree = replica.tree
+        root = tree.get(ROOT_INODE)
+        assert root is not None
+        return list(tree.walk(root))[1:]
+
+    def place(self, replica: Replica) -> InodeId:
+        """Return a directory; more often a deep one, and members of merged ones by their other ids, too."""
+        found = [node.inode for _, node in self.nodes(replica) if node.is_directory]
+        if found and self.rng.random() < 0.75:
+            return self.rng.choice(replica.tree.display.group(self.rng.choice(found)))
+        return ROOT_INODE
+
+    def some(self, replica: Replica, *kinds: Kind) -> tuple[InodeId, bytes, Node] | None:
+        """Return (directory, name, node) of one of these kinds."""
+        found = [(path, node) for path, node in self.nodes(replica) if not kinds or node.kind in kinds]
+        if not found:
+            return None
+        path, node = self.rng.choice(found)
+        above, _, name = path.rpartition(b"/")
+        parent = replica.tree.resolve(above)
+        assert replica.tree.lookup(parent.inode, name) == node
+        return parent.inode, name, node
+
+    def create(self, replica: Replica) -> None:
+        parent, name = self.place(replica), self.rng.choice(FILES)
+        before = replica.tree.lookup(parent, name)
+        kind = self.rng.choices((Kind.FILE, Kind.SYMLINK, Kind.FIFO), (12, 2, 1))[0]
+        target = self.rng.choice((b"to", b"there")) if kind is Kind.SYMLINK else b""
+        mode = self.rng.choice((0o644, 0o600))
+        node = replica.tree.create(parent, name, kind, mode=mode, uid=1, gid=2, mtime_ns=self._time(), target=target)
+        assert before is None
+        assert replica.tree.lookup(parent, name) == node
+        if kind is Kind.FILE and self.rng.random() < 0.7:
+            self._save(replica, Handle(node.inode, node.link, node.shown, node.content))
+
+    def mkdir(self, replica: Replica) -> None:
+        parent, name = self.place(replica), self.rng.choice(NAMES)
+        node = replica.tree.create(parent, name, Kind.DIRECTORY, mode=0o755, uid=1, gid=2, mtime_ns=self._time())
+        assert replica.tree.lookup(parent, name) == node
+
+    def _time(self) -> int:
+        return self.rng.randrange(1, 1 << 40)
+
+    def _save(self, replica: Replica, handle: Handle) -> None:
+        content, sequence = self.content(), replica.sequence
+        node = replica.tree.publish(
+            handle.inode, handle.link, content, self.rng.randrange(1, 9999), self._time(), handle.shown
+        )
+        assert node.nlink, "saving leaves a file without a name"
+        self.saved.append(Saved(replica.index, sequence, content, handle.content))
+
+    def publish(self, replica: Replica) -> None:
+        if (found := self.some(replica, Kind.FILE)) is not None:
+            node = found[2]
+            self._save(replica, Handle(node.inode, node.link, node.shown, node.content))
+
+    def open(self, replica: Replica) -> None:
+        if (found := self.some(replica, Kind.FILE)) is not None:
+            node = found[2]
+            replica.handles.append(Handle(node.inode, node.link, node.shown, node.content))
+
+    def save_handle(self, replica: Replica) -> None:
+        """Save through a handle opened earlier: what it replaces may be no longer what the path shows."""
+        if replica.handles:
+            self._save(replica, replica.handles.pop(self.rng.randrange(len(replica.handles))))
+
+    def link(self, replica: Replica) -> None:
+        if (found := self.some(replica)) is not None:
+            parent, name = self.place(replica), self.rng.choice(FILES)
+            node = replica.tree.link(found[2].inode, parent, name)
+            assert replica.tree.lookup(parent, name) == node
+            assert node.inode == found[2].inode
+            assert node.nlink >= 2
+
+    def unlink(self, replica: Replica) -> None:
+        if (found := self.some(replica)) is not None:
+            self._unlink(replica, *found)
+
+    def _unlink(self, replica: Replica, parent: InodeId, name: bytes, node: Node) -> None:
+        sequence = replica.sequence
+        gone = replica.tree.unlink(parent, name)
+        self._removed(replica, sequence, node, gone)
+        assert replica.tree.lookup(parent, name) is None
+        if gone.nlink == 0:
+            replica.handles = [one for one in replica.handles if one.inode != gone.inode]
+
+    def _removed(self, replica: Replica, sequence: int, node: Node, gone: Node) -> None:
+        self.removed.append(Removed(replica.index, sequence, node.content))
+        if self.strategy is Strategy.KEEP_BOTH:
+            assert gone.inode == node.inode
+            assert gone.nlink == node.nlink - 1, "another link went, too, or none"
+
+    def rmdir(self, replica: Replica) -> None:
+        if (found := self.some(replica, Kind.DIRECTORY)) is not None:
+            parent, name, node = found
+            busy = bool(replica.tree.children(node.inode))
+            replica.tree.rmdir(parent, name)
+            assert not busy
+            assert replica.tree.lookup(parent, name) is None
+
+    def remove_all(self, replica: Replica) -> None:
+        """``rm -rf``; a deleted directory that stood for the sake of an entry goes with its last one."""
+        if (found := self.some(replica, Kind.DIRECTORY)) is None:
+            return
+        parent, name, node = found
+        below = list(replica.tree.walk(node))
+        if len(below) > 12:
+            return
+        for path, _ in reversed(below):
+            above, _, last = path.rpartition(b"/")
+            try:
+                at = replica.tree.resolve(above)
+            except FileSystemError:
+                continue
+            now = replica.tree.lookup(at.inode, last)
+            if now is not None and now.is_directory:
+                replica.tree.rmdir(at.inode, last)
+            elif now is not None:
+                self._unlink(replica, at.inode, last, now)
+        assert replica.tree.lookup(parent, name) is None
+
+    def rename(self, replica: Replica, *kinds: Kind) -> None:
+        if (found := self.some(replica, *kinds)) is None:
+            return
+        parent, name, node = found
+        into, new = self.place(replica), self.rng.choice(NAMES)
+        if (there := self.some(replica)) is not None and self.rng.random() < 0.3:
+            into, new = there[:2]
+        before = replica.tree.lookup(into, new)
+        no_replace = self.rng.random() < 0.1
+        sequence = replica.sequence
+        replaced = replica.tree.rename(parent, name, into, new, no_replace=no_replace)
+        assert before is None or not no_replace
+        after = replica.tree.lookup(into, new)
+        assert after is not None
+        assert after.inode == node.inode
+        group = replica.tree.display.group
+        if before is not None and before.inode == node.inode:
+            assert replaced is None  # two names of one file: POSIX says that nothing happens
+            return
+        assert name == new and group(into) == group(parent) or replica.tree.lookup(parent, name) is None  # noqa: RUF021
+        if before is not None and not before.is_directory:
+            assert replaced is not None
+            self._removed(replica, sequence, before, replaced)
+            if replaced.nlink == 0:
+                replica.handles = [one for one in replica.handles if one.inode != replaced.inode]
+        self.counts["rename over"] += before is not None
+
+    def rename_directory(self, replica: Replica) -> None:
+        self.rename(replica, Kind.DIRECTORY)
+
+    def exchange(self, replica: Replica) -> None:
+        one, two = self.some(replica), self.some(replica)
+        if one is None or two is None:
+            return
+        replica.tree.rename(one[0], one[1], two[0], two[1], exchange=True)
+        for (parent, name, _), (_, _, node) in ((one, two), (two, one)):
+            after = replica.tree.lookup(parent, name)
+            assert after is not None
+            assert after.inode == node.inode
+
+    def attributes(self, replica: Replica) -> None:
+        found = self.some(replica)
+        inode = ROOT_INODE if found is None or self.rng.random() < 0.1 else found[2].inode
+        kinds = {"mode": self.rng.randrange(0o10000), "uid": self.rng.randrange(9), "mtime_ns": self._time()}
+        given = {key: kinds[key] for key in self.rng.sample(sorted(kinds), self.rng.randrange(1, 3))}
+        node = replica.tree.set_attributes(inode, **given)
+        assert {key: getattr(node, key) for key in given} == given
+
+    def xattr(self, replica: Replica) -> None:
+        if (found := self.some(replica)) is not None:
+            inode, name = found[2].inode, self.rng.choice((b"user.one", b"user.two"))
+            value = self.rng.choice((b"1", b"2", None))
+            replica.tree.set_xattr(inode, name, value)
+            assert replica.tree.xattrs(inode).get(name) == value
+
+    # -- mail, crashes ------------------------------------------------------------------------------------------------
+
+    def save(self, replica: Replica) -> None:
+        replica.save()
+
+    def crash(self, replica: Replica) -> None:
+        replica.crash(self.power_cuts and self.rng.random() < 0.5)
+
+    def mail(self, replica: Replica) -> list[Entry]:
+        """Return a heap of entries that another replica sends: with repetitions, gaps, writers mixed."""
+        other = self.rng.choice(self.replicas)
+        mine, heap = replica.log.vector(), []
+        for writer in other.log.vector():
+            after = max(0, mine.get(writer, 0) + self.rng.choice((0, 0, 0, 0, -1, -3, 1)))
+            heap.append(other.log.read(writer, after, self.rng.choice((1, 500, 1 << 20))))
+        mixed: list[Entry] = []
+        while heap := [entries for entries in heap if entries]:
+            mixed.append(self.rng.choice(heap).pop(0))
+        if self.rng.random() < 0.1:
+            self.rng.shuffle(mixed)
+        return mixed
+
+
+OPERATIONS: dict[str, tuple[int, Callable[[World, Replica], None]]] = {
+    "create": (9, World.create),
+    "mkdir": (8, World.mkdir),
+    "publish": (8, World.publish),
+    "open": (3, World.open),
+    "save handle": (3, World.save_handle),
+    "link": (3, World.link),
+    "unlink": (5, World.unlink),
+    "rmdir": (3, World.rmdir),
+    "rm -rf": (1, World.remove_all),
+    "rename": (6, World.rename),
+    "rename a directory": (7, World.rename_directory),
+    "exchange": (2, World.exchange),
+    "attributes": (4, World.attributes),
+    "xattr": (3, World.xattr),
+    "save": (14, World.save),
+    "crash": (2, World.crash),
+}
+
+
+def shown_tree(replica: Replica) -> dict[bytes, Shown]:
+    """Return what a replica shows, as the oracle puts it; every path resolves to itself."""
+    tree = replica.tree
+    root = tree.get(ROOT_INODE)
+    assert root is not None
+    found: dict[bytes, Shown] = {}
+    for path, node in tree.walk(root):
+        assert tree.get(node.inode) is not None
+        if path == b"/":
+            continue
+        assert path not in found, "a name twice"
+        assert tree.resolve(path).inode == node.inode
+        above = tree.path(node.inode)
+        assert above is not None
+        assert tree.resolve(above).inode == node.inode, "path() leads elsewhere"
+        assert node.nlink > 1 or above == path
+        found[path] = Shown(
+            node.inode,
+            node.kind,
+            *(node.mode, node.uid, node.gid, node.size, node.content, node.target, node.nlink),
+            0 if node.is_directory else node.mtime_ns,
+            tuple(tree.xattrs(node.inode).items()),
+        )
+        assert node.nlink >= 1
+    directories = [one.inode for one in found.values() if one.kind is Kind.DIRECTORY]
+    assert len(directories) == len(set(directories)), "a directory twice"
+    return found
+
+
+def check(replica: Replica) -> dict[bytes, Shown]:
+    """Compare a replica with the oracle, its counts and its memory with its tables; return its tree."""
+    found = shown_tree(replica)
+    oracle = Oracle(load(replica.meta.store), replica.world.pod_name)
+    assert found == oracle.tree(), "not what the records must show"
+    tree, view = replica.tree, replica.meta.view
+    import os
+    if "NOSHADOW" not in os.environ: replica.shadow.check(tree, {one.content for one in replica.world.saved})
+    _check_totals(replica, oracle)
+    memory = [view.twins, view.contested, view.kept, view.demoted, dict(view.sibling_owner)]
+    memory += [view.files, view.directories, view.bytes]
+    view.reload()
+    tables = [view.twins, view.contested, view.kept, view.demoted, dict(view.sibling_owner)]
+    assert memory == [*tables, view.files, view.directories, view.bytes], "memory differs from the tables"
+    return found
+
+
+def _check_totals(replica: Replica, oracle: Oracle) -> None:
+    """Totals and contents count what lives, also what is hidden behind another file of its name."""
+    files: dict[InodeId, tuple[ContentId, int]] = {}
+    for inode in oracle.living:
+        if oracle.versions[inode] and oracle.birth[inode][1].kind is Kind.FILE:
+            for index, (version, *_) in enumerate(oracle.shown_versions(inode)):
+                dot = version.order[1] + version.order[0].to_bytes(8, "big")
+                shown = hash_bytes(inode + dot)[:16] if index else inode
+                files[InodeId(shown)] = ContentId(version.content), version.size
+    totals = replica.tree.totals()
+    assert totals.files == len(files)
+    assert totals.bytes == sum(size for _, size in files.values())
+    assert totals.directories == len(oracle.alive)
+    references: dict[ContentId, set[InodeId]] = {}
+    for inode, (content, _) in files.items():
+        if content != EMPTY_CONTENT:
+            references.setdefault(content, set()).add(inode)
+    contents: list[ContentId] = []
+    while page := replica.tree.contents(contents[-1] if contents else None, 3):
+        contents += [content for content, _, _ in page]
+    assert contents == sorted(references)
+    for content, inodes in references.items():
+        assert set(replica.tree.references(content)) == inodes
+    assert not any(parent == LOST for parent in oracle.parent.values()), "an honest directory without a parent"
