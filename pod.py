@@ -48,6 +48,7 @@ from operations.catalogue import TreeCatalogue
 from operations.handlers import handlers
 from operations.mounting import MountKeeper
 from operations.parts import Parts
+from operations.soundness import check_complete, damage
 from operations.where import names
 from policies.config import ClusterConfig, PodConfig, parse_cluster, parse_pod
 from policies.forms import Share
@@ -55,6 +56,7 @@ from transfer.service import Transfer
 from transfer.settings import CacheMode, TransferSettings
 from transfer.store import Room
 from vfs.mount import Mount, MountSettings
+from vfs.publisher import publish_journalled
 
 GOSSIP_EVERY_S: Final = 5.0
 RESTART_AFTER_S: Final = 1.0
@@ -62,6 +64,9 @@ RESTARTS: Final = 20
 """A part that fails more often than this since the start stays down; the rest goes on."""
 LAST_WORDS_S: Final = 15.0
 CATCH_UP_S: Final = 3.0
+LIMIT_STEP_BYTES: Final = 1 << 26
+LIMIT_DIGITS: Final = 7
+"""Binary digits told of a limit that depends on how full a disk is, so that it isn't told anew all the time."""
 
 Part = Callable[[TaskStatus[None]], Awaitable[None]]
 
@@ -75,8 +80,13 @@ def read_configs(home: Home, roster: Roster) -> tuple[ClusterConfig, PodConfig]:
     except FileNotFoundError:
         advice = "Write one; 'wormhole config show --pod-level' on another pod names the keys."
         raise ConfigError(f"{home.pod_toml} is missing.", advice) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{home.pod_toml} can't be read: {error}.") from error
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"{home.pod_toml} is not UTF-8 text.", "Write it anew, or restore it from a backup."
+        ) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"{home.pod_toml} can't be read: {reason}.", "Check its rights and the disk.") from error
     return parse_cluster(roster.config_toml()), parse_pod(text, str(home.pod_toml))
 
 
@@ -138,6 +148,7 @@ class Pod:
         self.identity = Identity.load(home.identity)
         roster_store = RosterStore(home.roster_db)
         roster = roster_store.roster
+        check_complete(home, roster, self.identity.pod_id)
         cluster, pod = read_configs(home, roster)
         metadata = Metadata(home.metadata_db, engine_roots(self.identity, roster, cluster))
         metadata.tree.root_owner = (os.getuid(), os.getgid())
@@ -157,6 +168,7 @@ class Pod:
         catalogue = TreeCatalogue(metadata.tree, mesh, cluster, pod)
         transfer = Transfer(home, mesh, catalogue, transfer_settings(pod))
         catalogue.holders = transfer.holders
+        catalogue.durable = metadata.committer.durable
         policy = AdmissionPolicy(cluster.cluster.admission, cluster.cluster.allow, cluster.cluster.deny)
         admissions = Admissions(
             home,
@@ -259,6 +271,7 @@ class Pod:
             if parts.pod.pod.discovery:
                 await group.start(self._supervised, "discovery", self._announce)
             group.start_soon(self._gossip_room)
+            await publish_journalled(parts.metadata.tree, parts.metadata.committer, parts.transfer)
             await self._catch_up()
             await self._start_mount(group)
             gc.freeze()
@@ -356,13 +369,18 @@ class Pod:
 
     async def _gossip_room(self) -> None:
         """Tell the others how full this pod is."""
-        limit = self.parts.pod.storage.limit
         while True:
-            values = {"bytes_used": self.parts.transfer.bytes_used(), "bytes_limit": None}
-            if not isinstance(limit, Share):
-                values["bytes_limit"] = limit
-            self._gossip(values)
+            self._gossip({"bytes_used": self.parts.transfer.bytes_used(), "bytes_limit": self._limit_bytes()})
             await anyio.sleep(GOSSIP_EVERY_S)
+
+    def _limit_bytes(self) -> int:
+        """Return how large the store may become; for a share of the disk to the nearest `LIMIT_STEP_BYTES` below."""
+        limit = self.parts.pod.storage.limit
+        if not isinstance(limit, Share):
+            return limit
+        most = self.parts.transfer.bytes_used() + self._space()[1]
+        step = min(LIMIT_STEP_BYTES, 1 << max(0, most.bit_length() - LIMIT_DIGITS))
+        return most - most % step
 
     def close(self) -> None:
         """Close all files."""
@@ -419,7 +437,7 @@ def main() -> int:
         os.close(lock)
     except BaseException as error:
         cause = first_error(error)
-        known = cause if isinstance(cause, WormholeError) else None
+        known = cause if isinstance(cause, WormholeError) else damage(home, cause)
         if known is None:
             logger.exception("the pod failed")
             known = MachineError(f"The pod failed: {type(cause).__name__}: {cause}.", f"Look into {home.log}.")

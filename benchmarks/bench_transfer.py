@@ -1,32 +1,46 @@
 """Speed of the byte store: chunks in and out, small drafts, a large draft, local reads. One table on stdout.
 
-usage: python benchmarks/bench_transfer.py [FOLDER]    (default: the system's folder for temporary files)
+    python -m benchmarks.bench_transfer [FOLDER]          one store
+    python -m benchmarks.bench_transfer pods [FOLDER]     two processes over TLS on loopback
+
+FOLDER is where the files lie (default: the system's folder for temporary files). ``pods`` measures how fast one process
+keeps what the other holds: 2,000 files of 4 KiB asked for one by one and in batches, and reading a file of 256 MiB.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
 
-from base.ids import EMPTY_CONTENT, ChunkId, hash_bytes
+from base.home import Home
+from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId, hash_bytes
+from mesh.identity import Identity
+from mesh.node import MeshNode
+from mesh.roster_store import RosterStore
+from tests.unit.mesh import cluster as mesh_cluster
 from transfer.access import Access
+from transfer.api import ContentInfo
 from transfer.draft import Draft, Sealed
 from transfer.draft_bytes import DraftMemory
 from transfer.fetch import Candidates
 from transfer.fetcher import Fetcher
 from transfer.offload import Offload
 from transfer.reader import Reader
-from transfer.settings import TransferSettings
+from transfer.service import Transfer
+from transfer.settings import CacheMode, TransferSettings
 from transfer.store_open import open_store
 
 MIB = 1 << 20
 ROUNDS = 5
+SMALL_FILES = 2000
 NOBODY = Candidates(frozenset(), frozenset())
 
 
@@ -103,16 +117,130 @@ async def bench(folder: Path) -> None:
         await run.chunks()
         await run.small()
         await run.large()
-    for name, values in run.results.items():
-        print(f"{name:42} median {statistics.median(values):9.1f}   from {min(values):9.1f} to {max(values):9.1f}")
+    show(run.results)
     run.offload.close()
     run.store.close()
 
 
+class Files:
+    """The catalogue of both processes: everything is wanted by everybody, but the stream."""
+
+    def __init__(self) -> None:
+        self.infos: dict[ContentId, ContentInfo] = {}
+        self.pods: list[PodId] = []
+
+    def info(self, content: ContentId) -> ContentInfo | None:
+        return self.infos.get(content)
+
+    def page(self, after: ContentId | None, limit: int) -> Sequence[ContentInfo]:
+        return [self.infos[each] for each in sorted(self.infos) if after is None or each > after][:limit]
+
+    def place(self, info: ContentInfo) -> Sequence[PodId]:
+        return self.pods[: info.copies]
+
+
+async def serve(folder: Path) -> None:
+    """Write what is to be fetched, print the address and the contents, and serve until killed."""
+    home = mesh_cluster.found(folder / "a")
+    other = mesh_cluster.admit(home, folder / "b")
+    other.store.add(home.roster.records())
+    node = MeshNode(home.identity, home.store, listen="127.0.0.1:0", log=None)
+    files = Files()
+    transfer = Transfer(Home(folder / "a"), node, files, TransferSettings())
+    async with anyio.create_task_group() as group:
+        await group.start(node.run)
+        await group.start(transfer.run)
+        told: list[str] = []
+        sizes = [4096] * (SMALL_FILES * 2 * ROUNDS) + [256 * MIB] * ROUNDS
+        for size in sizes:
+            draft = transfer.draft()
+            for offset in range(0, size, MIB):
+                await draft.write(offset, os.urandom(min(MIB, size - offset)))
+            sealed = await draft.seal()
+            files.infos[sealed.content] = ContentInfo(sealed.content, size, node.pod_id, 1, True, False)
+            transfer.published(sealed.content)
+            draft.discard()
+            told.append(f"{sealed.content.hex()} {size}")
+        await transfer.wait_copies(list(files.infos), 1, 300)
+        print("\n".join([node.address, str(node.pod_id), *told, ""]), flush=True)
+        await anyio.sleep_forever()
+
+
+async def fetch(folder: Path, address: str, author: PodId, told: list[tuple[ContentId, int]]) -> dict[str, list[float]]:
+    """Join the serving process, then measure."""
+    identity, roster = Identity.load(folder / "b" / "identity"), RosterStore(folder / "b" / "roster.db")
+    node = MeshNode(identity, roster, listen="127.0.0.1:0", peers=[address], log=None)
+    files = Files()
+    files.pods = [author, PodId(node.pod_id)]
+    settings = TransferSettings(cache_mode=CacheMode.STREAM)
+    transfer = Transfer(Home(folder / "b"), node, files, settings)
+    results: dict[str, list[float]] = {}
+    small = [content for content, size in told if size == 4096]
+    large = [(content, size) for content, size in told if size > 4096]
+    async with anyio.create_task_group() as group:
+        await group.start(node.run)
+        await group.start(transfer.run)
+        while True:
+            if author in transfer.exchanged():
+                break
+            await anyio.sleep(0.05)
+        plain = transfer._replication._batches.plain
+        for number in range(2 * ROUNDS):
+            contents = small[number * SMALL_FILES : (number + 1) * SMALL_FILES]
+            for content in contents:
+                files.infos[content] = ContentInfo(content, 4096, author, 2, True, False)
+            plain.clear()
+            plain.update({author} if number % 2 else ())
+            started_at = time.perf_counter()
+            transfer.noticed(contents)
+            await transfer.wait_copies(contents, 2, 300)
+            name = f"files of 4 KiB, {'one by one' if number % 2 else 'in batches'}, files/s"
+            results.setdefault(name, []).append(SMALL_FILES / (time.perf_counter() - started_at))
+        for content, size in large:
+            reader = transfer.open(content, size, author)
+            started_at = time.perf_counter()
+            for offset in range(0, size, MIB):
+                await reader.read(offset, MIB)
+            rate = size / (time.perf_counter() - started_at) / 1e6
+            results.setdefault("reading a remote file of 256 MiB, MB/s", []).append(rate)
+            reader.close()
+        group.cancel_scope.cancel()
+    transfer.close()
+    return results
+
+
+def show(results: dict[str, list[float]]) -> None:
+    for name, values in results.items():
+        print(f"{name:42} median {statistics.median(values):9.1f}   from {min(values):9.1f} to {max(values):9.1f}")
+
+
+def pods(folder: Path) -> None:
+    line = [sys.executable, "-m", "benchmarks.bench_transfer", "serve", str(folder)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address, author = (server.stdout.readline().strip() for _ in range(2))
+        told: list[tuple[ContentId, int]] = []
+        for _ in range(SMALL_FILES * 2 * ROUNDS + ROUNDS):
+            content, size = server.stdout.readline().split()
+            told.append((ContentId(bytes.fromhex(content)), int(size)))
+        try:
+            show(anyio.run(fetch, folder, address, PodId(author), told, backend="trio"))
+        finally:
+            server.kill()
+
+
 def main() -> None:
-    base = sys.argv[1] if len(sys.argv) > 1 else None
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["serve"]:
+        anyio.run(serve, Path(arguments[1]), backend="trio")
+        return
+    two = arguments[:1] == ["pods"]
+    base = next(iter(arguments[two:]), None)
     with tempfile.TemporaryDirectory(dir=base) as folder:
-        anyio.run(bench, Path(folder), backend="trio")
+        if two:
+            pods(Path(folder))
+        else:
+            anyio.run(bench, Path(folder), backend="trio")
 
 
 if __name__ == "__main__":

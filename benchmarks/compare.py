@@ -159,12 +159,17 @@ def measure(targets: list[Target], rounds: int, megabytes: int) -> dict[tuple[st
             for target in targets:
                 tag = f"{name.split(',')[0].replace(' ', '-').replace('+', 'and')}-{number}"
                 value = workload(target, tag, megabytes)
-                for folder in {target.write, target.read}:
-                    for left in folder.glob(f"{tag}*"):
-                        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+                remove(target.write, tag)
+                remove(target.read, tag)  # sshfs may list for a while what the server removed
                 if number:
                     figures[name, target.name].append(value)
     return figures
+
+
+def remove(folder: Path, tag: str) -> None:
+    for left in folder.glob(f"{tag}*"):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def table(targets: list[Target], figures: dict[tuple[str, str], list[float]], base: str) -> list[list[str]]:

@@ -74,6 +74,7 @@ async def run(files: int, folder: Path) -> None:
 
     measured("create", files, create, one.log.commit)
     measured("publish a content", files, publish, one.log.commit)
+    one.store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     size = sum(path.stat().st_size for path in (folder / "one").iterdir())
     measured("chmod", files, lambda index: tree.set_attributes(made[index], mode=0o600), one.log.commit)
     measured("rename", files, rename, one.log.commit)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -146,9 +147,13 @@ def end(process: subprocess.Popen[Any]) -> None:
             process.wait(STOP_S / 2)
 
 
-def follow(process: subprocess.Popen[bytes]) -> int:
-    """Stay until the pod ends (`--foreground`); an interrupt ends it in order. Return its exit code."""
+def follow(process: subprocess.Popen[bytes], tell: Callable[[], None]) -> int:
+    """Tell that it runs and stay until the pod ends (`--foreground`); an interrupt ends it in order.
+
+    Return its exit code.
+    """
     try:
+        tell()
         code = process.wait()
     except BaseException:
         end(process)

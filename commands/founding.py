@@ -17,7 +17,7 @@ from commands.output import document, painted, printable, say
 from control.client import call
 from discovery.names import checked_name, name_from_host
 
-_INVITE = {"uses": 1, "expires_s": 600.0, "client": False}
+_INVITE = {"uses": 1, "expires_s": 600.0}
 
 
 @command(
@@ -60,15 +60,21 @@ def new(
     except BaseException:
         settling.undo(home, None if mount_was_there else mount_point)
         raise
+    if foreground:
+        return daemon.follow(process, lambda: _tell(cluster, facts, code))
+    _tell(cluster, facts, code)
+    return 0
+
+
+def _tell(cluster: str, facts: dict[str, object], code: str | None) -> None:
     if invocation().json:
         document({**facts, "code": code})
-    else:
-        line = f"wormhole join --code {code}" if code else f"wormhole join {cluster}"
-        say(printable(f"The cluster {cluster} is there{settling.where(facts)}."))
-        say(f"On the next device type:\n\n  {painted(line, 'bold')}\n")
-        if code:
-            say("The code is good once, for 10 minutes; `wormhole invite` prints another.")
-    return daemon.follow(process) if foreground else 0
+        return
+    line = f"wormhole join --code {code}" if code else f"wormhole join {cluster}"
+    say(printable(f"The cluster {cluster} is there{settling.where(facts)}."))
+    say(f"On the next device type:\n\n  {painted(line, 'bold')}\n")
+    if code:
+        say("The code is good once, for 10 minutes; `wormhole invite` prints another.")
 
 
 def _cluster_toml(cluster: str, source: str) -> str:

@@ -72,7 +72,7 @@ def homes() -> list[Home]:
     """Return the homes below the platform's state folder, sorted by cluster name."""
     root = state_directory()
     found = sorted(root.iterdir()) if root.is_dir() else []
-    return [home for path in found if is_home(home := Home(path))]
+    return [home for path in found if not path.name.startswith(".") and is_home(home := Home(path))]
 
 
 def named_home() -> Home | None:
@@ -98,7 +98,7 @@ def this_home() -> Home:
             raise NotRunningError(
                 f"There is no pod in {named.path}.", "Make one with `wormhole new` or `wormhole join`."
             )
-        if cluster is not None and named.path.name != cluster:
+        if cluster is not None and named.path != state_directory() / cluster:
             _check_cluster(named, cluster)
         return named
     found = homes()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from base.errors import NotFoundError, RefusedError, UsageError, WormholeError
-from base.home import Home, state_directory
-from commands import daemon, settling
+from base.errors import NotFoundError, RefusedError, WormholeError
+from base.home import Home
+from commands import daemon, leftovers, settling
 from commands.ask import answer, at_terminal
 from commands.invocation import command, homes, invocation, named_home
 from commands.loop import run_async
@@ -39,7 +37,7 @@ def join(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The cluster's name, or its id.")] = "",
     code: Annotated[str, typer.Option("--code", metavar="CODE", help="What `wormhole invite` printed there.")] = "",
     peer: Annotated[str, typer.Option("--peer", metavar="HOST:PORT", help="A pod to ask; no multicast needed.")] = "",
-    client: Annotated[bool, typer.Option("--client", help="Use the files, store nothing for others.")] = False,
+    client: Annotated[bool, typer.Option("--client", help="As a client pod: comes with a later release.")] = False,
     mount: settling.MountOption = "",
     no_mount: settling.NoMountOption = False,
     pod: settling.PodOption = "",
@@ -49,6 +47,8 @@ def join(
 ) -> int:
     """Find clusters nearby, join one, start, mount."""
     wanted = name or invocation().cluster or None
+    if client:
+        raise RefusedError("Client pods come with a later release.", "Join without `--client`, as a full pod.")
     if pod:
         checked_name(pod, "pod")
     if peer:
@@ -61,7 +61,7 @@ def join(
         code = _ask_for_code(wanted, peer)
     with _home_to_come() as draft:
         joined = _join(draft, wanted, code, peer, pod, client)
-        home = _settle_home(draft, joined)
+        home = draft if named_home() is not None else leftovers.settle(draft, joined.cluster, joined.cluster_id)
     try:
         mount_point = wishes.mount_point(joined.cluster)
         settling.write_pod_toml(home, joined.pod_name, mount_point, wishes.listen, [peer] if peer else [])
@@ -69,11 +69,17 @@ def join(
     except WormholeError as error:
         advice = f"{error.advice} The pod has joined and is in {home.path}: `wormhole up` tries again.".strip()
         raise type(error)(error.message, advice) from error
+    if foreground:
+        return daemon.follow(process, lambda: _tell(joined, facts))
+    _tell(joined, facts)
+    return 0
+
+
+def _tell(joined: Joined, facts: dict[str, object]) -> None:
     if invocation().json:
         document(facts)
     else:
         say(printable(f"This is {joined.pod_name} of the cluster {joined.cluster} now{settling.where(facts)}."))
-    return daemon.follow(process) if foreground else 0
 
 
 def _join(draft: Home, wanted: str | None, code: str, peer: str, pod: str, client: bool) -> Joined:
@@ -88,6 +94,7 @@ def _join(draft: Home, wanted: str | None, code: str, peer: str, pod: str, clien
             pod_name=pod or None,
             client=client,
             progress=lambda text: step(printable(text)),
+            check=_check_not_in,
         )
     )
 
@@ -122,6 +129,7 @@ def _line(cluster: Cluster) -> str:
 
 def _check_not_joined(wanted: str | None, code: str) -> None:
     """Raise `RefusedError` when this machine, or the home that was named, is in the cluster already."""
+    leftovers.sweep()
     named = named_home()
     if named is not None:
         if named.identity.exists():
@@ -129,27 +137,45 @@ def _check_not_joined(wanted: str | None, code: str) -> None:
         settling.check_home(named)
         return
     for home in homes():
-        if wanted == home.path.name or (code and _issued_there(home, code)):
+        if _is_in(home, wanted, code):
             raise _already(home)
 
 
 def _already(home: Home) -> RefusedError:
-    state = "is running" if holder(home) is not None else "is down; start it with `wormhole up`"
+    state = "is running" if holder(home) is not None else "is down"
     return RefusedError(
         f"This machine has joined already: its pod in {home.path} {state}.",
-        "For a second pod name another `--home DIR`.",
+        "`wormhole up` starts it; for a second pod name another `--home DIR`.",
     )
 
 
-def _issued_there(home: Home, code: str) -> bool:
-    """Return whether a pod of the cluster that ``home`` belongs to issued the code."""
+def _check_not_in(cluster: str) -> None:
+    """Raise `RefusedError` when a pod of this machine is in the cluster that was found, unless a home is named."""
+    for home in homes() if named_home() is None else []:
+        if _is_in(home, cluster, ""):
+            raise _already(home)
+
+
+def _is_in(home: Home, wanted: str | None, code: str) -> bool:
+    """Return whether the pod in ``home`` belongs to the cluster that the line means: the code's, else the one named.
+
+    Two clusters may have one name: with a code its issuer decides.
+    """
     from discovery.code import issuer_tag, parse_code
     from mesh.roster_store import RosterStore
 
-    tag = parse_code(code).tag
-    store = RosterStore(home.roster_db)
+    tag = parse_code(code).tag if code else None
+    if (tag is None and wanted is None) or not home.roster_db.exists():
+        return False
     try:
-        return any(issuer_tag(store.roster.cluster_id, pod) == tag for pod in store.roster.pods())
+        store = RosterStore(home.roster_db)
+    except WormholeError:  # that pod will say so itself when it is started
+        return tag is None and wanted == home.path.name
+    try:
+        roster = store.roster
+        if tag is not None:
+            return any(issuer_tag(roster.cluster_id, pod) == tag for pod in roster.pods())
+        return wanted in {roster.cluster_name, roster.cluster_id, home.path.name}
     finally:
         store.close()
 
@@ -161,20 +187,8 @@ def _home_to_come() -> Iterator[Home]:
     if named is not None:
         yield named
         return
-    temporary = Home(state_directory() / f".joining-{os.getpid()}")
+    temporary = leftovers.joining_home()
     try:
         yield temporary
     finally:
         shutil.rmtree(temporary.path, ignore_errors=True)
-
-
-def _settle_home(draft: Home, joined: Joined) -> Home:
-    """Move a temporary home to its place, called after the cluster; the second of one name has its id, too."""
-    if named_home() is not None:
-        return draft
-    for name in (joined.cluster, f"{joined.cluster}-{joined.cluster_id[:8]}"):
-        home = Home(state_directory() / name)
-        if not Path(home.path).exists():
-            draft.path.rename(home.path)
-            return home
-    raise UsageError(f"{home.path} is taken.", "Name another home: `--home DIR`.")

@@ -11,7 +11,7 @@ import typer
 
 from base.errors import MachineError, RefusedError, UnreachableError
 from base.home import Home, state_directory
-from commands import autostart, daemon
+from commands import autostart, daemon, leftovers
 from commands.ask import confirm
 from commands.invocation import command, invocation, this_home
 from commands.machine import clear_stale_mount, configured_mount
@@ -31,7 +31,7 @@ def leave(
     """Hand over what only this pod keeps, then leave.
 
     Refused with the reason where integrity would break. The home is deleted afterwards, unless it was forced: then it
-    stays for `wormhole destroy`.
+    stays for `wormhole destroy --force`.
     """
     home = this_home()
     pid = holder(home)
@@ -52,7 +52,9 @@ def leave(
     if invocation().json:
         document(body)
     elif force:
-        say(f"This pod has left; what it kept is still in {printable(home.path)}. `wormhole destroy` deletes it.")
+        say(
+            f"This pod has left; what it kept is still in {printable(home.path)}. `wormhole destroy --force` deletes it."
+        )
     else:
         say("This pod has left the cluster.")
 
@@ -109,6 +111,7 @@ def delete(home: Home) -> None:
             f"{error.filename} can't be deleted: {error.strerror}.", f"Delete {home.path} by hand."
         ) from error
     if home.path.parent == state_directory():
+        leftovers.sweep()
         remove_if_empty(home.path.parent)
 
 

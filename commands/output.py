@@ -127,6 +127,17 @@ def moment(time_s: object) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_s))
 
 
+def ago(time_s: object) -> str:
+    """Return how long ago a time (seconds since the epoch) was, in the largest unit that it fills."""
+    if not isinstance(time_s, int | float):
+        return "-"
+    passed_s = max(0.0, time.time() - time_s)
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if passed_s >= length_s:
+            return f"{passed_s / length_s:.0f} {unit} ago"
+    return f"{passed_s:.0f} s ago" if passed_s >= 1 else "now"
+
+
 def count(number: int, one: str, many: str = "") -> str:
     """Return ``1 file``, ``2 files``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

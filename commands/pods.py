@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from commands.invocation import command, invocation, this_home
-from commands.output import document, moment, size, table
+from commands.output import ago, document, size, table
 from control.client import call
 
 
@@ -27,7 +27,7 @@ def pods() -> None:
                 _latency(member.get("latency_ms")),
                 size(member.get("bytes_used")),
                 "-" if limit is None else size(limit),
-                moment(member.get("last_seen")),
+                ago(member.get("last_seen")),
             )
         )
     headings = ("name", "role", "state", "address", "latency", "used", "limit", "last seen")

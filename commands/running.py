@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from commands import daemon
+from commands import daemon, settling
 from commands.invocation import command, invocation, this_home
 from commands.output import document, printable, say
 from control.lock import holder
@@ -25,6 +25,7 @@ def up(
     home = this_home()
     pid = holder(home)
     if pid is None:
+        settling.finish(home)
         if foreground:
             daemon.replace_by_pod(home)
         ready, _process = daemon.start(home)

@@ -13,7 +13,7 @@ import typer
 
 from base.errors import MachineError, RefusedError, UsageError
 from base.home import Home
-from commands import autostart, daemon, machine
+from commands import autostart, daemon, leftovers, machine
 from commands.invocation import is_home
 from commands.leaving import delete, remove_if_empty
 from control.client import call
@@ -54,6 +54,10 @@ def check(mount: str, no_mount: bool, listen: str, autostart_: bool, foreground:
     if mount and no_mount:
         raise UsageError("--mount and --no-mount don't go together.", "Leave one of them out.")
     directory = Path(mount).expanduser().absolute() if mount else None
+    if directory is not None and not str(directory).isprintable():
+        raise UsageError(
+            f"--mount {mount!r} can't be written in pod.toml: it isn't printable UTF-8.", "Name another folder."
+        )
     if not no_mount:
         machine.check_fuse()
         if directory is not None:
@@ -70,7 +74,7 @@ def check_home(home: Home) -> None:
             f"There is a pod in {home.path} already.",
             "Start it with `wormhole up`, or make another one with `--home DIR`.",
         )
-    if home.path.exists() and (not home.path.is_dir() or any(home.path.iterdir())):
+    if home.path.exists() and not (home.path.is_dir() and leftovers.is_only_leftovers(home.path)):
         raise RefusedError(
             f"{home.path} can't be a home: it is not an empty folder.", "Name another one: `--home DIR`."
         )
@@ -87,6 +91,27 @@ def write_pod_toml(home: Home, pod: str, mount: Path | None, listen: str, peers:
         home.pod_toml.write_text(text, encoding="utf-8")
     except (OSError, UnicodeEncodeError) as error:
         raise MachineError(f"{home.pod_toml} can't be written: {error}.", "Check the disk of the home.") from error
+
+
+def finish(home: Home) -> None:
+    """Write the pod.toml that a killed `new` or `join` did not get to, if this pod never ran, with the usual values.
+
+    Raises `MachineError` or `DamagedError`.
+    """
+    if home.pod_toml.exists() or home.metadata_db.exists():
+        return
+    from mesh.identity import Identity
+    from mesh.roster_store import RosterStore
+
+    store = RosterStore(home.roster_db)
+    try:
+        pod = Identity.load(home.identity).pod_id
+        entry = store.roster.entry(pod)
+        if entry is not None and pod not in store.roster.writers().values():
+            mount = machine.default_mount(store.roster.cluster_name)
+            write_pod_toml(home, entry.name, mount, machine.listen_address(None))
+    finally:
+        store.close()
 
 
 def start(home: Home, wishes: Wishes) -> tuple[dict[str, object], subprocess.Popen[bytes]]:

@@ -6,7 +6,7 @@ None of them depends on the order in which records arrived.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId, WriterId, hash_bytes
 from crdt_meta.hlc import nanoseconds
@@ -28,6 +28,9 @@ from crdt_meta.records import (
 Written = tuple[WriterId, Body]
 """A record with its writer."""
 
+PAST_DOTS: Final = 64
+"""Replaced contents without a record that a content names at most."""
+
 LOST_INODE = InodeId(b"\xff" * 16)
 """The parent of last resort: of what truly has no parent."""
 
@@ -42,6 +45,12 @@ class Version(NamedTuple):
     via: LinkId
     strategy: Strategy
     origin: Dot | None
+
+    @staticmethod
+    def born(inode: InodeId, writer: WriterId, birth: Birth) -> Version:
+        """Return the version that an inode is born with."""
+        dot, via = Dot(writer, birth.clock), LinkId(inode)
+        return Version(dot, birth.content, birth.size, birth.mtime_ns, via, birth.strategy, birth.origin)
 
     @property
     def order(self) -> tuple[int, bytes]:
@@ -85,6 +94,11 @@ def birth_of(records: Iterable[Written]) -> tuple[WriterId, Birth] | None:
     return writer, birth
 
 
+def _same_dot(version: Version) -> tuple[object, ...]:
+    """Order versions of one dot; honest writers use a dot once."""
+    return (*version[1:6], version.origin or ())
+
+
 def versions_of(inode: InodeId, records: Sequence[Written]) -> list[Version]:
     """Return the contents that no record replaces, the latest first. Of other kinds than files: the birth itself."""
     replaced: set[Dot] = set()
@@ -93,20 +107,44 @@ def versions_of(inode: InodeId, records: Sequence[Written]) -> list[Version]:
             replaced.update(body.replaces)
         elif isinstance(body, Settled):
             replaced.update(body.dots)
-    found = []
+    found: dict[Dot, Version] = {}
     for writer, body in records:
         if isinstance(body, Birth):
-            first = LinkId(inode)
-            dot = Dot(writer, body.clock)
-            made = Version(dot, body.content, body.size, body.mtime_ns, first, body.strategy, body.origin)
+            made = Version.born(inode, writer, body)
         elif isinstance(body, Content):
-            dot = Dot(writer, body.clock)
-            made = Version(dot, body.content, body.size, body.mtime_ns, body.via, body.strategy, None)
+            made = Version(
+                *(Dot(writer, body.clock), body.content, body.size, body.mtime_ns, body.via, body.strategy, None)
+            )
         else:
             continue
+        dot = made.dot
         if dot not in replaced and (made.origin is None or made.origin not in replaced):
-            found.append(made)
-    return sorted(found, key=lambda version: version.order, reverse=True)
+            found[dot] = max(found.get(dot, made), made, key=_same_dot)
+    return sorted(found.values(), key=lambda version: version.order, reverse=True)
+
+
+def succession(
+    writer: WriterId, records: Sequence[Written], replaces: Sequence[Dot]
+) -> tuple[tuple[Dot, ...], list[int]]:
+    """Return what a writer's next content has to name, and the clocks of those of its contents that can go then.
+
+    A writer's contents that are replaced are of no use but for what they replace themselves: the next one takes that
+    over. Of dots whose records are gone as well only some are named still, for pods that are behind.
+    """
+    replaced, needed = set(replaces), set(replaces)
+    for by, body in records:
+        if isinstance(body, Content):
+            replaced.update(body.replaces)
+            needed.add(Dot(by, body.clock))
+        elif isinstance(body, Settled):
+            replaced.update(body.dots)
+        elif isinstance(body, Birth):
+            needed |= {Dot(by, body.clock)} if body.origin is None else {Dot(by, body.clock), body.origin}
+    own = [body for by, body in records if by == writer and isinstance(body, Content)]
+    gone = [body for body in own if Dot(writer, body.clock) in replaced]
+    named = set(replaces).union(*(body.replaces for body in gone)) - {Dot(writer, body.clock) for body in gone}
+    past = sorted(named - needed, key=lambda dot: dot[::-1])[-PAST_DOTS:]
+    return tuple(sorted((named & needed) | set(past))), [body.clock for body in gone]
 
 
 def is_link_alive(link: LinkId, deletions: Sequence[Deletion], versions: Iterable[Version]) -> bool:
@@ -125,23 +163,23 @@ def is_named(version: Version, dots: set[Dot]) -> bool:
 def shown_versions(versions: Sequence[Version], links: Mapping[LinkId, Sequence[Deletion]]) -> tuple[Version, ...]:
     """Return the versions to show, given all links of the inode with their deletions.
 
-    While a link stands that nobody deleted, everything unreplaced is shown; else only what no deletion saw.
+    While a link stands that nobody deleted, everything unreplaced is shown; else only what the deletions of the link
+    that it came through didn't see.
     """
     if any(not deletions for deletions in links.values()):
         return tuple(versions)
-    seen = {dot for deletions in links.values() for deletion in deletions for dot in deletion.dots}
-    return tuple(version for version in versions if not is_named(version, seen))
+    seen = {link: {dot for deletion in deletions for dot in deletion.dots} for link, deletions in links.items()}
+    return tuple(one for one in versions if one.via in seen and not is_named(one, seen[one.via]))
 
 
 def inode_state(
-    inode: InodeId, records: Sequence[Written], links: Mapping[LinkId, Sequence[Deletion]]
+    records: Sequence[Written], versions: Sequence[Version], links: Mapping[LinkId, Sequence[Deletion]]
 ) -> InodeState | None:
-    """Return what an inode shows, or None while its birth hasn't arrived."""
+    """Return what an inode of these records and `versions_of` shows, or None while its birth hasn't arrived."""
     born = birth_of(records)
     if born is None:
         return None
     writer, birth = born
-    versions = versions_of(inode, records)
     shown = shown_versions(versions, links) if birth.kind is not Kind.DIRECTORY else tuple(versions)
     stamps = {key: (birth.clock, writer, getattr(birth, key)) for key in ("mode", "uid", "gid", "mtime_ns")}
     if shown:

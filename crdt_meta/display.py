@@ -1,27 +1,16 @@
-"""What names a directory shows: same-name directories as one, conflicting files under names that people understand.
-
-Two links of one name, or two contents of one file, can come from pods that did not know of each other. The later keeps
-the name. The others are shown beside it (``keep-both``), or hidden behind it (``last-writer-wins``, or when they are
-equal to it). A directory keeps its name against files.
-"""
+"""What names a directory shows: the view's rows, with the names that conflicts took or gave (see `naming`)."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from base.ids import ROOT_INODE, InodeId, LinkId, WriterId
-from crdt_meta.hlc import nanoseconds
+from base.ids import InodeId
+from crdt_meta.links import LinkRow
+from crdt_meta.naming import Candidate, Loser, arrange
 from crdt_meta.node import Kind
-from crdt_meta.records import NAME_LIMIT_BYTES, Strategy
 from crdt_meta.rows import InodeRow, SiblingRow
-from crdt_meta.store import LinkRow
 from crdt_meta.view import View
-
-MARK = b".conflict-"
-GROUP_DEPTH = 4096
-"""Directories nested deeper than this are not looked through for same-name ones above them."""
 
 
 class Entry(NamedTuple):
@@ -42,162 +31,95 @@ class Entry(NamedTuple):
         """The inode id under which it is shown."""
         return self.inode.id if self.sibling is None else self.sibling.id
 
-    @property
-    def conflicting(self) -> bool:
-        """Whether it is shown under a name that no record gives it."""
-        return self.sibling is not None or self.name != self.link.name
-
-
-def conflict_name(name: bytes, pod: str, clock: int, again: int = 0) -> bytes:
-    """Return the name of a version that lost: ``stem.conflict-<pod>-<UTC time>.ext``, cut to the limit of names."""
-    moment = time.strftime("%Y%m%d-%H%M%S", time.gmtime(nanoseconds(clock) // 1_000_000_000))
-    middle = MARK + f"{pod}-{moment}".encode()[:120] + (f"-{again + 1}".encode() if again else b"")
-    stem, dot, extension = name.rpartition(b".")
-    if not stem or len(extension) > 32:
-        stem, dot, extension = name, b"", b""
-    tail = middle + dot + extension
-    return stem[: NAME_LIMIT_BYTES - len(tail)] + tail
-
 
 class Display:
     """Reads directories from the view."""
 
-    def __init__(self, view: View, pod_name_of: Callable[[WriterId], str]) -> None:
+    def __init__(self, view: View) -> None:
         self._view = view
-        self._rows = view.rows
-        self._store = view.store
-        self._pod_name_of = pod_name_of
-
-    def group(self, directory: InodeId) -> list[InodeId]:
-        """Return the directories shown as one with this one, itself included, the representative first."""
-        if not self._view.twins or directory == ROOT_INODE:
-            return [directory]
-        trail: list[LinkRow] = []
-        at = directory
-        while at != ROOT_INODE and len(trail) < GROUP_DEPTH:
-            row = self._store.link(LinkId(at))
-            if row is None:
-                return [directory]
-            trail.append(row)
-            at = row.parent
-        members = [at]
-        for row in reversed(trail):
-            found = [
-                link.inode
-                for parent in members
-                for link in self._store.links_named(parent, row.name)
-                if link.kind == Kind.DIRECTORY
-            ]
-            members = sorted(found) if row.inode in found else [row.inode]
-        return members
+        self._naming = view.naming
+        self.group = view.naming.group
 
     def lookup(self, directory: InodeId, name: bytes) -> Entry | None:
         """Return what a name shows in a directory."""
-        group = self.group(directory)
-        links = [link for member in group for link in self._store.links_named(member, name)]
-        if len(links) == 1:
-            inode = self._rows.inode(links[0].inode)
-            return None if inode is None else Entry(name, links[0], inode)
-        if not links and MARK not in name:
+        candidates = self._naming.candidates(directory, name)
+        if len(candidates) == 1:
+            return Entry(name, *candidates[0])
+        if candidates:
+            return self._winner(name, candidates)
+        if not self._naming.shown:
             return None
-        return next((entry for entry in self.entries(directory) if entry.name == name), None)
+        loser = self._naming.shown.get(self.group(directory)[0], {}).get(name)
+        return None if loser is None else self._loser(name, loser)
 
     def entries(self, directory: InodeId) -> list[Entry]:
         """Return all entries of a directory, sorted by name."""
-        found: dict[bytes, list[tuple[LinkRow, InodeRow]]] = {}
         group = self.group(directory)
+        claims = self._naming.claims.get(group[0], {})
+        entries: list[Entry] = []
+        contested: dict[bytes, list[Candidate]] = {}
         for member in group:
             for link, inode in self._children(member):
-                found.setdefault(link.name, []).append((link, inode))
-        entries: list[Entry] = []
-        losers: list[Entry] = []
-        for name, candidates in found.items():
-            if len(candidates) == 1:
-                entries.append(Entry(name, *candidates[0]))
-            else:
-                first, others = self._arrange(name, candidates)
-                entries.append(first)
-                losers += others
-        if self._view.contested:
-            losers += [sibling for entry in (*entries, *losers) for sibling in self._siblings(entry)]
-        if losers:
-            entries += self._renamed(losers, {entry.name for entry in entries})
+                if link.name in claims:
+                    contested.setdefault(link.name, []).append((link, inode))
+                else:
+                    entries.append(Entry(link.name, link, inode))
+        entries += [self._winner(name, candidates) for name, candidates in contested.items()]
+        losers = self._naming.shown.get(group[0], {}).items()
+        entries += [entry for name, loser in losers if (entry := self._loser(name, loser)) is not None]
         return sorted(entries, key=lambda entry: entry.name)
 
-    def _children(self, directory: InodeId) -> Iterable[tuple[LinkRow, InodeRow]]:
+    def _children(self, directory: InodeId) -> Iterable[Candidate]:
         query = (
-            "SELECT inode.*, link.id, link.name, link.edge FROM link "
-            "JOIN inode ON inode.id = ifnull(link.inode, link.id) WHERE link.parent = ? AND link.alive = 1"
+            "SELECT inode.*, link.id, link.name, link.alive, link.edge FROM link "
+            "JOIN inode ON inode.id = ifnull(link.inode, link.id) WHERE link.parent = ? AND link.alive > 0"
         )
-        for row in self._store.db.execute(query, (directory,)).fetchall():
-            inode = self._rows.inode_row(row[:15])
-            yield LinkRow(row[15], inode.id, int(inode.kind), directory, row[16], 1, row[17]), inode
-
-    def _arrange(self, name: bytes, candidates: list[tuple[LinkRow, InodeRow]]) -> tuple[Entry, list[Entry]]:
-        """Decide who keeps a name; return its entry and those of the losers that are shown (still under that name)."""
-        directories = sorted((c for c in candidates if c[1].kind is Kind.DIRECTORY), key=lambda c: c[1].id)
-        files = [c for c in candidates if c[1].kind is not Kind.DIRECTORY]
-        files.sort(key=lambda c: c[1].order, reverse=True)
-        if directories:
-            twins = tuple(link for link, _ in directories[1:])
-            link, inode = directories[0]
-            return Entry(name, link, inode, twins=twins), [Entry(name, *file) for file in files]
-        winner, *rest = files
-        shown = [candidate for candidate in rest if not self._hides(winner[1], candidate[1])]
-        hidden = tuple(candidate[0] for candidate in rest if candidate not in shown)
-        return Entry(name, winner[0], winner[1], hidden=hidden), [Entry(name, *candidate) for candidate in shown]
+        for row in self._view.store.query(query, (directory,)):
+            inode = self._view.rows.inode_row(row[:15])
+            yield LinkRow(row[15], inode.id, int(inode.kind), directory, *row[16:]), inode
 
     @staticmethod
-    def _hides(winner: InodeRow, loser: InodeRow) -> bool:
-        """Tell whether a file stands for another one of its name."""
-        if winner.strategy is Strategy.LAST_WRITER_WINS or winner.id == loser.id:
-            return True
-        same_kind = winner.kind is loser.kind
-        if winner.kind is Kind.FILE:
-            return same_kind and winner.content == loser.content
-        return same_kind and winner.target == loser.target and winner.rdev == loser.rdev
+    def _winner(name: bytes, candidates: list[Candidate]) -> Entry:
+        arranged = arrange(candidates)
+        return Entry(name, *arranged.winner, twins=arranged.twins, hidden=arranged.hidden)
 
-    def _siblings(self, entry: Entry) -> list[Entry]:
-        if entry.inode.id not in self._view.contested or entry.link != self.first_link(entry.inode.id):
-            return []
-        return [Entry(entry.name, entry.link, entry.inode, row) for row in self._rows.siblings(entry.inode.id)]
-
-    def first_link(self, inode: InodeId) -> LinkRow | None:
-        """Return the first living link of an inode."""
-        links = self._store.living_links(inode)
-        return links[0] if links else None
-
-    def _renamed(self, losers: list[Entry], taken: set[bytes]) -> list[Entry]:
-        """Give losers the names that they are shown under, the same on every pod."""
-        named = []
-        for entry in sorted(losers, key=lambda loser: (loser.name, loser.id, loser.link.id)):
-            dot = entry.inode.dot if entry.sibling is None else entry.sibling.dot
-            again = 0
-            while (name := conflict_name(entry.name, self._pod_name_of(dot.writer), dot.clock, again)) in taken:
-                again += 1
-            taken.add(name)
-            named.append(entry._replace(name=name))
-        return named
+    def _loser(self, name: bytes, loser: Loser) -> Entry | None:
+        link = self._view.links.get(loser.link)
+        inode = None if link is None else self._view.rows.inode(link.inode)
+        if link is None or inode is None:
+            return None
+        if not loser.sibling:
+            return Entry(name, link, inode)
+        siblings = self._view.rows.siblings(inode.id)
+        return next((Entry(name, link, inode, row) for row in siblings if row.id == loser.id), None)
 
     def shown_name(self, link: LinkRow) -> bytes:
-        """Return the name under which a link is shown; its own unless it lost it."""
-        if self._view.twins and any(
-            len(self._store.links_named(member, link.name)) > 1 or member != link.parent
-            for member in self.group(link.parent)
-        ):
-            for entry in self.entries(link.parent):
-                if entry.link.id == link.id and entry.sibling is None:
-                    return entry.name
-        return link.name
+        """Return the name under which a link is shown; its own unless it lost it.
+
+        A link that is hidden behind another one has that one's name, too.
+        """
+        shown = self._naming.shown.get(self.group(link.parent)[0], {})
+        return next((name for name, one in shown.items() if one.link == link.id and not one.sibling), link.name)
+
+    def is_hidden(self, link: LinkRow) -> bool:
+        """Tell whether another file stands for a living link."""
+        claim = self._naming.claims.get(self.group(link.parent)[0], {}).get(link.name)
+        if claim is None or claim.winner == link.inode or link.kind == Kind.DIRECTORY:
+            return False
+        return all(one.link != link.id for one in claim.losers)
 
     def sibling(self, inode: InodeId) -> Entry | None:
         """Return the entry of a sibling content by the id that it is shown under."""
         owner = self._view.sibling_owner.get(inode)
-        link = None if owner is None else self.first_link(owner)
-        if link is None:
-            return None
-        return next((entry for entry in self.entries(link.parent) if entry.id == inode), None)
+        link = None if owner is None else self._view.links.first(owner)
+        shown = {} if link is None else self._naming.shown.get(self.group(link.parent)[0], {})
+        return next((self._loser(name, one) for name, one in shown.items() if one.sibling and one.id == inode), None)
 
-    def conflicts_in(self, directory: InodeId) -> dict[bytes, InodeId]:
-        """Return the names that a directory shows without a record giving them."""
-        return {entry.name: entry.id for entry in self.entries(directory) if entry.conflicting}
+    def losers(self, link: LinkRow) -> list[Entry]:
+        """Return what is shown under other names for the sake of this link's name."""
+        representative = self.group(link.parent)[0]
+        if link.name not in self._naming.claims.get(representative, ()):
+            return []
+        shown = self._naming.shown.get(representative, {}).items()
+        entries = (self._loser(name, one) for name, one in shown if one.base == link.name)
+        return [entry for entry in entries if entry is not None]

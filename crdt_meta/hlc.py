@@ -21,22 +21,23 @@ class HybridClock:
 
     def __init__(self, now: Callable[[], float], last: int = 0) -> None:
         self._now = now
-        self._last = last
+        self.last = last
+        """The latest stamp given or followed."""
 
     def _physical(self) -> int:
         return max(0, int(self._now() * 1000)) << COUNTER_BITS
 
     def tick(self) -> int:
         """Return the next stamp."""
-        self._last = min(max(self._last + 1, self._physical()), MAX_CLOCK)
-        return self._last
+        self.last = min(max(self.last + 1, self._physical()), MAX_CLOCK)
+        return self.last
 
     def observe(self, stamp: int) -> None:
         """Make later stamps greater than one seen elsewhere, if it isn't absurd."""
-        if self._last < stamp <= self._physical() + (MAX_DRIFT_MS << COUNTER_BITS):
-            self._last = stamp
+        if self.last < stamp <= self._physical() + (MAX_DRIFT_MS << COUNTER_BITS):
+            self.last = stamp
 
 
 def nanoseconds(stamp: int) -> int:
-    """Return the time of a stamp as nanoseconds since the epoch (to the millisecond)."""
-    return (stamp >> COUNTER_BITS) * 1_000_000
+    """Return the time of a stamp as nanoseconds since the epoch (to the millisecond), in 63 bits whatever it claims."""
+    return min((stamp >> COUNTER_BITS) * 1_000_000, MAX_CLOCK)

@@ -53,9 +53,8 @@ class MetadataLog:
         self._sign = sign
         self._verify = verify
         self._segments = Segments(store.parts)
-        self._pending: dict[int, dict[str, bytes]] = {}
+        self._pending: dict[int, dict[str, bytes | None]] = {}
         self._pending_bytes = 0
-        self._pending_clock = 0
         store.number_of(writer)
         self._durable = store.vector[writer]
         last = store.db.execute(
@@ -72,22 +71,29 @@ class MetadataLog:
         """Whether records wait to be sealed."""
         return bool(self._pending)
 
-    def write(self, records: Iterable[tuple[bytes, Body]]) -> Delta:
-        """Write records of this pod into the view at once, and into its next transaction."""
+    def write(self, records: Iterable[tuple[bytes, Body]], obsolete: Iterable[Key] = ()) -> Delta:
+        """Write records of this pod, and remove obsolete ones: in the view at once, and in its next transaction."""
         self._store.begin()
         changed: list[Changed] = []
         for node, body in records:
             key, value = Key.of(body, node), encode(body, node)
-            segment = self._store.segment_of(key, self.writer)
+            if not self._view.records.has(node):
+                self._view.absent(node)
+            segment = self._view.records.segment_of(key, self.writer)
             if segment is None:
                 if self._open_count >= RECORDS_PER_SEGMENT:
                     self._open_segment, self._open_count = self._open_segment + 1, 0
                 segment, self._open_count = self._open_segment, self._open_count + 1
-            self._store.put_record(key, self.writer, segment, value)
+            self._view.records.put(key, self.writer, segment, value, body)
             self._pending.setdefault(segment, {})[key.text()] = value
             self._pending_bytes += len(value)
-            self._pending_clock = max(self._pending_clock, body.clock)
-            changed.append((key, body))
+            changed.append(Changed(key, body))
+        for key in obsolete:
+            segment = self._view.records.segment_of(key, self.writer)
+            if segment is not None:
+                self._view.records.drop(key, self.writer)
+                self._pending.setdefault(segment, {})[key.text()] = None
+                changed.append(Changed(key, None))
         delta = self._view.apply(changed, remote=False)
         if self._pending_bytes > TRANSACTION_BYTES:
             self.seal()
@@ -104,7 +110,7 @@ class MetadataLog:
             for segment, values in sorted(pending.items())
         )
         sequence = self._store.vector[self.writer] + 1
-        self._append(make(self.writer, sequence, self._pending_clock, parts, self._sign))
+        self._append(make(self.writer, sequence, self._clock.last, parts, self._sign))
 
     def commit(self) -> int:
         """Seal and commit everything; return the own sequence that is committed now."""
@@ -174,9 +180,8 @@ class MetadataLog:
         tx = read(entry.blob, self._verify)
         if (tx.writer, tx.sequence) != (entry.writer, entry.sequence):
             raise DamagedError("A transaction is not what it was announced as.")
-        self._store.begin()
         self._store.number_of(tx.writer)  # outside of what may be rolled back: it is remembered in memory, too
-        self._store.db.execute("SAVEPOINT received")
+        self._store.savepoint()
         try:
             changed: list[Changed] = []
             for part in tx.parts:
@@ -184,7 +189,7 @@ class MetadataLog:
                 for text, value in segment.apply(part.update).items():
                     key = Key.parse(text)
                     if key is not None:
-                        changed.append((key, self._take(tx.writer, part.segment, key, value)))
+                        changed.append(self._take(tx.writer, part.segment, key, value))
             self._clock.observe(tx.clock)
             self._append(tx)
             delta = self._view.apply(changed, remote=True)
@@ -193,20 +198,25 @@ class MetadataLog:
             if isinstance(error, WormholeError | OSError) or not isinstance(error, Exception):
                 raise
             raise DamagedError(f"A transaction can't be applied: {type(error).__name__}: {error}.") from error
-        self._store.db.execute("RELEASE received")
+        self._store.release()
         return delta
 
-    def _take(self, writer: WriterId, segment: int, key: Key, value: bytes | None) -> Body | None:
+    def _take(self, writer: WriterId, segment: int, key: Key, value: bytes | None) -> Changed:
+        records, before = self._view.records, None
+        if key.kind == "l":
+            before = next((body for by, body in records.of(key.node, "l") if by == writer), None)
         if value is None:
-            self._store.drop_record(key, writer)
-            return None
-        self._store.put_record(key, writer, segment, value)
-        return decode(key, value)
+            records.drop(key, writer)
+            return Changed(key, None, before)
+        if not records.has(key.node):
+            self._view.absent(key.node)
+        body = decode(key, value)
+        records.put(key, writer, segment, value, body)
+        return Changed(key, body, before)
 
     def _undo(self, tx: Transaction) -> None:
         """Forget a transaction that could not be applied: in the file, in the view's memory, in the documents."""
-        self._store.db.execute("ROLLBACK TO received")
-        self._store.db.execute("RELEASE received")
+        self._store.undo()
         self._store.vector[tx.writer] = min(self._store.vector.get(tx.writer, 0), tx.sequence - 1)
         for part in tx.parts:
             self._segments.forget(tx.writer, part.segment)

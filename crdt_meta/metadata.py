@@ -20,7 +20,7 @@ from crdt_meta.transaction import clock_of
 from crdt_meta.tree import Tree
 from crdt_meta.view import View
 
-RESERVE_BYTES: Final = 32 << 20
+RESERVE_BYTES: Final = 4 << 20
 """So much of the disk stays free for the metadata's own bookkeeping: operations that add are refused before."""
 LOOK_EVERY_S: Final = 0.25
 
@@ -75,24 +75,24 @@ class Metadata:
             writer = new_writer_id()
             self.store.set_meta("writer", writer)
             self.store.commit()
-            self.store.sync()
+        self.store.sync()  # what a killed process had committed will be told as durable
         self.writer = WriterId(writer)
         clocks = {one: clock_of(header) for one, header in self.store.last_headers()}
         clock = HybridClock(now, clocks.get(self.writer, 0))
         for seen in clocks.values():
             clock.observe(seen)
-        self.view = View(self.store)
+        self.view = View(self.store, roots.pod_name_of)
         self.log = MetadataLog(self.store, self.view, clock, self.writer, roots.sign, roots.verify)
         self.tree = Tree(
             self.view,
             self.log,
             clock,
             roots.pod_of_writer,
-            roots.pod_name_of,
             roots.strategy_for,
             has_room or RoomOnDisk(path.parent),
         )
         self.committer = Committer(self.log, self.store)
+        self.store.commit()
 
     def close(self) -> None:
         """Close the file; what `Committer.finish` has not committed is gone."""

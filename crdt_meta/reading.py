@@ -61,7 +61,7 @@ class Reading:
         if row is None:
             entry = self.display.sibling(inode)
             return None if entry is None else self.node_of(entry)
-        links = self.view.store.living_links(inode)
+        links = self.view.links.living(inode)
         if not links:
             return None
         return self._node(row, links[0].id, len(links))
@@ -72,21 +72,25 @@ class Reading:
             raise FileSystemError(errno.ENOENT)
         return node
 
-    def _directory(self, inode: InodeId) -> Node:
-        node = self._must(inode)
-        if node.kind is not Kind.DIRECTORY:
-            raise FileSystemError(errno.ENOTDIR)
-        return node
+    def _need_directory(self, inode: InodeId) -> None:
+        """Raise ENOENT or ENOTDIR if that isn't a directory."""
+        if inode != ROOT_INODE:
+            row, link = self.view.rows.inode(inode), self.view.links.get(LinkId(inode))
+            if row is None or link is None or not link.alive:
+                self._must(inode)
+            if row is None or row.kind is not Kind.DIRECTORY:
+                raise FileSystemError(errno.ENOTDIR)
 
     def _node(self, row: InodeRow, link: LinkId, nlink: int) -> Node:
         mtime_ns, ctime_ns = row.mtime_ns, row.ctime_ns
         if row.kind is Kind.DIRECTORY:
             touched, subdirectories = self.view.rows.directory(row.id)
-            for twin in self.display.group(row.id)[1:] if self.view.twins else ():
-                more, count = self.view.rows.directory(twin)
-                touched, subdirectories = max(touched, more), subdirectories + count
+            for twin in self.display.group(row.id):
+                if twin != row.id:
+                    more, count = self.view.rows.directory(twin)
+                    touched, subdirectories = max(touched, more), subdirectories + count
             nlink = 2 + subdirectories
-            if touched and touched > explicit_mtime(self.view.store.records(row.id, "ia"))[0]:
+            if touched and touched > explicit_mtime(self.view.records.of(row.id, "ia"))[0]:
                 mtime_ns = nanoseconds(touched)
             ctime_ns = max(ctime_ns, nanoseconds(touched))
         return Node(
@@ -112,7 +116,7 @@ class Reading:
         values = {"mode": ROOT_MODE, "uid": uid, "gid": gid, "mtime_ns": 0}
         stamps: dict[str, tuple[int, bytes]] = {}
         changed = 0
-        for writer, body in self.view.store.records(ROOT_INODE, "a"):
+        for writer, body in self.view.records.of(ROOT_INODE, "a"):
             changed = max(changed, body.clock)
             for key, (clock, value) in getattr(body, "values", {}).items():
                 if (clock, writer) > stamps.get(key, (0, b"")):
@@ -176,35 +180,50 @@ class Reading:
         for entry in self.display.entries(parent):
             row = entry.inode
             simple = entry.sibling is None and row.kind is not Kind.DIRECTORY and bytes(entry.link.id) == bytes(row.id)
-            if simple and row.id not in self._nodes and not self._has_hard_links(row.id):
+            if simple and row.id not in self._nodes and len(self.view.links.to(row.id)) == 1:
                 found.append((entry.name, self._node(row, entry.link.id, 1)))
             else:
                 found.append((entry.name, self.node_of(entry)))
         return found
 
-    def _has_hard_links(self, inode: InodeId) -> bool:
-        query = "SELECT 1 FROM hardlink WHERE inode = ? LIMIT 1"
-        return self.view.store.db.execute(query, (inode,)).fetchone() is not None
-
     def parent(self, inode: InodeId) -> tuple[InodeId, bytes] | None:
-        """Return the directory and the name of an inode's first living link."""
-        link = self.display.first_link(inode)
-        if link is not None:
-            return link.parent, self.display.shown_name(link)
-        entry = self.display.sibling(inode)
-        return None if entry is None else (entry.link.parent, entry.name)
+        """Return the directory and the name of an inode's first living link that is shown.
+
+        When all are hidden behind other files, the name is that of the file which stands for it.
+        """
+        return next(self._parents(inode), None)
+
+    def _parents(self, inode: InodeId) -> Iterator[tuple[InodeId, bytes]]:
+        """Yield the directories and names of an inode's living links, those that are shown first."""
+        links = self.view.links.living(inode)
+        if len(links) > 1:
+            links.sort(key=self.display.is_hidden)
+        for link in links:
+            yield self.display.group(link.parent)[0], self.display.shown_name(link)
+        if not links and (entry := self.display.sibling(inode)) is not None:
+            yield self.display.group(entry.link.parent)[0], entry.name
 
     def path(self, inode: InodeId) -> bytes | None:
-        """Return the path of an inode (``/a/b``; the root is ``/``); None when it isn't shown."""
+        """Return a path of an inode (``/a/b``; the root is ``/``); None when it isn't shown."""
+        if inode == ROOT_INODE:
+            return b"/"
+        for parent, name in self._parents(inode):
+            above = self._directory_path(parent)
+            if above is not None:
+                return above + b"/" + name
+        return None
+
+    def _directory_path(self, directory: InodeId) -> bytes | None:
+        """Return the path of a directory, nothing for the root; None when it isn't attached to it."""
         names: list[bytes] = []
-        at = inode
+        at = directory
         while at != ROOT_INODE:
-            above = self.parent(at)
-            if above is None or len(names) >= self.DEPTH_LIMIT:
+            link = self.view.links.get(LinkId(at))
+            if link is None or link.kind != Kind.DIRECTORY or not link.alive or len(names) >= self.DEPTH_LIMIT:
                 return None
-            at, name = above
-            names.append(name)
-        return b"/" + b"/".join(reversed(names))
+            names.append(link.name)
+            at = link.parent
+        return b"".join(b"/" + name for name in reversed(names))
 
     def resolve(self, path: bytes) -> Node:
         """Return what a path shows, links not followed. Raises ENOENT, ENOTDIR."""
@@ -237,7 +256,7 @@ class Reading:
 
     def xattrs(self, inode: InodeId) -> dict[bytes, bytes]:
         """Return the extended attributes of an inode."""
-        return merged_xattrs(self.view.store.records(self.view.sibling_owner.get(inode, inode), "x"))
+        return merged_xattrs(self.view.records.of(self.view.sibling_owner.get(inode, inode), "x"))
 
     def contents(self, after: ContentId | None, limit: int) -> list[tuple[ContentId, int, PodId | None]]:
         """Return (content, size, author) of the contents that files show, in the order of their ids."""
@@ -253,29 +272,19 @@ class Reading:
         return Totals(self.view.files, self.view.directories, self.view.bytes)
 
     def conflicts(self) -> list[Conflict]:
-        """Return the files that are shown in several versions, and the names that several files want."""
-        parents = {parent for parent, _ in self.view.twins}
-        for inode in self.view.contested:
-            link = self.display.first_link(inode)
-            if link is not None:
-                parents.add(link.parent)
-        found: dict[tuple[bytes, bytes], list[Entry]] = {}
-        bases: dict[bytes, bytes] = {}
-        for parent in sorted(parents):
-            path = self.path(parent)
+        """Return the names that several versions or files want: who has it, and what is shown beside it."""
+        found: list[Conflict] = []
+        for directory, claims in self.view.naming.claims.items():
+            path = self.path(directory)
             if path is None:
                 continue
-            group = self.display.group(parent)[0]
-            bases[group] = path.rstrip(b"/") + b"/"
-            for entry in self.display.entries(group):
-                place = found.setdefault((group, entry.link.name), [])
-                if entry not in place:
-                    place.append(entry)
-        return [
-            Conflict(bases[group] + name, tuple(self._version(bases[group], entry) for entry in entries))
-            for (group, name), entries in sorted(found.items())
-            if len(entries) > 1
-        ]
+            base = path.rstrip(b"/") + b"/"
+            for name, claim in claims.items():
+                entry = self.display.lookup(directory, name)
+                if entry is not None and claim.losers:
+                    entries = [entry, *self.display.losers(entry.link)]
+                    found.append(Conflict(base + name, tuple(self._version(base, one) for one in entries)))
+        return sorted(found)
 
     def _version(self, base: bytes, entry: Entry) -> Version:
         node = self.node_of(entry)

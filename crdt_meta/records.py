@@ -35,7 +35,7 @@ VERSION: Final = 1
 NAME_LIMIT_BYTES: Final = 255
 TARGET_LIMIT_BYTES: Final = 4095
 VALUE_LIMIT_BYTES: Final = 1 << 20
-DOTS_LIMIT: Final = 4096
+DOTS_LIMIT: Final = 32768
 XATTR_LIMIT_BYTES: Final = 65536
 
 
@@ -143,6 +143,9 @@ KINDS: Final[dict[type[Body], str]] = {
 }
 _ATTRIBUTE_KEYS: Final = {"mode": "m", "uid": "u", "gid": "g", "mtime_ns": "t"}
 _ATTRIBUTE_NAMES: Final = {short: name for name, short in _ATTRIBUTE_KEYS.items()}
+_TIME: Final = (1 << 63) - 1
+_OWNER: Final = (1 << 32) - 1
+_ATTRIBUTE_RANGES: Final = {"m": (0, 0o7777), "u": (0, _OWNER), "g": (0, _OWNER), "t": (-_TIME, _TIME)}
 
 
 class Key(NamedTuple):
@@ -256,9 +259,6 @@ def _stamped(value: Any) -> tuple[int, Any]:
     return _int(value[0]), value[1]
 
 
-_TIME: Final = (1 << 63) - 1
-
-
 def decode(key: Key, raw: bytes) -> Body | None:
     """Return a record, or None when it is of an unknown kind or version or malformed: every pod ignores it alike."""
     if len(raw) > VALUE_LIMIT_BYTES:
@@ -268,7 +268,16 @@ def decode(key: Key, raw: bytes) -> Body | None:
         if type(value) is not list or len(value) < 2 or value[0] != VERSION:
             return None
         return _decode(key, _int(value[1], 1), value[2:])
-    except (_BadError, ValueError, IndexError, TypeError, msgpack.UnpackException, RecursionError):
+    except (
+        _BadError,
+        ValueError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        msgpack.UnpackException,
+        RecursionError,
+    ):
         return None
 
 
@@ -288,8 +297,9 @@ def _decode(key: Key, clock: int, f: list[Any]) -> Body | None:
         case "d":
             return Deletion(clock, _dot_tuple(f[0]))
         case "a":
-            values = {_ATTRIBUTE_NAMES[k]: _stamped(v) for k, v in f[0].items() if k in _ATTRIBUTE_NAMES}
-            return Attributes(clock, {k: (c, _int(v, -_TIME, _TIME)) for k, (c, v) in values.items()})
+            stamped = {k: _stamped(v) for k, v in f[0].items() if k in _ATTRIBUTE_NAMES}
+            values = {_ATTRIBUTE_NAMES[k]: (c, _int(v, *_ATTRIBUTE_RANGES[k])) for k, (c, v) in stamped.items()}
+            return Attributes(clock, values)
         case "x":
             pairs = {_bytes(k, 1, 255): _stamped(v) for k, v in f[0].items()}
             checked = {k: (c, None if v is None else _bytes(v, 0, XATTR_LIMIT_BYTES)) for k, (c, v) in pairs.items()}
@@ -310,8 +320,8 @@ def _decode_birth(clock: int, f: list[Any]) -> Birth:
         clock,
         Kind(_int(f[0])),
         _int(f[1], 0, 0o7777),
-        _int(f[2], 0, 1 << 32),
-        _int(f[3], 0, 1 << 32),
+        _int(f[2], 0, _OWNER),
+        _int(f[3], 0, _OWNER),
         _int(f[4], -_TIME, _TIME),
         b"" if f[5] is None else _bytes(f[5], 1, TARGET_LIMIT_BYTES),
         0 if f[6] is None else _int(f[6]),

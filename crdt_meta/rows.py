@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
@@ -11,6 +12,9 @@ from base.ids import EMPTY_CONTENT, ContentId, Dot, InodeId, WriterId
 from crdt_meta.node import Kind
 from crdt_meta.records import Strategy
 from crdt_meta.store import Store
+from crdt_meta.table import Table
+
+CACHED_INODES: Final = 16384
 
 
 class InodeRow(NamedTuple):
@@ -60,11 +64,17 @@ def unpack_dots(value: bytes | None) -> tuple[Dot, ...]:
 
 
 class Rows:
-    """The SQL of inode, sibling, directory and twin."""
+    """Inodes, siblings, what directories count, twins."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._db: sqlite3.Connection = store.db
+        self._inodes: Table[InodeId, InodeRow] = Table(CACHED_INODES, self._load_inode, self._write_inodes)
+        self._directories: Table[InodeId, tuple[int, int]] = Table(
+            CACHED_INODES, self._load_directory, self._write_directories
+        )
+        store.on_flush += [self._inodes.flush, self._directories.flush]
+        store.on_clear += [self._inodes.clear, self._directories.clear]
 
     def inode_row(self, row: tuple[Any, ...]) -> InodeRow:
         """Return a row of ``inode``."""
@@ -75,26 +85,35 @@ class Rows:
         kind, strategy, target = Kind(kind), Strategy(strategy), target or b""
         return InodeRow(inode, kind, mode, uid, gid, mtime, ctime, size, content, target, rdev, dot, dots, strategy)
 
-    def inode(self, inode: InodeId) -> InodeRow | None:
-        """Return what an inode shows."""
+    def _load_inode(self, inode: InodeId) -> InodeRow | None:
         row = self._db.execute("SELECT * FROM inode WHERE id = ?", (inode,)).fetchone()
         return None if row is None else self.inode_row(row)
 
-    def put_inode(self, row: InodeRow) -> None:
-        """Write a row."""
-        content = None if row.content == EMPTY_CONTENT else row.content
-        self._db.execute(
-            "INSERT OR REPLACE INTO inode VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    def _write_inodes(self, changes: Mapping[InodeId, InodeRow | None]) -> None:
+        gone = [(inode,) for inode, row in changes.items() if row is None]
+        rows = [
             (
-                *(row.id, int(row.kind), row.mode, row.uid, row.gid, row.mtime_ns, row.ctime_ns, row.size, content),
-                *(row.target or None, row.rdev, self._store.number_of(row.dot.writer), row.dot.clock),
-                *(pack_dots(row.more_dots), int(row.strategy)),
-            ),
-        )
+                *(row.id, int(row.kind), row.mode, row.uid, row.gid, row.mtime_ns, row.ctime_ns, row.size),
+                *(None if row.content == EMPTY_CONTENT else row.content, row.target or None, row.rdev),
+                *(self._store.number_of(row.dot.writer), row.dot.clock, pack_dots(row.more_dots), int(row.strategy)),
+            )
+            for row in changes.values()
+            if row is not None
+        ]
+        self._db.executemany("DELETE FROM inode WHERE id = ?", gone)
+        self._db.executemany("INSERT OR REPLACE INTO inode VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def drop_inode(self, inode: InodeId) -> None:
-        """Remove a row."""
-        self._db.execute("DELETE FROM inode WHERE id = ?", (inode,))
+    def inode(self, inode: InodeId) -> InodeRow | None:
+        """Return what an inode shows."""
+        return self._inodes.get(inode)
+
+    def put_inode(self, inode: InodeId, row: InodeRow | None) -> None:
+        """Write a row; None removes it."""
+        self._inodes.put(inode, row)
+
+    def absent(self, inode: InodeId) -> None:
+        """Note that an id is new."""
+        self._inodes.absent(inode)
 
     def _sibling_row(self, row: tuple[Any, ...]) -> SiblingRow:
         inode, number, clock, shown, content, size, mtime_ns, more = row
@@ -103,8 +122,8 @@ class Rows:
 
     def siblings(self, inode: InodeId) -> list[SiblingRow]:
         """Return the siblings of an inode, the latest first."""
-        query = "SELECT * FROM sibling WHERE inode = ? ORDER BY clock DESC, writer"
-        return [self._sibling_row(row) for row in self._db.execute(query, (inode,)).fetchall()]
+        rows = self._db.execute("SELECT * FROM sibling WHERE inode = ?", (inode,)).fetchall()
+        return sorted((self._sibling_row(row) for row in rows), key=lambda row: row.dot[::-1], reverse=True)
 
     def all_siblings(self) -> list[SiblingRow]:
         """Return all siblings that there are."""
@@ -124,23 +143,22 @@ class Rows:
             ],
         )
 
-    def has_children(self, inode: InodeId) -> bool:
-        """Tell whether a directory has a living entry."""
-        query = "SELECT 1 FROM link WHERE parent = ? AND alive = 1 LIMIT 1"
-        return self._db.execute(query, (inode,)).fetchone() is not None
+    def _load_directory(self, inode: InodeId) -> tuple[int, int]:
+        row = self._db.execute("SELECT touched, subdirectories FROM directory WHERE id = ?", (inode,)).fetchone()
+        return (0, 0) if row is None else row
+
+    def _write_directories(self, changes: Mapping[InodeId, tuple[int, int] | None]) -> None:
+        rows = [(inode, *row) for inode, row in changes.items() if row is not None]
+        self._db.executemany("INSERT OR REPLACE INTO directory VALUES (?, ?, ?)", rows)
 
     def directory(self, inode: InodeId) -> tuple[int, int]:
         """Return (clock of the last change of its entries, number of subdirectories)."""
-        row = self._db.execute("SELECT touched, subdirectories FROM directory WHERE id = ?", (inode,)).fetchone()
-        return (0, 0) if row is None else (row[0], row[1])
+        return self._directories.get(inode) or (0, 0)
 
     def touch_directory(self, inode: InodeId, clock: int, more_subdirectories: int) -> None:
         """Note that an entry changed."""
-        self._db.execute(
-            "INSERT INTO directory VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-            "touched = max(touched, excluded.touched), subdirectories = subdirectories + excluded.subdirectories",
-            (inode, clock, more_subdirectories),
-        )
+        touched, subdirectories = self.directory(inode)
+        self._directories.put(inode, (max(touched, clock), subdirectories + more_subdirectories))
 
     def set_twin(self, parent: InodeId, name: bytes, twin: bool) -> None:
         """Note whether several living links lay claim to a name."""
@@ -151,43 +169,31 @@ class Rows:
         """Return all (directory, name) to which several living links lay claim."""
         return {(InodeId(parent), name) for parent, name in self._db.execute("SELECT parent, name FROM twin")}
 
-    def repaired(self) -> list[InodeId]:
-        """Return the directories whose place a cycle changed."""
-        return [InodeId(row[0]) for row in self._db.execute("SELECT id FROM link WHERE edge > 0").fetchall()]
-
-    def kept(self) -> set[InodeId]:
-        """Return the directories that are deleted and stay for the sake of a living entry."""
-        rows = self._db.execute(
-            "SELECT DISTINCT link.id FROM record JOIN link ON link.id = record.node "
-            "WHERE record.kind = 'd' AND link.kind = ? AND link.alive = 1",
-            (int(Kind.DIRECTORY),),
-        )
-        return {InodeId(row[0]) for row in rows}
-
-    def totals(self) -> tuple[int, int, int]:
-        """Count files, directories and bytes (slow: reads the whole table)."""
-        files, size = self._db.execute(
-            "SELECT count(*), coalesce(sum(size), 0) FROM inode WHERE kind = ?", (int(Kind.FILE),)
-        ).fetchone()
-        more, more_size = self._db.execute("SELECT count(*), coalesce(sum(size), 0) FROM sibling").fetchone()
-        (directories,) = self._db.execute(
-            "SELECT count(*) FROM link WHERE kind = ? AND alive = 1", (int(Kind.DIRECTORY),)
-        ).fetchone()
-        return files + more, directories, size + more_size
+    def totals(self) -> tuple[int, int]:
+        """Count files and bytes (slow: reads the whole table)."""
+        count, high, low = 0, 0, 0
+        for table, where in (("inode", "WHERE kind = 1"), ("sibling", "")):
+            # in two halves: hostile sizes must not overflow the sum
+            halves = "coalesce(sum(size >> 32), 0), coalesce(sum(size & 4294967295), 0)"
+            query = f"SELECT count(*), {halves} FROM {table} {where}"  # noqa: S608 (fixed names)
+            ((more, more_high, more_low),) = self._store.query(query)
+            count, high, low = count + more, high + more_high, low + more_low
+        return count, (high << 32) + low
 
     def contents(self, after: ContentId | None, limit: int) -> list[tuple[ContentId, int, WriterId]]:
-        """Return (content, size, writer) of contents that files show, in the order of their ids."""
+        """Return (content, size, writer) of contents that files show, but the empty one, in the order of their ids."""
         query = (
             "SELECT content, size, writer FROM inode WHERE content > ?1 "
-            "UNION SELECT content, size, writer FROM sibling WHERE content > ?1 ORDER BY content LIMIT ?2"
+            "UNION SELECT content, size, writer FROM sibling WHERE content > ?1 AND content <> ?3 "
+            "ORDER BY content LIMIT ?2"
         )
         found: dict[ContentId, tuple[int, WriterId]] = {}
-        for content, size, number in self._db.execute(query, (after or b"", limit)):
+        for content, size, number in self._store.query(query, (after or b"", limit, EMPTY_CONTENT)):
             found.setdefault(ContentId(content), (size, self._store.writer_of(number)))
         return [(content, size, writer) for content, (size, writer) in found.items()]
 
     def showing(self, content: ContentId) -> list[tuple[InodeId, int, WriterId]]:
         """Return (inode, size, writer) of what shows a content; siblings under their own ids."""
-        rows = self._db.execute("SELECT id, size, writer FROM inode WHERE content = ?", (content,)).fetchall()
+        rows = self._store.query("SELECT id, size, writer FROM inode WHERE content = ?", (content,))
         rows += self._db.execute("SELECT id, size, writer FROM sibling WHERE content = ?", (content,)).fetchall()
         return [(InodeId(row[0]), row[1], self._store.writer_of(row[2])) for row in rows]

@@ -33,25 +33,23 @@ class Segment:
         """Load from parts, in order. Raises `DamagedError` when they can't be applied."""
         self._doc: Doc[Any] = Doc(client_id=random.SystemRandom().getrandbits(50))
         self._doc[ROOT] = self._map = Map[Any]()
-        self._changed: dict[str, bytes | None] = {}
         for part in parts:
             _guarded(self._doc.apply_update, part)
-        self._subscription = self._map.observe(self._observe)
+        self._changed: dict[str, bytes | None] = {}
+        self._subscription = self._map.observe(_noting(self._changed))
 
     def __len__(self) -> int:
         return len(self._map)
 
-    def _observe(self, event: Any) -> None:
-        for key, change in event.keys.items():
-            value = change.get("newValue") if change["action"] != "delete" else None
-            self._changed[key] = bytes(value) if isinstance(value, bytes | bytearray) else None
-
-    def write(self, values: Mapping[str, bytes]) -> bytes:
-        """Write records in one transaction; return the update that carries them."""
+    def write(self, values: Mapping[str, bytes | None]) -> bytes:
+        """Write records (None: remove) in one transaction; return the update that carries them."""
         before = self._doc.get_state()
         with self._doc.transaction():
             for key, value in values.items():
-                self._map[key] = value
+                if value is not None:
+                    self._map[key] = value
+                elif key in self._map:
+                    del self._map[key]
         self._changed.clear()
         return self._doc.get_update(before)
 
@@ -62,6 +60,17 @@ class Segment:
         changed = dict(self._changed)
         self._changed.clear()
         return changed
+
+
+def _noting(changed: dict[str, bytes | None]) -> Callable[[Any], None]:
+    """Return an observer. It must not hold the segment: a cycle through the document is never collected."""
+
+    def note(event: Any) -> None:
+        for key, change in event.keys.items():
+            value = change.get("newValue") if change["action"] != "delete" else None
+            changed[key] = bytes(value) if isinstance(value, bytes | bytearray) else None
+
+    return note
 
 
 def _guarded(apply: Callable[[bytes], None], update: bytes) -> None:

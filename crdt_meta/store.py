@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from base.errors import DamagedError, MachineError, NoSpaceError
-from base.ids import InodeId, LinkId, WriterId
-from crdt_meta.derive import Written
-from crdt_meta.records import Key, decode
+from base.ids import WriterId
 
 FORMAT: Final = 1
 CHECKPOINT_BYTES: Final = 8 << 20
@@ -34,9 +32,9 @@ CREATE TABLE IF NOT EXISTS record (node BLOB, kind TEXT, writer INTEGER, clock I
     value BLOB NOT NULL, PRIMARY KEY (node, kind, writer, clock)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS link (id BLOB PRIMARY KEY, inode BLOB, kind INTEGER NOT NULL, parent BLOB NOT NULL,
     name BLOB NOT NULL, alive INTEGER NOT NULL, edge INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS link_by_name ON link (parent, name) WHERE alive = 1;
-CREATE INDEX IF NOT EXISTS link_by_inode ON link (inode) WHERE inode IS NOT NULL;
+CREATE INDEX IF NOT EXISTS link_by_name ON link (parent, name) WHERE alive > 0;
 CREATE INDEX IF NOT EXISTS link_repaired ON link (edge) WHERE edge > 0;
+CREATE INDEX IF NOT EXISTS link_kept ON link (alive) WHERE alive = 2;
 CREATE TABLE IF NOT EXISTS hardlink (inode BLOB, link BLOB, PRIMARY KEY (inode, link)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS inode (id BLOB PRIMARY KEY, kind INTEGER NOT NULL, mode INTEGER NOT NULL,
     uid INTEGER NOT NULL, gid INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
@@ -55,24 +53,6 @@ CREATE TABLE IF NOT EXISTS journal (inode BLOB PRIMARY KEY, link BLOB NOT NULL, 
 VIEW_TABLES: Final = ("link", "hardlink", "inode", "sibling", "directory", "twin")
 
 
-class LinkRow(NamedTuple):
-    """A link as the view shows it. Those of files are there while they live, those of directories always."""
-
-    id: LinkId
-    inode: InodeId
-    kind: int
-    parent: InodeId
-    name: bytes
-    alive: int
-    edge: int
-    """Index of its edge; greater than 0 where a cycle was repaired."""
-
-
-def link_row(row: tuple[Any, ...]) -> LinkRow:
-    """Return a row of ``link``; the inode is stored only where it differs from the link's own id."""
-    return LinkRow(row[0], row[1] or InodeId(row[0]), *row[2:])
-
-
 class Store:
     """See the module."""
 
@@ -81,12 +61,17 @@ class Store:
         self.path = path
         self._wal: int | None = None
         self._side: sqlite3.Connection | None = None
+        self.on_flush: list[Callable[[], None]] = []
+        """Called before a commit or a query: write what waits in memory."""
+        self.on_clear: list[Callable[[], None]] = []
+        """Called after a rollback: forget what was read or waits."""
         try:
             self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
             path.chmod(0o600)
             self.db.execute("PRAGMA journal_mode = WAL")
             self.db.execute("PRAGMA synchronous = NORMAL")
             self.db.execute("PRAGMA wal_autocheckpoint = 0")
+            self.db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES // 2}")
             self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             (version,) = self.db.execute("PRAGMA user_version").fetchone()
             if version > FORMAT:
@@ -112,13 +97,41 @@ class Store:
         if not self.db.in_transaction:
             self.db.execute("BEGIN IMMEDIATE")
 
+    def flush(self) -> None:
+        """Write what waits in memory into the open transaction."""
+        for write in self.on_flush:
+            write()
+
+    def query(self, query: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """Return the rows of a query that isn't by key, what waits included."""
+        self.flush()
+        return self.db.execute(query, parameters).fetchall()
+
     def commit(self) -> None:
         """Commit what was gathered. It survives the process from now on, and a power cut after `sync`."""
         if self.db.in_transaction:
             try:
+                self.flush()
                 self.db.execute("COMMIT")
             except sqlite3.OperationalError as error:
                 raise NoSpaceError(f"The metadata can't be written: {error}.", "Free some room on the disk.") from error
+
+    def savepoint(self) -> None:
+        """Open a transaction within the transaction, to be ended by `release` or `undo`."""
+        self.begin()
+        self.flush()
+        self.db.execute("SAVEPOINT inner")
+
+    def release(self) -> None:
+        """Make what was done since `savepoint` part of the transaction."""
+        self.db.execute("RELEASE inner")
+
+    def undo(self) -> None:
+        """Take back what was done since `savepoint`."""
+        for forget in self.on_clear:
+            forget()
+        self.db.execute("ROLLBACK TO inner")
+        self.db.execute("RELEASE inner")
 
     def sync(self) -> None:
         """Make everything committed before the call durable. Blocks; for a thread; one call at a time."""
@@ -212,71 +225,3 @@ class Store:
         """Return all parts of a segment in order."""
         query = "SELECT data FROM part WHERE writer = ? AND segment = ? ORDER BY sequence"
         return [bytes(row[0]) for row in self.db.execute(query, (self._numbers.get(writer, -1), segment))]
-
-    # -- records ------------------------------------------------------------------------------------------------------
-
-    def put_record(self, key: Key, writer: WriterId, segment: int, value: bytes) -> None:
-        """Write a record, over an earlier one of this key and writer."""
-        self.db.execute(
-            "INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?)",
-            (key.node, key.kind, self.number_of(writer), key.clock, segment, value),
-        )
-
-    def drop_record(self, key: Key, writer: WriterId) -> None:
-        """Remove a record that its writer removed."""
-        self.db.execute(
-            "DELETE FROM record WHERE node = ? AND kind = ? AND writer = ? AND clock = ?",
-            (key.node, key.kind, self.number_of(writer), key.clock),
-        )
-
-    def segment_of(self, key: Key, writer: WriterId) -> int | None:
-        """Return the segment in which a writer's record lies."""
-        row = self.db.execute(
-            "SELECT segment FROM record WHERE node = ? AND kind = ? AND writer = ? AND clock = ?",
-            (key.node, key.kind, self.number_of(writer), key.clock),
-        ).fetchone()
-        return None if row is None else int(row[0])
-
-    def records(self, node: bytes, kinds: str) -> list[Written]:
-        """Return the readable records of a node of these kinds."""
-        found: list[Written] = []
-        for kind, number, clock, value in self.db.execute(
-            "SELECT kind, writer, clock, value FROM record WHERE node = ?", (node,)
-        ):
-            if kind in kinds:
-                body = decode(Key(kind, node, clock), value)
-                if body is not None:
-                    found.append((self._writers[number], body))
-        return found
-
-    # -- links --------------------------------------------------------------------------------------------------------
-
-    def link(self, link: LinkId) -> LinkRow | None:
-        """Return a link's row."""
-        row = self.db.execute("SELECT * FROM link WHERE id = ?", (link,)).fetchone()
-        return None if row is None else link_row(row)
-
-    def links_named(self, parent: InodeId, name: bytes) -> list[LinkRow]:
-        """Return the living links of a name in one directory."""
-        rows = self.db.execute("SELECT * FROM link WHERE parent = ? AND name = ? AND alive = 1", (parent, name))
-        return [link_row(row) for row in rows.fetchall()]
-
-    def links_to(self, inode: InodeId) -> list[LinkId]:
-        """Return all links of an inode, living or not: its first and its hard links."""
-        rows = self.db.execute("SELECT link FROM hardlink WHERE inode = ? ORDER BY link", (inode,))
-        return [LinkId(inode), *(LinkId(row[0]) for row in rows)]
-
-    def living_links(self, inode: InodeId) -> list[LinkRow]:
-        """Return the living links of an inode."""
-        rows = self.db.execute("SELECT * FROM link WHERE id = ? AND inode IS NULL AND alive = 1", (inode,)).fetchall()
-        rows += self.db.execute("SELECT * FROM link WHERE inode = ? AND alive = 1 ORDER BY id", (inode,)).fetchall()
-        return [link_row(row) for row in rows]
-
-    def put_link(self, row: LinkRow) -> None:
-        """Write a link's row."""
-        inode = None if bytes(row.inode) == bytes(row.id) else row.inode
-        self.db.execute("INSERT OR REPLACE INTO link VALUES (?, ?, ?, ?, ?, ?, ?)", (row.id, inode, *row[2:]))
-
-    def drop_link(self, link: LinkId) -> None:
-        """Remove a link's row."""
-        self.db.execute("DELETE FROM link WHERE id = ?", (link,))

@@ -38,7 +38,7 @@ class Transaction:
     writer: WriterId
     sequence: int
     clock: int
-    """The greatest clock of its records."""
+    """The writer's clock when it was sealed."""
     parts: tuple[Part, ...]
     header: bytes
     signature: bytes
@@ -69,7 +69,7 @@ def segments_of(header: bytes) -> list[int]:
 
 
 def clock_of(header: bytes) -> int:
-    """Return the greatest clock of a stored transaction."""
+    """Return the clock of a stored transaction."""
     return int(msgpack.unpackb(header)[3])
 
 

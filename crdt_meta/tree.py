@@ -1,84 +1,43 @@
 """The tree as the packages above see it: paths, nodes, and every operation with its POSIX errnos.
 
-Reading is in `crdt_meta.reading`. Each operation writes its records at once into the view and into the pod's next
-transaction. Before it does anything to a name or file that is shown with conflicting ones beside it, it writes those
-down as nodes of their own, under the names that they are shown by: the loser survives whatever happens to the winner.
+Reading is in `crdt_meta.reading`, what all operations have in common in `crdt_meta.settling`. Each operation writes its
+records at once into the view and into the pod's next transaction.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
 from base.errors import FileSystemError
-from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId, PodId, WriterId, new_inode_id
-from crdt_meta.derive import Written
-from crdt_meta.display import Display, Entry
-from crdt_meta.hlc import HybridClock
-from crdt_meta.log import MetadataLog
-from crdt_meta.node import Delta, Kind, Node
-from crdt_meta.reading import Reading
+from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId, new_inode_id
+from crdt_meta.derive import succession
+from crdt_meta.display import Entry
+from crdt_meta.links import LinkRow
+from crdt_meta.node import Kind, Node
 from crdt_meta.records import (
     NAME_LIMIT_BYTES,
     TARGET_LIMIT_BYTES,
     XATTR_LIMIT_BYTES,
     Attributes,
     Birth,
-    Body,
     Content,
     Deletion,
+    Key,
     LinkBirth,
     Name,
     Place,
-    Settled,
     Strategy,
     Xattrs,
 )
-from crdt_meta.view import View
+from crdt_meta.settling import Records, Settling
 
-Records = list[tuple[bytes, Body]]
-B = TypeVar("B", Settled, Attributes, Xattrs, Deletion)
 XATTRS_LIMIT_BYTES = 512 * 1024
 """All extended attributes of one inode together."""
 
 
-class Tree(Reading):
+class Tree(Settling):
     """See the module. All methods are for the loop thread and raise `FileSystemError` with POSIX's errno."""
-
-    def __init__(
-        self,
-        view: View,
-        log: MetadataLog,
-        clock: HybridClock,
-        pod_of_writer: Callable[[WriterId], PodId | None],
-        pod_name_of: Callable[[WriterId], str],
-        strategy_for: Callable[[str], Strategy],
-        has_room: Callable[[], bool],
-    ) -> None:
-        super().__init__(view, Display(view, pod_name_of), pod_of_writer)
-        self._log = log
-        self._clock = clock
-        self._strategy_for = strategy_for
-        self._has_room = has_room
-        self._listeners: list[Callable[[Delta], None]] = []
-        log.on_delta = self._deliver
-
-    def on_delta(self, listener: Callable[[Delta], None]) -> None:
-        """Call ``listener`` after every local operation and every applied remote transaction."""
-        self._listeners.append(listener)
-
-    def _deliver(self, delta: Delta) -> None:
-        self.changed(delta)
-        for listener in self._listeners:
-            listener(delta)
-
-    def _write(self, records: Records) -> None:
-        self._deliver(self._log.write(records))
-
-    def _need_room(self) -> None:
-        if not self._has_room():
-            raise FileSystemError(errno.ENOSPC)
 
     # -- making -------------------------------------------------------------------------------------------------------
 
@@ -104,6 +63,7 @@ class Tree(Reading):
             raise FileSystemError(errno.ENAMETOOLONG)
         self._need_room()
         inode, now = new_inode_id(), self._clock.tick()
+        self.view.fresh(inode)
         strategy = self._strategy_of(parent, name) if kind is Kind.FILE else Strategy.KEEP_BOTH
         birth = Birth(now, kind, mode & 0o7777, uid, gid, mtime_ns, target, rdev, strategy=strategy)
         place = self.display.group(parent)[0]
@@ -117,8 +77,9 @@ class Tree(Reading):
             raise FileSystemError(errno.EPERM)
         self._check_new(parent, name)
         self._need_room()
-        self._settle_siblings(inode)
-        link = new_inode_id()
+        self._settle(inode)
+        link = LinkId(new_inode_id())
+        self.view.fresh(link)
         self._write([(link, LinkBirth(self._clock.tick(), inode, self.display.group(parent)[0], name))])
         made = self.lookup(parent, name)
         if made is None:
@@ -126,7 +87,7 @@ class Tree(Reading):
         return made
 
     def _check_new(self, parent: InodeId, name: bytes) -> None:
-        self._directory(parent)
+        self._need_directory(parent)
         if len(name) > NAME_LIMIT_BYTES:
             raise FileSystemError(errno.ENAMETOOLONG)
         if not name or b"/" in name or b"\0" in name:
@@ -163,11 +124,11 @@ class Tree(Reading):
 
     def _deletions(self, entry: Entry) -> Records:
         """Return the records that delete what an entry stands for, naming the contents that it showed."""
+        return self._deleted((entry.link, *entry.twins, *entry.hidden))
+
+    def _deleted(self, links: Iterable[LinkRow]) -> Records:
         now = self._clock.tick()
-        return [
-            (link.id, Deletion(now, self._named(link.id, link.inode)))
-            for link in (entry.link, *entry.twins, *entry.hidden)
-        ]
+        return [(link.id, Deletion(now, self._named(link.id, link.inode))) for link in links]
 
     def _named(self, link: LinkId, inode: InodeId) -> tuple[Dot, ...]:
         row = self.view.rows.inode(inode)
@@ -193,8 +154,8 @@ class Tree(Reading):
 
         Raises ENOENT, ENOTDIR, EEXIST, EINVAL (into itself), EISDIR, ENOTEMPTY, ENAMETOOLONG, EBUSY.
         """
-        self._directory(parent)
-        self._directory(new_parent)
+        self._need_directory(parent)
+        self._need_directory(new_parent)
         if len(new_name) > NAME_LIMIT_BYTES:
             raise FileSystemError(errno.ENAMETOOLONG)
         if new_name in (b"", b".", b"..") or name in (b"", b".", b".."):
@@ -248,24 +209,23 @@ class Tree(Reading):
 
     def _moves(self, entry: Entry, parent: InodeId, name: bytes) -> Records:
         """Return the records that move what an entry stands for; what hid behind it is deleted."""
-        now = self._clock.tick()
         group = self.display.group(parent)
         records: Records = []
         for link in (entry.link, *entry.twins):
+            now = self._stamp(link.id)
             if link.parent not in group:
                 records.append((link.id, Place(now, group[0], link.parent)))
             if link.name != name:
                 records.append((link.id, Name(now, name)))
-        records += [(link.id, Deletion(now, self._named(link.id, link.inode))) for link in entry.hidden]
-        return records
+        return records + self._deleted(entry.hidden)
 
     def _heal(self) -> Records:
         """Write down the places of directories that a cycle changed, so that no later move revives a lost edge."""
         records: Records = []
         for inode in sorted(self.view.demoted):
-            row = self.view.store.link(LinkId(inode))
+            row = self.view.links.get(LinkId(inode))
             if row is not None:
-                records.append((row.id, Place(self._clock.tick(), row.parent, row.parent)))
+                records.append((row.id, Place(self._stamp(row.id), row.parent, row.parent)))
         return records
 
     # -- changing -----------------------------------------------------------------------------------------------------
@@ -280,15 +240,20 @@ class Tree(Reading):
         mtime_ns: int | None = None,
     ) -> Node:
         """Change attributes; those that are None stay. Raises ENOENT, ENOSPC."""
-        self._must(inode)
-        self._settle_siblings(inode)
-        now = self._clock.tick()
-        given = {"mode": mode, "uid": uid, "gid": gid, "mtime_ns": mtime_ns}
-        earlier = self._own(inode, Attributes)
-        values = dict(earlier.values) if earlier is not None else {}
-        values |= {key: (now, value) for key, value in given.items() if value is not None}
+        node = self._must(inode)
         self._need_room()
-        self._write([(inode, Attributes(now, values))])
+        self._settle(inode)
+        given = {"mode": mode, "uid": uid, "gid": gid, "mtime_ns": mtime_ns}
+        records: Records = []
+        group = self.display.group(inode)
+        touched = max(self.view.rows.directory(one)[0] for one in group) if node.is_directory else 0
+        for member in group:
+            now = self._stamp(member, touched)
+            earlier = self._own(member, Attributes)
+            values = dict(earlier.values) if earlier is not None else {}
+            values |= {key: (now, value) for key, value in given.items() if value is not None}
+            records.append((member, Attributes(now, values)))
+        self._write(records)
         return self._must(inode)
 
     def set_xattr(self, inode: InodeId, name: bytes, value: bytes | None) -> None:
@@ -304,100 +269,46 @@ class Tree(Reading):
             if len(value) > XATTR_LIMIT_BYTES or total > XATTRS_LIMIT_BYTES:
                 raise FileSystemError(errno.E2BIG)
             self._need_room()
-        self._settle_siblings(inode)
-        now = self._clock.tick()
-        earlier = self._own(inode, Xattrs)
-        values = dict(earlier.values) if earlier is not None else {}
-        self._write([(inode, Xattrs(now, values | {name: (now, value)}))])
+        self._settle(inode)
+        self._write([(member, self._with_xattr(member, name, value)) for member in self.display.group(inode)])
+
+    def _with_xattr(self, inode: InodeId, name: bytes, value: bytes | None) -> Xattrs:
+        """Return this pod's record with a value changed; removals are remembered while others' values need them."""
+        now = self._stamp(inode)
+        values: dict[bytes, tuple[int, bytes | None]] = {}
+        others: set[bytes] = set()
+        for writer, body in self._records_of(inode, "x"):
+            if isinstance(body, Xattrs) and writer == self._log.writer:
+                values = dict(body.values)
+            elif isinstance(body, Xattrs):
+                others.update(body.values)
+        values[name] = (now, value)
+        return Xattrs(now, {key: one for key, one in values.items() if one[1] is not None or key in others})
 
     def publish(
         self, inode: InodeId, link: LinkId, content: ContentId, size: int, mtime_ns: int, replaces: Sequence[Dot]
     ) -> Node:
         """Give a file a content in place of the dots that its handle showed. Raises ENOENT when it is unknown."""
-        self._settle_siblings(inode)
-        if not self.view.store.records(inode, "i"):
+        self._settle(inode, replaces)
+        if not self.view.records.of(inode, "i"):
             raise FileSystemError(errno.ENOENT)
         path = self.path(inode)
         strategy = Strategy.KEEP_BOTH if path is None else self._strategy_for(path.decode("utf-8", "surrogateescape"))
-        via = link if link in self.view.store.links_to(inode) else LinkId(inode)
         now = self._clock.tick()
-        self._write([(inode, Content(now, content, size, mtime_ns, via, tuple(replaces), strategy))])
+        via = self._via(inode, link)
+        named, obsolete = succession(self._log.writer, self._records_of(inode, "ics"), replaces)
+        record = Content(now, content, size, mtime_ns, via, named, strategy)
+        self._write([(inode, record)], [Key("c", inode, clock) for clock in obsolete])
         return self._must(inode)
 
-    # -- conflicts ----------------------------------------------------------------------------------------------------
+    def _via(self, inode: InodeId, link: LinkId) -> LinkId:
+        """Return the link through which a content comes: the handle's, another one if that was removed meanwhile.
 
-    def _settled_entry(self, parent: InodeId, name: bytes) -> Entry:
-        """Return what a name shows, after what conflicts with it was written down. Raises ENOENT."""
-        entry = self.display.lookup(parent, name)
-        while entry is not None and (records := self._settling(entry)):
-            self._write(records)
-            entry = self.display.lookup(parent, name)
-        if entry is None:
-            raise FileSystemError(errno.ENOENT)
-        return entry
-
-    def _settling(self, entry: Entry) -> Records:
-        """Return the records that give everything in conflict with an entry a name of its own."""
-        records: Records = []
-        if not self.view.twins and entry.inode.id not in self.view.contested:
-            return records
-        for other in self.display.entries(entry.link.parent):
-            same_inode = other.sibling is not None and other.inode.id == entry.inode.id
-            same_name = other.sibling is None and other.conflicting and other.link.name == entry.link.name
-            if same_inode:
-                records += self._own_inode(other)
-            elif same_name:
-                records.append((other.link.id, Name(self._clock.tick(), other.name)))
-        return records
-
-    def _settle_siblings(self, inode: InodeId) -> None:
-        """Write down the siblings of a file (given by its own id or by a sibling's) as files of their own."""
-        owner = self.view.sibling_owner.get(inode, inode)
-        if owner not in self.view.contested:
-            return
-        link = self.display.first_link(owner)
-        if link is None:
-            return
-        records: Records = []
-        for other in self.display.entries(link.parent):
-            if other.sibling is not None and other.inode.id == owner:
-                records += self._own_inode(other)
-        self._write(records)
-
-    def _own_inode(self, entry: Entry) -> Records:
-        """Return the records that make a sibling a file of its own; two pods that do it write the same file."""
-        sibling, row = entry.sibling, entry.inode
-        if sibling is None:
-            return []
-        now = self._clock.tick()
-        birth = Birth(
-            now,
-            Kind.FILE,
-            row.mode,
-            row.uid,
-            row.gid,
-            sibling.mtime_ns,
-            content=sibling.content,
-            size=sibling.size,
-            strategy=row.strategy,
-            origin=sibling.dot,
-        )
-        settled = self._own(row.id, Settled)
-        dots = dict.fromkeys(() if settled is None else settled.dots)
-        dots |= dict.fromkeys((sibling.dot, *sibling.more_dots))
-        parent = entry.link.parent
-        return [
-            (sibling.id, birth),
-            (sibling.id, LinkBirth(now, sibling.id, parent, entry.name)),
-            (row.id, Settled(now, tuple(dots))),
-        ]
-
-    def _own(self, node: bytes, kind: type[B]) -> B | None:
-        """Return the record of a kind that this pod wrote of a node."""
-        for writer, body in self._records_of(node):
-            if writer == self._log.writer and isinstance(body, kind):
-                return body
-        return None
-
-    def _records_of(self, node: bytes) -> Iterable[Written]:
-        return self.view.store.records(node, "icsaxlpnd")
+        When all were removed it is the handle's, which comes back by that.
+        """
+        living = self.view.links.living(inode)
+        if any(one.id == link for one in living):
+            return link
+        if living:
+            return living[0].id
+        return link if link in self.view.links.to(inode) else LinkId(inode)

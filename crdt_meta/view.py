@@ -7,10 +7,11 @@ the directories that stay only for the sake of a living entry.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId
+from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId, WriterId
 from crdt_meta.derive import (
     Edge,
     InodeState,
@@ -25,13 +26,24 @@ from crdt_meta.derive import (
     sibling_inode,
     versions_of,
 )
+from crdt_meta.hlc import nanoseconds
+from crdt_meta.links import KEPT, LinkRow, Links
+from crdt_meta.naming import Naming
 from crdt_meta.node import Delta, Kind
-from crdt_meta.records import Body, Key, LinkBirth, Strategy
+from crdt_meta.records import Birth, Body, Key, LinkBirth, Strategy
+from crdt_meta.recordtable import Records
 from crdt_meta.rows import InodeRow, Rows, SiblingRow
-from crdt_meta.store import LinkRow, Store
+from crdt_meta.store import Store
 
-Changed = tuple[Key, Body | None]
-"""The key of a record that was written (None: removed, or not readable by this release)."""
+
+class Changed(NamedTuple):
+    """A record that was written."""
+
+    key: Key
+    body: Body | None
+    """None: removed, or not readable by this release."""
+    before: Body | None = None
+    """Of births of links: what they said before (honest writers never write one twice)."""
 
 
 @dataclass
@@ -39,8 +51,11 @@ class _Batch:
     """What one call of `apply` gathers."""
 
     delta: Delta
-    clock: int
     inodes: set[InodeId] = field(default_factory=set)
+    altered: set[InodeId] = field(default_factory=set)
+    """Inodes with other contents, or of other links."""
+    moved: set[InodeId] = field(default_factory=set)
+    """Directories that came, went or moved."""
     links: set[LinkId] = field(default_factory=set)
     alive: dict[LinkId, bool] = field(default_factory=dict)
     edges: dict[InodeId, int] = field(default_factory=dict)
@@ -49,49 +64,67 @@ class _Batch:
 class View:
     """Applies changes; reading is in `display` and `tree`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, pod_name_of: Callable[[WriterId], str]) -> None:
         self.store = store
+        self.records = Records(store)
+        self.links = Links(store)
         self.rows = Rows(store)
+        self.naming = Naming(self, pod_name_of)
         self.reload()
 
     def reload(self) -> None:
         """Read what is kept in memory anew from the rows."""
         self.twins = self.rows.twins()
-        self.kept = self.rows.kept()
-        self.demoted = set(self.rows.repaired())
+        self.kept = self.links.kept()
+        self.demoted = self.links.repaired()
         self.sibling_owner: dict[InodeId, InodeId] = {row.id: row.inode for row in self.rows.all_siblings()}
         self.contested: set[InodeId] = set(self.sibling_owner.values())
-        self.files, self.directories, self.bytes = self.rows.totals()
+        self.files, self.bytes = self.rows.totals()
+        self.directories = self.links.directories()
+        self.naming.reload()
+
+    def fresh(self, node: bytes) -> None:
+        """Note that an id was just drawn: nobody knows it."""
+        self.records.absent(node)
+        self.links.fresh(InodeId(node))
+
+    def absent(self, node: bytes) -> None:
+        """Note that no record of a node was ever applied, which saves looking for its rows."""
+        self.links.absent(LinkId(node))
+        self.rows.absent(InodeId(node))
 
     def apply(self, changed: Iterable[Changed], *, remote: bool) -> Delta:
         """Derive anew what changed records touch; return what that altered."""
-        batch = _Batch(Delta(remote), 0)
-        for key, body in changed:
-            self._mark(batch, key, body)
+        batch = _Batch(Delta(remote))
+        for change in changed:
+            self._mark(batch, change)
         for inode in batch.inodes:
-            self._refresh_inode(batch, inode)
+            if not self._is_newborn(batch, inode):
+                self._refresh_inode(batch, inode)
         self._repair(batch)
         self._refresh_links(batch)
+        self.naming.update(batch.delta, batch.altered, batch.moved)
         return batch.delta
 
-    def _mark(self, batch: _Batch, key: Key, body: Body | None) -> None:
-        if body is not None:
-            batch.clock = max(batch.clock, body.clock)
+    def _mark(self, batch: _Batch, change: Changed) -> None:
+        key = change.key
         if key.kind in "icsa":
             batch.inodes.add(InodeId(key.node))
-        elif key.kind == "x":
+        if key.kind in "ax":
             batch.delta.inodes.add(InodeId(key.node))
-        elif key.kind in "lpnd":
-            link = LinkId(key.node)
-            batch.links.add(link)
-            if isinstance(body, LinkBirth):
-                batch.inodes.add(body.inode)
-                if bytes(body.inode) != bytes(link):
-                    self.store.db.execute("INSERT OR IGNORE INTO hardlink VALUES (?, ?)", (body.inode, link))
-            elif key.kind == "d":
-                inode = inode_of(self.store.records(link, "l"))
-                if inode is not None:
-                    batch.inodes.add(inode)
+        if key.kind in "lpnd":
+            batch.links.add(LinkId(key.node))
+        if key.kind in "ld":
+            self._mark_link(batch, LinkId(key.node), change.before)
+
+    def _mark_link(self, batch: _Batch, link: LinkId, before: Body | None) -> None:
+        """Have all inodes that a link points to, or did, looked at."""
+        births = [body for _, body in self.records.of(link, "l")]
+        for birth in (before, *births):
+            if isinstance(birth, LinkBirth):
+                batch.inodes.add(birth.inode)
+                if bytes(birth.inode) != bytes(link):
+                    self.links.add_hard(birth.inode, link)
 
     # -- inodes -------------------------------------------------------------------------------------------------------
 
@@ -99,31 +132,59 @@ class View:
         if inode == ROOT_INODE:
             batch.delta.inodes.add(inode)
             return
-        records = self.store.records(inode, "icsa")
-        links = self.store.links_to(inode)
-        of_links = {link: self.store.records(link, "ld") for link in links}
-        deletions = {link: deletions_of(found) for link, found in of_links.items() if inode_of(found) == inode}
-        state = inode_state(inode, records, deletions)
-        if state is None:
-            return
-        batch.links.update(deletions)
-        if state.kind is not Kind.DIRECTORY:
-            versions = versions_of(inode, records)
+        records = self.records.of(inode, "icsa")
+        deletions = {}
+        for link in self.links.to(inode):
+            found = self.records.of(link, "ld")
+            if inode_of(found) == inode:
+                deletions[link] = deletions_of(found)
+        versions = versions_of(inode, records)
+        state = inode_state(records, versions, deletions)
+        lives = state is not None
+        if state is not None and state.kind is not Kind.DIRECTORY:
             for link, deleted in deletions.items():
                 batch.alive[link] = is_link_alive(link, deleted, versions)
-        lives = state.kind is Kind.DIRECTORY or any(batch.alive[link] for link in deletions)
-        self._write_inode(batch, inode, state, lives)
+            lives = any(batch.alive[link] for link in deletions)
+        for link in deletions:
+            row = self.links.get(link)
+            stays = row is not None and state is not None and (row.kind, row.inode) == (state.kind, inode)
+            if not stays or not batch.alive.get(link, True):
+                batch.links.add(link)
+        self._write_inode(batch, inode, state if lives else None)
 
-    def _write_inode(self, batch: _Batch, inode: InodeId, state: InodeState, lives: bool) -> None:
+    def _is_newborn(self, batch: _Batch, inode: InodeId) -> bool:
+        """Apply the births of a file and its link if nothing else is known of them: the most frequent case by far."""
+        link = LinkId(inode)
+        found = self.records.of(inode, "icsaxlpnd")
+        if len(found) != 2 or self.rows.inode(inode) or self.links.get(link) or len(self.links.to(inode)) > 1:
+            return False
+        (writer, birth), (_, place) = found if isinstance(found[0][1], Birth) else found[::-1]
+        if not isinstance(birth, Birth) or not isinstance(place, LinkBirth) or place.inode != inode:
+            return False
+        if birth.kind is Kind.DIRECTORY or inode == ROOT_INODE:
+            return False
+        attributes = (birth.kind, birth.mode, birth.uid, birth.gid, birth.mtime_ns, nanoseconds(birth.clock))
+        version = Version.born(inode, writer, birth)
+        row, _ = inode_rows(inode, InodeState(*attributes, birth.target, birth.rdev, (version,)))
+        self.rows.put_inode(inode, row)
+        self._count(batch, None, row, [], [])
+        links = LinkRow(link, inode, int(birth.kind), place.parent, place.name, 1, 0)
+        self.links.put(link, links)
+        self._moved(batch, None, links, place.clock)
+        batch.links.discard(link)
+        if self._concerns_parent(place.parent, appears=True):
+            batch.links.add(LinkId(place.parent))
+        return True
+
+    def _write_inode(self, batch: _Batch, inode: InodeId, state: InodeState | None) -> None:
         old = self.rows.inode(inode)
         old_siblings = self.rows.siblings(inode) if inode in self.contested else []
-        new, siblings = (None, []) if not lives or not state.versions else inode_rows(inode, state)
+        new, siblings = (None, []) if state is None or not state.versions else inode_rows(inode, state)
         if old != new:
+            batch.altered.add(inode)
             batch.delta.inodes.add(inode)
-            if new is None:
-                self.rows.drop_inode(inode)
-            else:
-                self.rows.put_inode(new)
+            batch.delta.inodes.update(row.id for row in (*old_siblings, *siblings))
+            self.rows.put_inode(inode, new)
         if old_siblings != siblings:
             self._write_siblings(batch, inode, old_siblings, siblings)
         self._count(batch, old, new, old_siblings, siblings)
@@ -134,12 +195,12 @@ class View:
             self.sibling_owner.pop(row.id, None)
         for row in new:
             self.sibling_owner[row.id] = inode
+        batch.altered.add(inode)
         batch.delta.inodes.update(row.id for row in (*old, *new))
         if new:
             self.contested.add(inode)
         else:
             self.contested.discard(inode)
-        batch.delta.entries.update((link.parent, link.name) for link in self.store.living_links(inode))
 
     def _count(
         self,
@@ -170,25 +231,28 @@ class View:
             row = self.rows.inode(inode)
             if row is None or row.kind is not Kind.DIRECTORY or inode in wanted:
                 continue
-            wanted[inode] = edges_of(self.store.records(link, "lp"))
-            shown = self.store.link(link)
-            now[inode] = None if shown is None else shown.parent
+            records = self.records.of(link, "lp")
+            if inode_of(records) != inode:
+                continue
+            wanted[inode] = edges_of(records)
+            shown = self.links.get(link)
+            now[inode] = None if shown is None or shown.kind != Kind.DIRECTORY else shown.parent
         if wanted:
             batch.edges = repaired(wanted, now, self)
             batch.links.update(LinkId(inode) for inode in batch.edges)
 
     def parent(self, inode: InodeId) -> InodeId | None:
         """Return the directory in which a directory stands (for `repaired`)."""
-        row = self.store.link(LinkId(inode))
-        return None if row is None else row.parent
+        shown, row = self.rows.inode(inode), self.links.get(LinkId(inode))
+        return None if shown is None or shown.kind is not Kind.DIRECTORY or row is None else row.parent
 
     def edges(self, inode: InodeId) -> list[Edge]:
         """Return the edges of a directory (for `repaired`)."""
-        return edges_of(self.store.records(inode, "lp"))
+        return edges_of(self.records.of(inode, "lp"))
 
     def chosen(self, inode: InodeId) -> int:
         """Return which edge a directory shows (for `repaired`)."""
-        row = self.store.link(LinkId(inode))
+        row = self.links.get(LinkId(inode))
         return 0 if row is None else row.edge
 
     # -- links --------------------------------------------------------------------------------------------------------
@@ -197,21 +261,18 @@ class View:
         work = set(batch.links)
         while work:
             link = work.pop()
-            old = self.store.link(link)
+            old = self.links.get(link)
             new = self._derive_link(batch, link, old)
             if old == new:
                 continue
-            if new is None:
-                self.store.drop_link(link)
-            else:
-                self.store.put_link(new)
-            self._moved(batch, old, new)
+            self.links.put(link, new)
+            self._moved(batch, old, new, max((body.clock for _, body in self.records.of(link, "lpnd")), default=0))
             for row, appears in ((old, False), (new, True)):
                 if row is not None and self._concerns_parent(row.parent, appears):
                     work.add(LinkId(row.parent))
 
     def _derive_link(self, batch: _Batch, link: LinkId, old: LinkRow | None) -> LinkRow | None:
-        records = self.store.records(link, "lpnd")
+        records = self.records.of(link, "lpnd")
         inode, name = inode_of(records), name_of(records)
         if inode is None or name is None or bytes(link) == ROOT_INODE:
             return None
@@ -225,13 +286,10 @@ class View:
         if bytes(inode) != bytes(link):
             return None  # a second link to a directory: nobody makes one
         edge = batch.edges.get(inode, 0 if old is None else old.edge)
-        deleted = bool(deletions_of(records))
-        alive = not deleted or self.rows.has_children(inode)
-        if deleted and alive:
-            self.kept.add(inode)
-        else:
-            self.kept.discard(inode)
-        return LinkRow(link, inode, int(shown.kind), edges[edge].parent, name, int(alive), edge)
+        alive_as = 1
+        if deletions_of(records):
+            alive_as = KEPT if self.links.has_children(inode) else 0
+        return LinkRow(link, inode, int(shown.kind), edges[edge].parent, name, alive_as, edge)
 
     def _concerns_parent(self, parent: InodeId, appears: bool) -> bool:
         """Tell whether a directory may come or go with an entry."""
@@ -239,37 +297,42 @@ class View:
             return False
         if not appears:
             return parent in self.kept
-        row = self.store.link(LinkId(parent))
+        row = self.links.get(LinkId(parent))
         return row is not None and not row.alive
 
-    def _moved(self, batch: _Batch, old: LinkRow | None, new: LinkRow | None) -> None:
+    def _moved(self, batch: _Batch, old: LinkRow | None, new: LinkRow | None, clock: int) -> None:
         """Keep the counts, twins and the delta true to a changed row."""
-        row = new or old
-        if row is None:
-            return
-        inode = row.inode
-        if row.kind == Kind.DIRECTORY:
-            self.demoted.discard(inode)
-            if new is not None and new.edge:
-                self.demoted.add(inode)
+        for row in (old, new):
+            if row is not None and row.kind == Kind.DIRECTORY:
+                self.demoted.discard(row.inode)
+                self.kept.discard(row.inode)
+        if new is not None and new.edge:
+            self.demoted.add(new.inode)
+        if new is not None and new.alive == KEPT:
+            self.kept.add(new.inode)
         was = old if old is not None and old.alive else None
         now = new if new is not None and new.alive else None
-        if (was and (was.parent, was.name)) == (now and (now.parent, now.name)):
+        if was == now or (was and now and was[1:5] == now[1:5]):
             return
-        batch.delta.inodes.add(inode)
-        is_directory = int(row.kind == Kind.DIRECTORY)
-        for place, sign in ((was, -1), (now, 1)):
-            if place is None:
-                continue
-            self.rows.touch_directory(place.parent, batch.clock, sign * is_directory)
-            self.directories += sign * is_directory
-            batch.delta.entries.add((place.parent, place.name))
-            batch.delta.inodes.add(place.parent)
-            self._twin(place.parent, place.name)
+        for row, sign in ((was, -1), (now, 1)):
+            if row is not None:
+                self._count_link(batch, row, sign, clock)
+
+    def _count_link(self, batch: _Batch, row: LinkRow, sign: int, clock: int) -> None:
+        is_directory = row.kind == Kind.DIRECTORY
+        (batch.moved if is_directory else batch.altered).add(row.inode)
+        batch.delta.inodes.add(row.inode)
+        if row.inode in self.contested:
+            batch.delta.inodes.update(sibling.id for sibling in self.rows.siblings(row.inode))
+        self.rows.touch_directory(row.parent, clock, sign * is_directory)
+        self.directories += sign * is_directory
+        batch.delta.entries.add((row.parent, row.name))
+        batch.delta.inodes.add(row.parent)
+        self._twin(row.parent, row.name)
 
     def _twin(self, parent: InodeId, name: bytes) -> None:
         place = (parent, name)
-        several = len(self.store.links_named(parent, name)) > 1
+        several = len(self.links.named(parent, name)) > 1
         if several != (place in self.twins):
             self.rows.set_twin(parent, name, several)
             if several:
@@ -279,20 +342,15 @@ class View:
 
     def rebuild(self) -> None:
         """Derive everything anew from the records (a check for tests, and a way out of a damaged view)."""
-        self.store.begin()
+        self.store.savepoint()
         for table in ("link", "hardlink", "inode", "sibling", "directory", "twin"):
             self.store.db.execute(f"DELETE FROM {table}")  # noqa: S608 (fixed names)
+        for forget in self.store.on_clear:
+            forget()
+        self.store.release()
         self.reload()
-        keys = self.store.db.execute("SELECT kind, node, clock FROM record").fetchall()
-        self.apply(self.readable(Key(kind, node, clock) for kind, node, clock in keys), remote=False)
-
-    def readable(self, keys: Iterable[Key]) -> list[Changed]:
-        """Return keys with one of the records that they name (births of links are what `apply` looks into)."""
-        found: list[Changed] = []
-        for key in keys:
-            bodies = self.store.records(key.node, key.kind)
-            found += [(key, body) for _, body in bodies] or [(key, None)]
-        return found
+        keys = self.store.query("SELECT DISTINCT kind, node FROM record")
+        self.apply((Changed(Key(kind, node, 0), None) for kind, node in keys), remote=False)
 
 
 def inode_rows(inode: InodeId, state: InodeState) -> tuple[InodeRow, list[SiblingRow]]:

@@ -36,6 +36,7 @@ from discovery.join_messages import (
 from discovery.join_protocol import IssuerSide, RefuseError
 from discovery.names import free_name
 from discovery.rate import KnockRate
+from discovery.refusals import ADMISSION_ADVICE
 from mesh.api import Role
 from mesh.identity import Identity
 from mesh.join_stream import JoinStream
@@ -133,7 +134,7 @@ class Admissions:
         if mode in ("closed", "approve"):
             raise RefusedError(
                 f'The cluster {roster.cluster_name} does not admit by code: its admission is "{mode}".',
-                "Change it with `wormhole config set cluster.admission code`.",
+                ADMISSION_ADVICE,
             )
         now = self._clock()
         issued = await to_thread.run_sync(self._codes.issue, self._tag, role, uses, now + expires_s, now)

@@ -76,11 +76,13 @@ async def join(
     timeout_s: float = 30.0,
     only: str | None = None,
     progress: Callable[[str], None] = lambda text: None,
+    check: Callable[[ClusterId], None] = lambda cluster: None,
 ) -> Joined:
     """Join a cluster and leave identity and roster in ``home``; on any error nothing is left.
 
     ``name`` is a cluster's name or id, ``peer`` a ``HOST:PORT`` to ask instead of searching, ``pod_name`` defaults to
-    the host's, ``only`` limits the search to the interface of that address, ``progress`` is told what goes on.
+    the host's, ``only`` limits the search to the interface of that address, ``progress`` is told what goes on,
+    ``check`` may refuse, by an error, the cluster that the search found, before anybody there is asked.
 
     Raises `UsageError` (2) for bad arguments, several clusters, or a missing code; `NotFoundError` (3) when nothing is
     found; `RefusedError` (4) when the code or the cluster says no, or the home has a pod; `UnreachableError` (5) when
@@ -95,7 +97,7 @@ async def join(
         parse_address(peer)
     try:
         with anyio.fail_after(timeout_s):
-            endpoints = [peer] if peer is not None else await _search(parsed, name, only, progress)
+            endpoints = [peer] if peer is not None else await _search(parsed, name, only, progress, check)
             with drafted(home) as draft:
                 return await _join_as_new(draft, endpoints, parsed, wanted, client, name, progress)
     except TimeoutError:
@@ -104,15 +106,22 @@ async def join(
         ) from None
 
 
-async def _search(code: Code | None, name: str | None, only: str | None, progress: Callable[[str], None]) -> list[str]:
+async def _search(
+    code: Code | None,
+    name: str | None,
+    only: str | None,
+    progress: Callable[[str], None],
+    check: Callable[[ClusterId], None],
+) -> list[str]:
     """Return the addresses to ask, the best first."""
     if code is None:
         progress("Looking for clusters on the network")
-        cluster = cluster_without_code(await nearby(LOOK_AROUND_S, only), name)
+        cluster = cluster_without_code(await nearby(LOOK_AROUND_S, only), name, check)
         return [endpoint for service in cluster.pods for endpoint in service.endpoints]
     progress("Looking for the pod that issued the code")
     services = await browse(SEARCH_S, only=only, enough=lambda service: service.tag == code.tag)
     issuers = issuer_of(services, code, name)
+    check(issuers[0].cluster_id)
     progress(f"Found {issuers[0].pod_name} of the cluster {issuers[0].cluster_name}")
     return [endpoint for service in issuers for endpoint in service.endpoints]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from base.errors import NotFoundError, UsageError
+from base.errors import NotFoundError, RefusedError, UsageError
 from base.ids import ClusterId
 from discovery.code import Code
 from discovery.mdns import browse
+from discovery.refusals import ADMISSION_ADVICE
 from discovery.service import Service
 
 NO_CLUSTER_ADVICE = (
@@ -68,10 +69,13 @@ def issuer_of(services: Iterable[Service], code: Code, name: str | None) -> list
     return named
 
 
-def cluster_without_code(clusters: list[Cluster], name: str | None) -> Cluster:
+def cluster_without_code(
+    clusters: list[Cluster], name: str | None, check: Callable[[ClusterId], None] = lambda cluster: None
+) -> Cluster:
     """Return the one cluster meant by ``name`` (its name or id; None: the only one there is).
 
-    Raises `NotFoundError` when there is none, `UsageError` when there are several, or when it takes a code.
+    ``check`` may refuse it by an error, before it is said that it takes a code. Raises `NotFoundError` when there is
+    none, `RefusedError` when it lets nobody in, `UsageError` when there are several, or when it takes a code.
     """
     meant = [cluster for cluster in clusters if _is_called(cluster.pods[0], name)]
     if not meant:
@@ -85,6 +89,14 @@ def cluster_without_code(clusters: list[Cluster], name: str | None) -> Cluster:
             f"There are {len(meant)} clusters to choose from: {listed}.",
             "Name one by its id, `wormhole join ID`, or give its code, `--code CODE`.",
         )
+    check(meant[0].id)
+    if meant[0].admission in ("approve", "closed"):
+        how = (
+            "no new pods"
+            if meant[0].admission == "closed"
+            else "new pods by approval, which comes with a later release"
+        )
+        raise RefusedError(f"The cluster {meant[0].name} takes in {how}.", ADMISSION_ADVICE)
     if meant[0].admission != "open":
         pods = ", ".join(service.pod_name for service in meant[0].pods[:4])
         raise UsageError(

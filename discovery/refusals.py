@@ -10,6 +10,9 @@ from typing import Final
 from base.errors import DamagedError, RefusedError, UnreachableError, UsageError, WormholeError
 from discovery.join_messages import Reason, Refusal
 
+ADMISSION_ADVICE: Final = (
+    "Its configuration says so, and changing that in a running cluster comes with a later release."
+)
 _Words = tuple[type[WormholeError], str, str]
 
 
@@ -46,12 +49,12 @@ _WORDS: Final[dict[Reason, _Words]] = {
     Reason.APPROVAL_NEEDED: (
         RefusedError,
         "{cluster} takes in new pods by approval, which this version does not support yet.",
-        "Set it to codes, `wormhole config set cluster.admission code`, {where}.",
+        ADMISSION_ADVICE,
     ),
     Reason.CLOSED: (
         RefusedError,
         "{cluster} takes in no new pods.",
-        "Open it, `wormhole config set cluster.admission code`, {where}.",
+        ADMISSION_ADVICE,
     ),
     Reason.NOT_ALLOWED: (
         RefusedError,

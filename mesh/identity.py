@@ -25,6 +25,7 @@ from mesh.api import Role
 from mesh.records import is_id, issuer_name
 from mesh.records import verify as verify
 
+ADVICE: Final = "Put it back if it was moved; else give this pod up with `wormhole destroy --force` and join anew."
 POD_KEY: Final = "pod.key"
 POD_CERTIFICATE: Final = "pod.crt"
 ISSUING_KEY: Final = "issuing.key"
@@ -82,13 +83,18 @@ class Identity:
 
     @classmethod
     def load(cls, directory: Path) -> Identity:
-        """Read the identity of a pod. Raises `MachineError` when missing and `DamagedError` when unreadable."""
+        """Read the identity of a pod. Raises `DamagedError` when it is missing or wrong, else `MachineError`."""
         try:
             key = _load_key(directory / POD_KEY)
             issuing = directory / ISSUING_KEY
             return cls(directory, key, _load_key(issuing) if issuing.exists() else None)
+        except FileNotFoundError as error:
+            raise DamagedError(
+                f"The identity in {directory} is incomplete: {error.filename} is missing.", ADVICE
+            ) from error
         except OSError as error:
-            raise MachineError(f"The identity in {directory} can't be read: {error.strerror}.") from error
+            advice = "Check its rights and the disk."
+            raise MachineError(f"The identity in {directory} can't be read: {error.strerror}.", advice) from error
 
     def sign(self, data: bytes) -> bytes:
         """Return the 64-byte Ed25519 signature of the pod key."""
@@ -150,11 +156,11 @@ class Identity:
         return self.directory / POD_KEY
 
     def certificate(self) -> bytes:
-        """Return this pod's TLS certificate (DER). Raises `MachineError` when none was installed."""
+        """Return this pod's TLS certificate (DER). Raises `DamagedError` when none was installed."""
         try:
             return _load_pem(self.certificate_file).public_bytes(serialization.Encoding.DER)
         except OSError as error:
-            raise MachineError("This pod has no certificate yet.", "Join the cluster anew.") from error
+            raise DamagedError("This pod has no certificate.", ADVICE) from error
 
 
 def read_certificate(der: bytes) -> CertificateInfo:
@@ -241,9 +247,9 @@ def _load_key(path: Path) -> Ed25519PrivateKey:
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), None)
     except (ValueError, TypeError) as error:
-        raise DamagedError(f"The key {path} can't be read.") from error
+        raise DamagedError(f"The key {path} can't be read.", ADVICE) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise DamagedError(f"The key {path} is of the wrong kind.")
+        raise DamagedError(f"The key {path} is of the wrong kind.", ADVICE)
     return key
 
 
@@ -251,4 +257,4 @@ def _load_pem(path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except ValueError as error:
-        raise DamagedError(f"The certificate {path} can't be read.") from error
+        raise DamagedError(f"The certificate {path} can't be read.", ADVICE) from error

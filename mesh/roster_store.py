@@ -18,6 +18,7 @@ from base.ids import PodId
 from mesh.roster import Roster
 
 SCHEMA_VERSION: Final = 1
+ADVICE: Final = "Put it back if it was moved; else give this pod up with `wormhole destroy --force` and join anew."
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS records (number INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS seen (pod TEXT PRIMARY KEY, address TEXT NOT NULL, last_seen REAL NOT NULL) STRICT;
@@ -55,11 +56,11 @@ class RosterStore:
             stored = [bytes(row[0]) for row in self._db.execute("SELECT data FROM records ORDER BY number")]
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
-                raise MachineError(f"{path} can't be opened: {error}.") from error
-            raise DamagedError(f"{path} is damaged: {error}.", "Evict this pod and join anew.") from error
+                raise MachineError(f"{path} can't be opened: {error}.", "Check the disk of the home.") from error
+            raise DamagedError(f"{path} is damaged: {error}.", ADVICE) from error
         self.roster = Roster()
         if len(self.roster.add_all(stored)) != len(stored):
-            raise DamagedError(f"{path} holds records that aren't valid.", "Evict this pod and join anew.")
+            raise DamagedError(f"{path} holds records that aren't valid.", ADVICE)
 
     def add(self, records: Iterable[bytes]) -> list[bytes]:
         """Add records and make them durable; return those that were new. Blocks for an fsync."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from base.ids import ContentId, PodId
 from crdt_meta.tree import Tree
@@ -19,7 +19,7 @@ LEAVING = "leaving"
 
 
 class TreeCatalogue:
-    """Implements `transfer.api.Catalogue`."""
+    """Implements `transfer.api.Catalogue` and `transfer.api.Memory`."""
 
     def __init__(self, tree: Tree, mesh: Mesh, cluster: ClusterConfig, pod: PodConfig) -> None:
         self._tree = tree
@@ -28,6 +28,8 @@ class TreeCatalogue:
         self._pod = pod
         self.holders: Callable[[ContentId], Holders] = lambda _: Holders(frozenset(), frozenset(), frozenset())
         """Set once `transfer` is there: who has a content already."""
+        self.durable: Callable[[], Awaitable[None]] | None = None
+        """`Committer.durable` of the same metadata; until it is set nobody can tell what a crash would bring back."""
 
     def full_pods(self) -> list[PodId]:
         """Return the full members that neither left nor were evicted, absent ones included."""
@@ -64,6 +66,26 @@ class TreeCatalogue:
                 return page
             after = contents[-1][0]
         return []
+
+    def contents(self, after: ContentId | None, limit: int) -> Sequence[tuple[ContentId, int]]:
+        """Return (content, bytes) of all contents that the tree refers to, in the order of their ids."""
+        return [(content, size) for content, size, _ in self._tree.contents(after, limit)]
+
+    def refers(self, content: ContentId) -> bool:
+        """Tell whether the tree refers to a content, shown or hidden."""
+        return bool(self._tree.references(content))
+
+    def journalled(self) -> Sequence[tuple[ContentId, int]]:
+        """Return (content, bytes) of the contents that fsync wrote down and that aren't published."""
+        return [(entry.content, entry.size) for entry in self._tree.journalled()]
+
+    async def settled_journal(self) -> Collection[ContentId] | None:
+        """Return what is journalled once everything before the call is on the disk; None when that can't be told."""
+        if self.durable is None:
+            return None
+        found = {entry.content for entry in self._tree.journalled()}
+        await self.durable()
+        return found
 
     def place(self, info: ContentInfo) -> Sequence[PodId]:
         """Return the pods that should keep the content, the most wanted first.

@@ -46,3 +46,8 @@ def files_below(tree: Tree, path: str | None) -> Iterator[tuple[bytes, Node]]:
     for below, found in tree.walk(node):
         if found.kind is Kind.FILE:
             yield below, found
+
+
+def number_of(number: int, one: str) -> str:
+    """Return ``1 file``, ``2 files``."""
+    return f"{number:,} {one}{'' if number == 1 else 's'}"

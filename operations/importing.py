@@ -6,15 +6,17 @@ file is removed only after that, and only if it did not change meanwhile.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 from anyio import to_thread
 
-from base.errors import NotFoundError, UsageError, WormholeError
+from base.errors import FileSystemError, NoSpaceError, NotFoundError, UsageError, WormholeError
 from base.ids import EMPTY_CONTENT, ContentId, InodeId
 from control.server import Emit
 from crdt_meta.node import Kind, Node
@@ -22,9 +24,15 @@ from operations.finding import text_argument
 from operations.parts import Parts
 
 PIECE_BYTES = 1 << 20
+TRIES = 3
+"""A file that changed while it was read is read anew so often."""
 BATCH_FILES = 200
 BATCH_BYTES = 64 << 20
 REPORT_EVERY_S = 0.2
+
+
+FolderId = tuple[int, int]
+"""Device and inode number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,8 @@ class Import:
     parts: Parts
     move: bool
     emit: Emit
+    own: frozenset[FolderId]
+    """The pod's own folders, which are not imported when they lie in the source."""
     total_files: int = 0
     total_bytes: int = 0
     files: int = 0
@@ -54,8 +64,16 @@ class Import:
     skipped: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
     batch: list[Ready] = field(default_factory=list)
+    made: list[tuple[InodeId, int]] = field(default_factory=list)
+    """Directories made here with the time that they get back once they are filled."""
     batch_bytes: int = 0
     reported_s: float = 0.0
+
+    def skip(self, path: Path, error: OSError | FileSystemError) -> None:
+        """Note that an entry is left out. Raises `NoSpaceError` when there is no room for any further one."""
+        if isinstance(error, FileSystemError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise refused(error, os.fsencode(path.name)) from error
+        self.skipped.append(f"{path}: {os.strerror(error.errno or errno.EIO)}")
 
     async def report(self, current: str, *, always: bool = False) -> None:
         """Tell the caller how far it is, a few times a second."""
@@ -84,12 +102,23 @@ async def import_files(parts: Parts, args: dict[str, object], emit: Emit) -> dic
     mount = parts.mounts.directory
     if mount is not None and (await to_thread.run_sync(source.resolve)).is_relative_to(mount):
         raise UsageError(f"{source} lies in the mount itself.", "Move files within the mount with 'mv'.")
-    work = Import(parts, args.get("move") is True, emit)
-    work.total_files, work.total_bytes = await to_thread.run_sync(measure, source)
+    own = await to_thread.run_sync(own_folders, [parts.home.path, *([Path(mount)] if mount is not None else [])])
+    work = Import(parts, args.get("move") is True, emit, own)
+    work.total_files, work.total_bytes = await to_thread.run_sync(measure, source, own)
     await work.report("", always=True)
     root = make_path(parts, target.encode("utf-8", "surrogateescape"), await to_thread.run_sync(os.lstat, source))
-    await import_directory(work, source, root)
+    try:
+        await import_directory(work, source, root)
+    except WormholeError:
+        with suppress(WormholeError):  # what got as far as the disk is not thrown away
+            await finish_batch(work)
+        for one in work.batch:
+            abandon(work, one.content)
+        raise
     await finish_batch(work)
+    for inode, mtime_ns in work.made:
+        if parts.metadata.tree.get(inode) is not None:
+            parts.metadata.tree.set_attributes(inode, mtime_ns=mtime_ns)
     await parts.metadata.committer.durable()
     if work.move:
         await to_thread.run_sync(remove_empty, source)
@@ -97,10 +126,21 @@ async def import_files(parts: Parts, args: dict[str, object], emit: Emit) -> dic
     return {"files": work.files, "bytes": work.bytes, "skipped": work.skipped, "different": work.different}
 
 
-def measure(source: Path) -> tuple[int, int]:
-    """Count files and bytes below a folder, without following links."""
+def own_folders(paths: list[Path]) -> frozenset[FolderId]:
+    """Return which folders these are: the home and the mount, whatever the way that leads to them."""
+    found = set()
+    for path in paths:
+        with suppress(OSError):
+            there = path.stat()
+            found.add((there.st_dev, there.st_ino))
+    return frozenset(found)
+
+
+def measure(source: Path, own: frozenset[FolderId]) -> tuple[int, int]:
+    """Count files and bytes below a folder, without following links or looking into the pod's own folders."""
     files = size = 0
-    for folder, _, names in os.walk(source):
+    for folder, below, names in os.walk(source):
+        below[:] = [name for name in below if not own_folders([Path(folder) / name]) & own]
         for name in names:
             try:
                 found = os.lstat(Path(folder) / name)
@@ -117,10 +157,21 @@ def make_path(parts: Parts, path: bytes, like: os.stat_result) -> Node:
     node = tree.resolve(b"/")
     for name in filter(None, path.split(b"/")):
         found = tree.lookup(node.inode, name)
-        node = found if found is not None else make_directory(parts, node.inode, name, like)
+        try:
+            node = found if found is not None else make_directory(parts, node.inode, name, like)
+        except FileSystemError as error:
+            raise refused(error, name) from error
         if node.kind is not Kind.DIRECTORY:
             raise UsageError(f"'{os.fsdecode(name)}' in the tree is no folder.", "Choose another place.")
     return node
+
+
+def refused(error: FileSystemError, name: bytes) -> WormholeError:
+    """Return, for people, why the tree takes no entry of a name."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoSpaceError("The disk of this pod is full.", "Free some space on it.")
+    reason = os.strerror(error.errno).lower()
+    return UsageError(f"'{os.fsdecode(name)}' can't be made in the tree: {reason}.", "Choose another place.")
 
 
 def make_directory(parts: Parts, parent: InodeId, name: bytes, like: os.stat_result) -> Node:
@@ -150,7 +201,7 @@ async def import_directory(work: Import, source: Path, target: Node) -> None:
         try:
             entries = await to_thread.run_sync(scan, folder)
         except OSError as error:
-            work.skipped.append(f"{folder}: {error.strerror}")
+            work.skip(folder, error)
             continue
         for name, found in entries:
             path = folder / name
@@ -166,8 +217,18 @@ async def import_entry(work: Import, path: Path, found: os.stat_result, parent: 
     there = tree.lookup(parent.inode, name)
     mode = found.st_mode
     if stat.S_ISDIR(mode):
+        if (found.st_dev, found.st_ino) in work.own:
+            work.skipped.append(f"{path}: this pod's own home or mount")
+            return None
         if there is None:
-            return make_directory(work.parts, parent.inode, name, found)
+            try:
+                made = make_directory(work.parts, parent.inode, name, found)
+            except FileSystemError as error:
+                work.skip(path, error)
+                return None
+            work.made.append((made.inode, found.st_mtime_ns))
+            copy_xattrs(work.parts, path, made.inode)
+            return made
         if there.kind is Kind.DIRECTORY:
             return there
         work.different.append(str(path))
@@ -179,8 +240,8 @@ async def import_entry(work: Import, path: Path, found: os.stat_result, parent: 
             import_special(work, path, found, parent, there)
         else:
             work.skipped.append(f"{path}: neither file, folder, link nor pipe")
-    except OSError as error:
-        work.skipped.append(f"{path}: {error.strerror}")
+    except (OSError, FileSystemError) as error:
+        work.skip(path, error)
     await work.report(path.name)
     return None
 
@@ -209,10 +270,20 @@ def import_special(work: Import, path: Path, found: os.stat_result, parent: Node
 
 
 async def import_file(work: Import, path: Path, found: os.stat_result, parent: Node, there: Node | None) -> None:
-    """Store a file's bytes and queue it for the tree."""
-    content, size = await store(work, path)
+    """Store a file's bytes and queue it for the tree; one that somebody is writing to meanwhile is left out."""
+    for _ in range(TRIES):
+        content, size = await store(work, path)
+        now = os.lstat(path)
+        if is_same(found, now) and size == found.st_size:
+            break
+        abandon(work, content)
+        found = now
+    else:
+        work.skipped.append(f"{path}: it changes while it is read")
+        return
     if there is not None and (there.kind is not Kind.FILE or there.content != content):
         work.different.append(str(path))
+        abandon(work, content)
         return
     work.batch.append(Ready(path, found, parent.inode, content, size, is_there=there is not None))
     work.batch_bytes += size
@@ -239,17 +310,27 @@ async def store(work: Import, path: Path) -> tuple[ContentId, int]:
 
 async def finish_batch(work: Import) -> None:
     """Sync the stored chunks, then let their files appear in the tree; with ``move`` sync that, too, and free the source."""
-    batch, work.batch, work.batch_bytes = work.batch, [], 0
+    batch = work.batch
     if not batch:
         return
     await work.parts.transfer.sync()
+    work.batch, work.batch_bytes = [], 0
     for one in batch:
         if one.content is not None and show(work, one, one.content):
             work.files += 1
+        else:
+            abandon(work, one.content)
     work.parts.metadata.committer.request()
     if work.move:
         await work.parts.metadata.committer.durable()
-        await to_thread.run_sync(free, [one for one in batch if str(one.path) not in work.different])
+        left = [one for one in batch if str(one.path) not in work.different]
+        work.skipped += await to_thread.run_sync(free, left)
+
+
+def abandon(work: Import, content: ContentId | None) -> None:
+    """Free the bytes that were stored for a file which won't be shown."""
+    if content is not None:
+        work.parts.transfer.abandon(content)
 
 
 def show(work: Import, one: Ready, content: ContentId) -> bool:
@@ -266,25 +347,47 @@ def show(work: Import, one: Ready, content: ContentId) -> bool:
                 gid=found.st_gid,
                 mtime_ns=found.st_mtime_ns,
             )
-        except WormholeError:
+        except FileSystemError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise refused(error, os.fsencode(one.path.name)) from error
             work.different.append(str(one.path))
             return False
+        copy_xattrs(work.parts, one.path, node.inode)
         if content != EMPTY_CONTENT:
             tree.publish(node.inode, node.link, content, one.size, found.st_mtime_ns, node.shown)
     work.parts.transfer.published(content)
     return True
 
 
-def free(imported: list[Ready]) -> None:
-    """Remove source files that are still what was imported."""
+def copy_xattrs(parts: Parts, path: Path, inode: InodeId) -> None:
+    """Take over the extended attributes that people and programs set; those of the system stay behind."""
+    with suppress(OSError):  # not every file system has them
+        for name in os.listxattr(path, follow_symlinks=False):
+            if name.startswith("user.") and not name.startswith("user.wormhole."):
+                value = os.getxattr(path, name, follow_symlinks=False)
+                with suppress(WormholeError):
+                    parts.metadata.tree.set_xattr(inode, os.fsencode(name), value)
+
+
+def is_same(was: os.stat_result, now: os.stat_result) -> bool:
+    """Tell by size, times and inode whether a source is still what it was."""
+    return (now.st_size, now.st_mtime_ns, now.st_ino) == (was.st_size, was.st_mtime_ns, was.st_ino)
+
+
+def free(imported: list[Ready]) -> list[str]:
+    """Remove source files that are still what was imported; return those that had to stay, with the reason."""
+    stayed = []
     for one in imported:
-        was = one.found
         try:
-            now = os.lstat(one.path)
-            if (now.st_size, now.st_mtime_ns, now.st_ino) == (was.st_size, was.st_mtime_ns, was.st_ino):
+            if is_same(one.found, os.lstat(one.path)):
                 one.path.unlink()
-        except OSError:
+            else:
+                stayed.append(f"{one.path}: changed after it was imported, so the source stays")
+        except FileNotFoundError:
             continue
+        except OSError as error:
+            stayed.append(f"{one.path}: imported, but the source stays: {error.strerror}")
+    return stayed
 
 
 def remove_empty(source: Path) -> None:

@@ -89,6 +89,7 @@ async def unsafe_without_us(parts: Parts, copies: int | None = None) -> AsyncIte
 async def destroy_check(parts: Parts, args: dict[str, object]) -> dict[str, object]:
     """Refuse while this pod holds the only live copy of something; the last pod of a cluster may go."""
     others = [pod for pod in parts.catalogue.full_pods() if pod != parts.mesh.pod_id]
+    await parts.mounts.settle()
     if others:
         alone = [content async for content in unsafe_without_us(parts, 1) if parts.transfer.local(content) != "none"]
         if alone:

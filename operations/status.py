@@ -9,7 +9,7 @@ from anyio import lowlevel
 from base.ids import EMPTY_CONTENT, ContentId, PodId
 from crdt_meta.node import Kind, Node
 from mesh.api import Member, Role, State
-from operations.finding import find, text_argument, text_of
+from operations.finding import find, number_of, text_argument, text_of
 from operations.parts import Parts
 from operations.where import names
 from policies.situation import Standing, Tally, is_connected, judge, standing
@@ -55,7 +55,7 @@ async def status(parts: Parts, args: dict[str, object]) -> dict[str, object]:
             "pending": tally.pending,
             "missing": tally.missing,
         },
-        "bytes": {"used": parts.transfer.bytes_used(), "limit": None},
+        "bytes": {"used": parts.transfer.bytes_used(), "limit": me.meta.get("bytes_limit")},
         "transfers": {"in": incoming, "out": outgoing},
         "warnings": warnings(parts, members, tally),
     }
@@ -113,10 +113,13 @@ def warnings(parts: Parts, members: list[Member], tally: Tally) -> list[str]:
     found: list[str] = []
     if full < wanted:
         found.append(
-            f"{wanted} copies are wanted and only {full} full pods are there: files have {full} until more join."
+            f"{wanted} copies are wanted and the cluster has {number_of(full, 'full pod')}: "
+            f"files have {full} until more join."
         )
     if tally.pending:
-        found.append(f"{tally.pending} files wait for an absent pod that alone has their newest content.")
+        found.append(
+            f"{number_of(tally.pending, 'file')} can only be had from an absent pod, which alone has the newest content."
+        )
     found += [
         f"{member.name} does not answer."
         for member in members
@@ -124,7 +127,9 @@ def warnings(parts: Parts, members: list[Member], tally: Tally) -> list[str]:
     ]
     conflicts = len(parts.metadata.tree.conflicts())
     if conflicts:
-        found.append(f"{conflicts} files were changed on two pods at the same time; the versions stand side by side.")
+        found.append(
+            f"Changed on two pods at the same time, so that versions stand side by side: {number_of(conflicts, 'file')}."
+        )
     if parts.mounts.directory is None:
         found.append("The tree is not mounted on this pod.")
     return found

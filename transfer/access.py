@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, Protocol
 
 from anyio.abc import TaskGroup
 
 from base.errors import DamagedError, NoSpaceError
 from base.ids import ChunkId, ContentId, PodId
 from transfer.cache import MemoryCache
+from transfer.claims import Claims
 from transfer.fetcher import Fetcher, Urgency, Wanted
 from transfer.manifest import MAX_MANIFEST_BYTES, Manifest, decode, implied
 from transfer.offload import INLINE_BYTES, Offload
@@ -25,6 +26,14 @@ MAX_MANIFEST_CHUNKS: Final = 65_536
 """Most chunk ids of manifests kept in memory (about 6 MB)."""
 
 
+class User(Protocol):
+    """An open reader or draft."""
+
+    def pieces(self) -> Iterable[ChunkId]:
+        """Return the pieces that it may read."""
+        ...
+
+
 class Access:
     """The ways to bytes, shared by all readers and drafts of a pod."""
 
@@ -34,6 +43,9 @@ class Access:
         self.offload = offload
         self.settings = settings
         self.memory = MemoryCache(settings.memory_bytes)
+        self.claims = Claims(store, offload, self._in_use)
+        self.users: set[User] = set()
+        """Open readers and drafts."""
         self.pinned: Counter[ContentId] = Counter()
         """Contents that open drafts build on: the cache doesn't drop them."""
         self.on_damage: Callable[[ContentId, ChunkId], None] = lambda _content, _piece: None
@@ -54,6 +66,9 @@ class Access:
         """Start background work; before `start` there is none."""
         if self._group is not None:
             self._group.start_soon(work)
+
+    def _in_use(self) -> set[ChunkId]:
+        return {piece for user in self.users for piece in user.pieces()}
 
     # -- manifests
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from base.ids import ContentId, PodId
 
@@ -39,6 +39,30 @@ class Catalogue(Protocol):
 
     def place(self, info: ContentInfo) -> Sequence[PodId]:
         """Return the pods that should keep the content, the most wanted first, at most ``info.copies``."""
+        ...
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """What the metadata remember beyond what files show; a `Catalogue` that has it, too, lets the store be tidied.
+
+    Without it nothing that was ever sealed is removed.
+    """
+
+    def contents(self, after: ContentId | None, limit: int) -> Sequence[tuple[ContentId, int]]:
+        """Return (content, bytes) of all contents that the tree refers to, hidden ones included, ordered by id."""
+        ...
+
+    def refers(self, content: ContentId) -> bool:
+        """Tell whether the tree refers to a content, shown or hidden."""
+        ...
+
+    def journalled(self) -> Sequence[tuple[ContentId, int]]:
+        """Return (content, bytes) of the contents that fsync wrote down and that aren't published."""
+        ...
+
+    async def settled_journal(self) -> Collection[ContentId] | None:
+        """Return what is journalled once everything before the call is on the disk; None when that can't be told."""
         ...
 
 

@@ -26,8 +26,10 @@ from transfer.chunking import (
 )
 from transfer.draft_bytes import DraftBytes, DraftMemory, Stored
 from transfer.fetcher import Urgency
+from transfer.ledger import Seal
 from transfer.manifest import Manifest, encode
 from transfer.offload import INLINE_BYTES
+from transfer.pieces import Area
 
 
 class Sealed(NamedTuple):
@@ -56,6 +58,8 @@ class Draft(DraftBytes):
         self._sealed: Sealed | None = Sealed(content, size)
         self._lock = anyio.Lock()
         self._closed = False
+        self._seal: Seal | None = None
+        access.users.add(self)
         access.pinned[content] += 1
 
     # -- writing
@@ -227,13 +231,24 @@ class Draft(DraftBytes):
                 content = ContentId(await self._put(encode(size, pieces)))
                 self._access.remember(content, Manifest(size, self._chunk_bytes, tuple(pieces)))
             self._sealed = Sealed(content, size)
+            self._note_seal(content, {*pieces, ChunkId(content)})
             return self._sealed
+
+    def _note_seal(self, content: ContentId, needed: set[ChunkId]) -> None:
+        """Let the sealed content own what it needs of what was written here, and let go of the rest."""
+        claims, before = self._access.claims, self._seal
+        self._seal = claims.sealed(content, self._owner.pieces & needed)
+        unneeded = self._owner.pieces - needed
+        if before is not None:
+            claims.supersede(before)
+        if unneeded:
+            claims.let_go(self._owner, unneeded)
 
     async def _put(self, data: bytes | bytearray) -> ChunkId:
         store = self._access.store
         if len(data) <= INLINE_BYTES:
-            return store.put(data)
-        return await self._access.offload.run(store.put, data)
+            return store.put(data, Area.KEPT, self._owner)
+        return await self._access.offload.run(store.put, data, Area.KEPT, self._owner)
 
     async def _settle(self) -> list[ChunkId]:
         """See that each chunk is a stored piece of its exact length; return them."""
@@ -268,7 +283,8 @@ class Draft(DraftBytes):
 
     async def _store_hole(self, length: int) -> ChunkId:
         piece = zero_chunk_id(length)
-        return piece if self._access.store.promote(piece) else await self._put(bytes(length))
+        here = self._access.store.claim(piece, Area.KEPT, self._owner)
+        return piece if here else await self._put(bytes(length))
 
     async def _cut_anew(self) -> None:
         """Cut all into chunks of the size that the content's size asks for: it passed 16 GiB, or fell below."""
@@ -288,12 +304,20 @@ class Draft(DraftBytes):
         self._chunks = fresh
         self._chunk_bytes = chunk_bytes
 
-    def discard(self) -> None:
-        """Let go of memory and temporary files; the draft isn't used any more. What was sealed stays."""
+    def discard(self, *, abandon: bool = False) -> None:
+        """Let go of memory, temporary files and pieces that no seal needs; the draft isn't used any more.
+
+        What was sealed last and isn't published stays until `Transfer.abandon` says that it won't be. With
+        ``abandon`` it goes as well, unless it is journalled or just being published.
+        """
         if self._closed:
             return
         self._closed = True
         self._release()
+        self._access.users.discard(self)
+        if abandon and self._seal is not None:
+            self._access.claims.supersede(self._seal)
+        self._access.claims.close(self._owner)
         self._access.pinned[self._base] -= 1
         if self._access.pinned[self._base] <= 0:
             del self._access.pinned[self._base]

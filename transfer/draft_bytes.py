@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
@@ -17,6 +18,7 @@ from transfer import disk
 from transfer.access import Access
 from transfer.chunking import chunk_bytes_for, spans
 from transfer.fetcher import Urgency, Wanted
+from transfer.ledger import Owner
 
 
 @dataclass(slots=True)
@@ -60,6 +62,8 @@ class DraftBytes:
         self._file: BinaryIO | None = None
         self._used = 0
         self._next = 0
+        self._owner = Owner()
+        """Owns the pieces that were written here, until they are let go or something else needs them."""
 
     # -- writing
 
@@ -122,7 +126,7 @@ class DraftBytes:
     def _launch(self, index: int) -> None:
         """Start to store a chunk that was filled in order: it will hardly change again."""
         buffer = self._buffers.pop(index)
-        self._flying[index] = Flying(self._access.store.put_later(buffer), buffer)
+        self._flying[index] = Flying(self._access.store.put_later(buffer, self._owner), buffer)
 
     def _land(self) -> None:
         """Note chunks that have reached the store; raise what went wrong with one, keeping its bytes."""
@@ -164,6 +168,7 @@ class DraftBytes:
                 self._landed(index)
 
     def _spill(self, index: int, buffer: bytearray) -> None:
+        self._access.store.room.check(self._access.store.bytes_used, len(buffer))
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._access.store.path / "new")  # noqa: SIM115
@@ -173,6 +178,10 @@ class DraftBytes:
                 view, at = view[done:], at + done
         except OSError as error:
             raise disk.plain_error(error, "a temporary file can't be written") from error
+
+    def pieces(self) -> Iterable[ChunkId]:
+        """Return the pieces that the draft builds on."""
+        return (stored.piece for stored in self._chunks if stored is not None)
 
     # -- reading back
 

@@ -52,7 +52,7 @@ async def gather(
     can serve each other. Raises `UnreachableError`, `DamagedError`, `NoSpaceError` (kept only).
     """
     lengths = dict(zip(manifest.chunks, map(manifest.length, range(len(manifest.chunks))), strict=True))
-    missing = [piece for piece in stored_pieces(content, manifest) if not _claim(access.store, piece, area)]
+    missing = [piece for piece in stored_pieces(content, manifest) if not access.store.claim(piece, area)]
     if rng is not None:
         rng.shuffle(missing)
     missing.reverse()
@@ -78,7 +78,3 @@ async def gather(
             group.start_soon(work)
     if failures:
         raise failures[0]
-
-
-def _claim(store: ChunkStore, piece: ChunkId, area: Area) -> bool:
-    return store.promote(piece) if area is Area.KEPT else store.has(piece)

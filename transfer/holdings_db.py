@@ -169,6 +169,10 @@ class HoldingsDb:
         row = self._reader.execute("SELECT state FROM own WHERE content = ?", (content,)).fetchone()
         return Holding(row[0]) if row else Holding.NONE
 
+    def holds(self, content: ContentId) -> bool:
+        """Tell whether this pod said that it has a content."""
+        return self.own(content) is not Holding.NONE
+
     def others(self, content: ContentId) -> dict[PodId, Holding]:
         """Return which other pods said that they hold a content."""
         rows = self._reader.execute("SELECT pod, state FROM theirs WHERE content = ?", (content,)).fetchall()
@@ -195,6 +199,11 @@ class HoldingsDb:
             "SELECT content, state FROM own WHERE state > 0 ORDER BY sequence DESC LIMIT ?", (limit,)
         ).fetchall()
         return [(ContentId(content), Holding(state)) for content, state in rows]
+
+    def held(self) -> list[ContentId]:
+        """Return all contents that this pod holds, as it told the others."""
+        rows = self._reader.execute("SELECT content FROM own WHERE state > 0").fetchall()
+        return [ContentId(content) for (content,) in rows]
 
     # -- the cache's books
 

@@ -7,13 +7,14 @@ cache policy wants a copy) or kept in memory only. Someone who reads on and on h
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from typing import Final
 
 import anyio
 import anyio.lowlevel
 
 from base.errors import WormholeError
-from base.ids import ContentId, PodId
+from base.ids import ChunkId, ContentId, PodId
 from transfer.access import Access
 from transfer.chunking import spans
 from transfer.fetcher import Urgency, Wanted
@@ -44,6 +45,11 @@ class Reader:
         self._ahead: dict[int, anyio.CancelScope] = {}
         self._ahead_upto = 0
         self._streaming = False
+        access.users.add(self)
+
+    def pieces(self) -> Iterable[ChunkId]:
+        """Return the pieces of the content, as far as they are known."""
+        return self._manifest.chunks if self._manifest is not None else ()
 
     def read_now(self, offset: int, length: int) -> bytes | None:
         """Return a range from memory or the page cache, never waiting; None when something of it isn't there.
@@ -171,6 +177,7 @@ class Reader:
 
     def close(self) -> None:
         """Stop reading ahead."""
+        self._access.users.discard(self)
         if self._streaming:
             self._streaming = False
             self._access.streams -= 1

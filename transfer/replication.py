@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 import anyio
@@ -17,12 +17,13 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from base.errors import NoSpaceError, WormholeError
-from base.ids import EMPTY_CONTENT, ContentId, PodId
+from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId
 from transfer.access import Access
 from transfer.api import Catalogue, ContentInfo
+from transfer.batching import MAX_BYTES, MAX_PIECES, SMALL_BYTES, Batches
 from transfer.caching import Caching
 from transfer.chunking import is_single
-from transfer.fetcher import Urgency
+from transfer.fetcher import Urgency, Wanted
 from transfer.gather import gather, is_whole_kept
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
@@ -55,6 +56,7 @@ class Replication:
         record: Callable[[dict[ContentId, Holding]], Awaitable[None]],
         rng: random.Random,
         knows_holders: Callable[[], bool],
+        batches: Batches,
     ) -> None:
         self._me = me
         self._access = access
@@ -64,9 +66,12 @@ class Replication:
         self._record = record
         self._rng = rng
         self._knows_holders = knows_holders
+        self._batches = batches
         self._queue = WorkQueue()
         self._published: OrderedDict[ContentId, None] = OrderedDict()
         self._working: set[ContentId] = set()
+        self._alone: set[ContentId] = set()
+        """Small ones that a batch didn't bring."""
         self._wake = anyio.Event()
         self._done: dict[ContentId, Manifest] = {}
         self._done_wake = anyio.Event()
@@ -153,18 +158,82 @@ class Replication:
             await anyio.lowlevel.checkpoint()
             if content in self._working or content in self._done:
                 continue
-            self._working.add(content)
-            try:
-                await self._look_at(content)
-            except NoSpaceError as error:
-                log.warning("a copy isn't kept here: %s", error)
-                await self._caching.give_way()
-                self._queue.failed(content, anyio.current_time())
-            except WormholeError as error:
-                log.debug("%s isn't replicated yet: %s", content.hex()[:16], error)
-                self._queue.failed(content, anyio.current_time())
-            finally:
-                self._working.discard(content)
+            if self._small(content) is not None:
+                async with self._batches.gate:
+                    await self._work_batch(content)
+            else:
+                await self._work_one(content)
+
+    async def _work_one(self, content: ContentId) -> None:
+        self._working.add(content)
+        try:
+            await self._look_at(content)
+        except NoSpaceError as error:
+            log.warning("a copy isn't kept here: %s", error)
+            await self._caching.give_way()
+            self._queue.failed(content, anyio.current_time())
+        except WormholeError as error:
+            log.debug("%s isn't replicated yet: %s", content.hex()[:16], error)
+            self._queue.failed(content, anyio.current_time())
+        finally:
+            self._working.discard(content)
+            self._alone.discard(content)
+
+    def _small(self, content: ContentId) -> ContentInfo | None:
+        """Return what is wanted for a content when it is small and must be fetched, else None."""
+        if content in self._alone or self._access.store.has(ChunkId(content)):
+            return None
+        info = self._catalogue.info(content)
+        if info is None or not 0 < info.size <= SMALL_BYTES:
+            return None
+        return info if self._duty(info) is Duty.FETCH and self._knows_holders() else None
+
+    async def _work_batch(self, first: ContentId) -> None:
+        """Fetch a small content together with others that wait; what doesn't come is fetched alone later."""
+        batch, others = self._take_batch(first)
+        self._working.update(batch)
+        found: dict[ChunkId, bytes] = {}
+        try:
+            wanted = [Wanted(each.content, ChunkId(each.content), each.size, each.author) for each in batch.values()]
+            found = await self._batches.fetch(wanted)
+            await self._access.offload.run(self._put_all, found)
+        except WormholeError as error:
+            log.debug("a batch isn't stored: %s", error)
+            found = {}
+        finally:
+            self._working.difference_update(batch)
+        for content, info in batch.items():
+            manifest = implied(content, info.size)
+            if manifest is not None and ChunkId(content) in found:
+                await self._complete(content, manifest)
+            else:
+                self._alone.add(content)
+                others.append(content)
+        for content in others:
+            self._queue.add(content)
+        self._wake.set()
+
+    def _take_batch(self, first: ContentId) -> tuple[dict[ContentId, ContentInfo], list[ContentId]]:
+        """Take small contents from the queue, as many as fit into one answer, and return others that came up."""
+        batch: dict[ContentId, ContentInfo] = {}
+        others: list[ContentId] = []
+        size, now = 0, anyio.current_time()
+        content: ContentId | None = first
+        while content is not None:
+            if content not in self._working and content not in self._done:
+                info = self._small(content)
+                if info is None:
+                    others.append(content)
+                else:
+                    batch[content] = info
+                    size += info.size
+            more = len(batch) + len(others) < MAX_PIECES and size + SMALL_BYTES <= MAX_BYTES
+            content = self._queue.take(now) if more else None
+        return batch, others
+
+    def _put_all(self, found: Mapping[ChunkId, bytes]) -> None:
+        for piece, data in found.items():
+            self._access.store.put_hashed(piece, data, Area.KEPT)
 
     async def _look_at(self, content: ContentId) -> None:
         info = self._catalogue.info(content)
@@ -190,6 +259,10 @@ class Replication:
             await gather(access, content, manifest, info.author, Area.KEPT, self._rng)
         if not is_single(info.size):
             access.remember(content, manifest)
+        await self._complete(content, manifest)
+
+    async def _complete(self, content: ContentId, manifest: Manifest) -> None:
+        """Hand over a content whose pieces are all in the store, to be made durable and recorded."""
         while len(self._done) >= MAX_BATCH:
             await self._done_taken.wait()
         self._done[content] = manifest

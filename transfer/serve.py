@@ -1,18 +1,20 @@
 """Answering other pods' requests for chunks: read in threads, a few at a time for each, verified before they leave.
 
 A request is ``[content, piece, offset, length]``, its answer ``[size of the piece, bytes]``, or None when the piece
-isn't here. The content is only a hint, so that damage found here can be repaired.
+isn't here. The content is only a hint, so that damage found here can be repaired. For many small contents of one chunk
+there is ``[[piece, ...], most bytes]``, see `batching`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
 
 import anyio
 
 from base.errors import DamagedError, RefusedError
 from base.ids import ChunkId, ContentId, PodId
+from transfer.batching import MAX_BYTES, MAX_PIECES
 from transfer.fetch import MAX_PART_BYTES
 from transfer.store import ChunkStore
 
@@ -40,22 +42,30 @@ class ChunkServer:
 
     async def handle(self, sender: PodId, body: object) -> object:
         """Answer one request; raises `DamagedError` for a body that isn't one, `RefusedError` for too many."""
+        answer: Coroutine[Any, Any, object]
         match body:
             case [bytes(content), bytes(piece), int(offset), int(length)] if (
                 len(content) == len(piece) == 32 and offset >= 0 and 0 < length <= MAX_PART_BYTES
             ):
-                pass
+                answer = self._answer(ContentId(content), ChunkId(piece), offset, length)
+            case [list(pieces), int(most_bytes)] if (
+                0 < len(pieces) <= MAX_PIECES
+                and 0 < most_bytes <= MAX_BYTES
+                and all(isinstance(piece, bytes) and len(piece) == 32 for piece in pieces)
+            ):
+                answer = self._answer_many([ChunkId(piece) for piece in pieces], most_bytes)
             case _:
                 raise DamagedError("A pod sent a request for a chunk that can't be read.")
         line = self._lines.setdefault(sender, _Line())
         if line.count >= MAX_RUNNING + MAX_WAITING:
+            answer.close()
             raise RefusedError("This pod has too many requests of yours waiting.", "Ask again later.")
         line.count += 1
         try:
             async with line.gate:
                 self.running += 1
                 try:
-                    return await self._answer(ContentId(content), ChunkId(piece), offset, length)
+                    return await answer
                 finally:
                     self.running -= 1
         finally:
@@ -76,3 +86,23 @@ class ChunkServer:
             return None
         self.bytes_out += len(data)
         return [size, data]
+
+    async def _answer_many(self, pieces: Sequence[ChunkId], most_bytes: int) -> list[bytes | None]:
+        """Return the pieces in order, None for each that isn't here or is too long, up to so many bytes in all."""
+        answer: list[bytes | None] = []
+        left = most_bytes
+        for piece in pieces:
+            try:
+                data = await self._store.read(piece, 0, most_bytes + 1)
+            except DamagedError:
+                self._on_damage(ContentId(piece), piece)
+                data = None
+            if data is not None and len(data) > most_bytes:
+                data = None
+            if data is not None:
+                if len(data) > left:
+                    break
+                left -= len(data)
+            answer.append(data)
+        self.bytes_out += most_bytes - left
+        return answer

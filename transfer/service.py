@@ -21,7 +21,8 @@ from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId
 from mesh.api import Mesh, Role, State
 from mesh.wire import Tag
 from transfer.access import Access
-from transfer.api import Catalogue, ContentInfo, Holders
+from transfer.api import Catalogue, ContentInfo, Holders, Memory
+from transfer.batching import Batches
 from transfer.caching import Caching
 from transfer.draft import Draft
 from transfer.draft_bytes import DraftMemory
@@ -34,6 +35,7 @@ from transfer.holdings_sync import HoldingsSync
 from transfer.manifest import Manifest, implied
 from transfer.offload import Offload
 from transfer.reader import Reader
+from transfer.recovery import check_recent, sweep_orphans
 from transfer.replication import Replication
 from transfer.serve import ChunkServer
 from transfer.settings import TransferSettings
@@ -42,7 +44,6 @@ from transfer.store_open import open_store
 log = logging.getLogger(__name__)
 
 MAX_OTHERS_ASKED: Final = 16
-RECENT_CHECKED: Final = 1000
 SYNC_EVERY_S: Final = 5.0
 WAIT_PAUSE_S: Final = 0.01
 WAIT_REST: Final = 4.0
@@ -77,6 +78,9 @@ class Transfer:
             room=settings.room,
             used=self._database.bytes_used,
         )
+        self._memory = catalogue if isinstance(catalogue, Memory) else None
+        left_some = not self._database.was_clean or self._database.meta("orphans") == 1
+        self._may_have_orphans = expected is not None and left_some  # by new books anything would be an orphan
         if expected is None:
             self._database.set_meta_now("store", self._store.store_id)
         self._fetcher = Fetcher(mesh, self._offload, settings.deadline_s, self._candidates)
@@ -94,6 +98,7 @@ class Transfer:
             self._record,
             rng or random.Random(),
             lambda: self._holdings.knows_all(self._mesh.alive() & self._full_pods()),
+            Batches(mesh, self._fetcher, settings.deadline_s, self._candidates),
         )
         self._draft_memory = DraftMemory(settings.all_drafts_bytes)
         self._lost: set[ChunkId] = set()
@@ -108,8 +113,10 @@ class Transfer:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Exchange holdings, replicate, keep within limits; until cancelled. Started once reads can be answered."""
         if not self._database.was_clean:
-            await self._check_recent()
+            await check_recent(self._access, self._database, self._catalogue, self._record)
             await self._caching.sweep()
+        if self._memory is not None and self._may_have_orphans:
+            await sweep_orphans(self._store, self._database, self._memory, self._offload)
         try:
             async with anyio.create_task_group() as group:
                 self._fetcher.start(group)
@@ -118,6 +125,7 @@ class Transfer:
                 group.start_soon(self._replication.run, group)
                 group.start_soon(self._caching.run)
                 group.start_soon(self._sync_often)
+                group.start_soon(self._access.claims.run, self._memory, self._database.holds)
                 group.start_soon(self._strike_lost)
                 if not self._database.was_clean:
                     group.start_soon(self._offload.run, self._store.recount)
@@ -129,26 +137,9 @@ class Transfer:
     def close(self) -> None:
         """Close files, after `run` has ended; blocking. The next start trusts the books then."""
         self._offload.close()
+        self._database.set_meta_now("orphans", int(self._store.listed > 0))
         self._database.close(self._store.bytes_used)
         self._store.close()
-
-    async def _check_recent(self) -> None:
-        """After a kill: see that what was lately said to be held is on the disk."""
-        gone: dict[ContentId, Holding] = {}
-        for content, _ in self._database.latest(RECENT_CHECKED):
-            if not self._store.has(ChunkId(content)):
-                gone[content] = Holding.NONE
-                continue
-            info = self._catalogue.info(content)
-            manifest = self._access.manifest_now(content, info.size) if info is not None else None
-            if manifest is None:
-                continue
-            sizes = {piece: manifest.length(index) for index, piece in enumerate(manifest.chunks)}
-            if any(self._store.size(piece) != length for piece, length in sizes.items()):
-                gone[content] = Holding.NONE
-        if gone:
-            log.warning("%d contents said to be here aren't complete and will be fetched again", len(gone))
-            await self._record(gone)
 
     async def _sync_often(self) -> None:
         while True:
@@ -175,10 +166,16 @@ class Transfer:
 
     async def sync(self) -> None:
         """Return when everything sealed before the call is durable. Raises `NoSpaceError`, `MachineError`."""
-        await self._store.sync()
+        with self._access.claims.syncing():
+            await self._store.sync()
+
+    def abandon(self, content: ContentId) -> None:
+        """Say that a discarded draft's sealed content will never be published; its pieces go unless needed else."""
+        self._access.claims.abandon(content)
 
     def published(self, content: ContentId) -> None:
         """Say that the tree now refers to a content of this pod: it is kept here, announced and replicated."""
+        self._access.claims.published(content)
         self._replication.published(content)
 
     def noticed(self, contents: Iterable[ContentId]) -> None:

@@ -8,7 +8,7 @@
 
 The order *must* be: write below ``new``, fsync, rename into place, fsync the directory; so a name below ``chunks`` or
 ``cache`` is complete whatever happens. A piece lives in one area; eviction only ever touches ``cache``, so it can't
-harm what is kept.
+harm what is kept. What only drafts wrote is listed with its owners (`ledger`), and goes when they all let it go.
 
 Methods that don't say otherwise may be called from any thread.
 """
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
+from collections.abc import Collection, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +29,15 @@ from typing import Final
 import anyio
 import anyio.lowlevel
 
-from base.errors import MachineError, NoSpaceError
+from base.errors import MachineError
 from base.ids import ChunkId, hash_bytes
 from transfer import disk
+from transfer.ledger import Ledger, Owner
 from transfer.offload import Offload
 from transfer.pieces import FOLDERS, Area, Fresh, Pieces, files_below
+from transfer.room import RoomCheck
 
 MARKER: Final = "store.id"
-ROOM_CHECK_BYTES: Final = 16 << 20
-ROOM_CHECK_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ class ChunkStore(Pieces):
     def __init__(self, path: Path, store_id: str, offload: Offload, room: Room, used: int) -> None:
         super().__init__(path, offload)
         self.store_id = store_id
-        self._room = room
+        self.room = RoomCheck(str(path), room.limit_bytes, room.full_share)
+        self._ledger = Ledger()
         self._dirty_directories: set[str] = set()
         self._ticket = 0
         self._durable = 0
@@ -62,32 +63,33 @@ class ChunkStore(Pieces):
         self._broken: MachineError | None = None
         self._numbers = itertools.count()
         self._used = used
-        self._room_unchecked_bytes = ROOM_CHECK_BYTES
-        self._room_checked_at = 0.0
 
     # -- writing
 
-    def put(self, data: bytes | bytearray | memoryview, area: Area = Area.KEPT) -> ChunkId:
+    def put(self, data: bytes | bytearray | memoryview, area: Area = Area.KEPT, owner: Owner | None = None) -> ChunkId:
         """Store a piece and return its id; nothing is written when it is here. Durable after the next `sync`.
 
-        Raises `NoSpaceError` and `MachineError`.
+        ``owner``: the draft that needs it; without one it stays. Raises `NoSpaceError` and `MachineError`.
         """
         piece = ChunkId(hash_bytes(data))
-        self.put_hashed(piece, data, area)
+        self.put_hashed(piece, data, area, owner)
         return piece
 
-    def put_later(self, data: bytes | bytearray, area: Area = Area.KEPT) -> Future[ChunkId]:
+    def put_later(self, data: bytes | bytearray, owner: Owner | None = None) -> Future[ChunkId]:
         """Start a `put` in a thread; the caller must leave ``data`` unchanged until it is done."""
-        return self._offload.submit(self.put, data, area)
+        return self._offload.submit(self.put, data, Area.KEPT, owner)
 
-    def put_hashed(self, piece: ChunkId, data: bytes | bytearray | memoryview, area: Area) -> None:
+    def put_hashed(
+        self, piece: ChunkId, data: bytes | bytearray | memoryview, area: Area, owner: Owner | None = None
+    ) -> None:
         """Store a piece whose hash the caller has just computed."""
         assert data, "the empty content needs no piece"
         if self._broken is not None:
             raise self._broken
-        if self._claim(piece, area) and (piece in self._verified or self.size(piece) == len(data)):
+        here = self.claim(piece, area, owner)
+        if here and (piece in self._verified or self.size(piece) == len(data)):
             return
-        self._check_room(len(data))
+        self.room.check(self._used, len(data))
         suffix = "c" if area is Area.CACHED else ""
         path = f"{self._root}/new/{piece.hex()}.{next(self._numbers)}{suffix}"
         try:
@@ -95,18 +97,19 @@ class ChunkStore(Pieces):
         except OSError as error:
             raise disk.plain_error(error, "a piece can't be written") from error
         with self._lock:
-            if piece in self._fresh:
+            if piece in self._fresh or (not here and self.has(piece)):  # somebody else was quicker
                 os.unlink(path)
-                self._claim(piece, area)
+                self.claim(piece, area, owner)
                 return
             self._fresh[piece] = Fresh(piece, path, len(data), area)
             self._ticket += 1
             self._used += len(data)
             self._mark_verified(piece)
+            self._ledger.needed(piece, owner, new=not here)
 
     def promote(self, piece: ChunkId) -> bool:
         """Hold a cached piece for good; tell whether it is here at all. Durable after the next `sync`."""
-        return self._claim(piece, Area.KEPT)
+        return self.claim(piece, Area.KEPT)
 
     def remove_cached(self, piece: ChunkId) -> int:
         """Remove a piece from the cache and return its bytes; one that is kept, or not here, stays (0)."""
@@ -115,17 +118,6 @@ class ChunkStore(Pieces):
             if fresh is not None and (fresh.area is Area.KEPT or not fresh.moved):
                 return 0
             return self._unlink(self._final(piece, Area.CACHED), piece)
-
-    def remove(self, piece: ChunkId) -> int:
-        """Remove a piece wherever it is and return its bytes (0: it wasn't here, or it is just being synced)."""
-        with self._lock:
-            fresh = self._fresh.get(piece)
-            if fresh is not None:
-                if self._syncing_now:
-                    return 0
-                del self._fresh[piece]
-                return self._unlink(fresh.path, piece)
-            return sum(self._unlink(self._final(piece, area), piece) for area in Area)
 
     def _unlink(self, path: str, piece: ChunkId) -> int:
         try:
@@ -138,13 +130,19 @@ class ChunkStore(Pieces):
         self._used -= size
         return size
 
-    def _claim(self, piece: ChunkId, area: Area) -> bool:
-        """Tell whether the piece is here; if so, see that it is held in this area at least."""
+    def claim(self, piece: ChunkId, area: Area, owner: Owner | None = None) -> bool:
+        """Tell whether the piece is here; if so, see that it is held in this area at least, and for this owner."""
         with self._lock:
-            fresh = self._fresh.get(piece)
-            if fresh is not None and not fresh.moved:
-                fresh.area = max(fresh.area, area)
-                return True
+            here = self._see_held(piece, area)
+            if here:
+                self._ledger.needed(piece, owner, new=False)
+            return here
+
+    def _see_held(self, piece: ChunkId, area: Area) -> bool:
+        fresh = self._fresh.get(piece)
+        if fresh is not None and not fresh.moved:
+            fresh.area = max(fresh.area, area)
+            return True
         kept = self._final(piece, Area.KEPT)
         if os.path.exists(kept):
             return True
@@ -153,14 +151,13 @@ class ChunkStore(Pieces):
             return False
         if area is Area.CACHED:
             return True
-        with self._lock:
-            try:
-                self._rename(cached, kept)
-            except FileNotFoundError:
-                return os.path.exists(kept)
-            self._dirty_directories.add(os.path.dirname(kept))
-            self._ticket += 1
-            return True
+        try:
+            self._rename(cached, kept)
+        except FileNotFoundError:
+            return os.path.exists(kept)
+        self._dirty_directories.add(os.path.dirname(kept))
+        self._ticket += 1
+        return True
 
     def _rename(self, source: str, target: str) -> None:
         try:
@@ -173,24 +170,62 @@ class ChunkStore(Pieces):
             self._dirty_directories.add(os.path.dirname(directory))
             os.rename(source, target)
 
-    def _check_room(self, more: int) -> None:
-        limit = self._room.limit_bytes
-        if limit is not None and self._used + more > limit:
-            raise NoSpaceError("This pod's store is full.", "Raise storage.limit in pod.toml, or free some space.")
-        share = self._room.full_share
-        if share is None:
-            return
-        self._room_unchecked_bytes += more
-        now = time.monotonic()
-        if self._room_unchecked_bytes < ROOM_CHECK_BYTES and now - self._room_checked_at < ROOM_CHECK_S:
-            return
-        found = os.statvfs(self._root)
-        if found.f_blocks and (found.f_blocks - found.f_bavail) / found.f_blocks >= share:
-            raise NoSpaceError(
-                f"The disk of this pod's store is more than {share:.0%} full.",
-                "Free some space on it, or raise storage.limit in pod.toml.",
-            )
-        self._room_unchecked_bytes, self._room_checked_at = 0, now
+    # -- what only drafts need
+
+    def share(self, pieces: Iterable[ChunkId], owner: Owner) -> None:
+        """Add an owner to those of the pieces that only drafts need."""
+        with self._lock:
+            self._ledger.share(pieces, owner)
+
+    def settle(self, pieces: Iterable[ChunkId]) -> None:
+        """Note that more than drafts need these pieces from now on: they stay."""
+        with self._lock:
+            self._ledger.settle(pieces)
+
+    def let_go(self, owner: Owner, pieces: Iterable[ChunkId]) -> bool:
+        """Note that an owner needs pieces no more; tell whether there is something to `collect`."""
+        with self._lock:
+            self._ledger.let_go(owner, pieces)
+            return self._ledger.has_free
+
+    def close_owner(self, owner: Owner) -> bool:
+        """Note that an owner is gone, with what is still being written for it; tell as `let_go` does."""
+        with self._lock:
+            owner.closed = True
+            self._ledger.let_go(owner, owner.pieces)
+            return self._ledger.has_free
+
+    def collect(self, in_use: Collection[ChunkId] = ()) -> bool:
+        """Remove what drafts wrote and nobody needs, but for what is in use; blocking.
+
+        False: something is just being synced, and stays until the next call.
+        """
+        with self._lock:
+            free = self._ledger.free(in_use)
+        all_gone = True
+        for piece in free:
+            with self._lock:
+                if self._ledger.is_free(piece) and self.remove_unneeded(piece) is None:
+                    all_gone = False
+        return all_gone
+
+    def remove_unneeded(self, piece: ChunkId) -> int | None:
+        """Remove a piece that nobody refers to, and return its bytes; None: it is just being synced and stays."""
+        with self._lock:
+            fresh = self._fresh.get(piece)
+            if fresh is not None and self._syncing_now:
+                return None
+            size = sum(self._unlink(self._final(piece, area), piece) for area in Area)
+            if fresh is not None:
+                del self._fresh[piece]
+                size += self._unlink(fresh.path, piece)
+            self._ledger.settle([piece])
+            return size
+
+    @property
+    def listed(self) -> int:
+        """Pieces that only drafts need, or that nobody does."""
+        return len(self._ledger)
 
     # -- durability
 

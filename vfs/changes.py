@@ -81,7 +81,13 @@ class Changes:
         self._listings: dict[InodeId, list[Listing]] = {}
         self.count = 0
         """Changes heard of so far."""
+        self._closed = False
         tree.on_delta(self._listen)
+
+    def close(self) -> None:
+        """Stop listening: the mount has ended."""
+        self._closed = True
+        self._listings.clear()
 
     def own(self, *entries: Entry) -> _Own:
         """Announce an operation of the kernel on these names (``with``, without waiting inside)."""
@@ -113,6 +119,8 @@ class Changes:
     # -- the listener -------------------------------------------------------------------------------------------------
 
     def _listen(self, delta: Delta) -> None:
+        if self._closed:
+            return
         own, inodes, notifier = self._own, self._inodes, self._notifier
         self.count += 1
         for inode in delta.inodes:

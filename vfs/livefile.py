@@ -240,7 +240,7 @@ class LiveFile:
         while self._retired:
             piece = self._retired.pop()
             if hasattr(piece, "discard"):
-                piece.discard()
+                piece.discard(abandon=True)
             else:
                 piece.close()
 

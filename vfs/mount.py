@@ -188,6 +188,7 @@ class Mount:
         loop.restore()
         with anyio.move_on_after(FINISH_S) as finishing:
             await self.filesystem.publisher.finish()
+        self.filesystem.changes.close()
         if finishing.cancelled_caught:
             log.error("What was last written could not be published within %g s", FINISH_S)
 

@@ -312,7 +312,9 @@ class Oracle:
         return Shown(
             inode,
             birth.kind,
-            *(values[key][2] for key in ("mode", "uid", "gid")),
+            values["mode"][2],
+            values["uid"][2],
+            values["gid"][2],
             version.size if is_file and version is not None else len(birth.target),
             version.content if is_file and version is not None else EMPTY_CONTENT,
             birth.target,

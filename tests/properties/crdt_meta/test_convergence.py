@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -18,20 +19,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from base.ids import EMPTY_CONTENT, InodeId
 from crdt_meta.node import Kind
 from crdt_meta.records import Strategy
-from tests.properties.crdt_meta.oracle import Shown
-from tests.properties.crdt_meta.world import SENDER, Replica, World, check, seeded_ids, shown_tree
+from tests.properties.crdt_meta.checks import check, shown_tree
+from tests.properties.crdt_meta.oracle import Oracle, Shown, load
+from tests.properties.crdt_meta.world import SAME_CONTENT, SENDER, Replica, World, seeded_ids
 
 STRATEGIES = (Strategy.KEEP_BOTH, Strategy.KEEP_BOTH, Strategy.LAST_WRITER_WINS, None)
-SEEDS = 36
+SEEDS = 60
 
 
 async def converge(world: World, steps: int, check_every: int) -> dict[bytes, Shown]:
     """Work, then exchange everything; return the tree that all show."""
+    await world.begin()
     for step in range(steps):
         world.step()
-        if world.rng.random() < 0.35:
+        if world.rng.random() < world.mail_rate:
             replica = world.rng.choice(world.replicas)
             await replica.log.receive(world.mail(replica), SENDER)
         if step % check_every == 0:
@@ -73,6 +77,18 @@ def check_nothing_lost(world: World, tree: dict[bytes, Shown]) -> None:
         assert one.content in visible or one.content in over, "an edit is lost"
 
 
+def check_nothing_resurrected(world: World, tree: dict[bytes, Shown]) -> None:
+    """What somebody saved over or removed is not shown, unless it had got a name of its own before."""
+    oracle = Oracle(load(world.replicas[0].meta.store), world.pod_name)
+    over, removed = {one.base for one in world.saved}, {one.content for one in world.removed}
+    for shown in tree.values():
+        if shown.content in (EMPTY_CONTENT, SAME_CONTENT):
+            continue
+        settled = shown.inode in oracle.birth and oracle.birth[shown.inode][1].origin is not None
+        assert settled or shown.content not in over, "what was saved over is back"
+        assert settled or shown.content not in removed or len(oracle.links[shown.inode]) > 1, "what was removed is back"
+
+
 async def run(seed: int, folder: Path, *, steps: int | None = None, check_every: int = 9) -> World:
     rng = random.Random(seed)
     strategy = rng.choice(STRATEGIES)
@@ -82,9 +98,10 @@ async def run(seed: int, folder: Path, *, steps: int | None = None, check_every:
             tree = await converge(world, steps or rng.randrange(10, 130), check_every)
             if strategy is Strategy.KEEP_BOTH:
                 check_nothing_lost(world, tree)
+                check_nothing_resurrected(world, tree)
             world.counts["conflict"] += any(b".conflict-" in path for path in tree)
             world.counts["merged"] += any(
-                len(world.replicas[0].tree.display.group(one.inode)) > 1
+                len(world.replicas[0].tree.display.group(InodeId(one.inode))) > 1
                 for one in tree.values()
                 if one.kind is Kind.DIRECTORY
             )
@@ -105,7 +122,7 @@ def test_replicas_converge(seed: int, tmp_path: Path) -> None:
 @given(seed=st.integers(min_value=10**6, max_value=1 << 60), steps=st.integers(min_value=2, max_value=80))
 def test_replicas_converge_on_new_seeds(seed: int, steps: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        anyio.run(lambda: run(seed, Path(folder), steps=steps), backend="trio")
+        anyio.run(partial(run, seed, Path(folder), steps=steps), backend="trio")
 
 
 def main() -> None:
@@ -117,7 +134,7 @@ def main() -> None:
     for seed in range(first, last):
         folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").exists() else None))
         try:
-            total += anyio.run(lambda s=seed, f=folder: run(s, f, check_every=every), backend="trio").counts
+            total += anyio.run(partial(run, seed, folder, check_every=every), backend="trio").counts
         except BaseException:
             print("SEED", seed)  # noqa: T201
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -139,12 +139,29 @@ class Shelf:
     def __init__(self, pods: Sequence[PodId]) -> None:
         self.infos: dict[ContentId, ContentInfo] = {}
         self.pods = list(pods)
+        self.journal: dict[ContentId, int] = {}
+        self.durable = anyio.Event()
+        self.durable.set()
         self.placement: dict[ContentId, list[PodId]] = {}
 
     def add(self, info: ContentInfo, placed: Sequence[PodId] | None = None) -> None:
         self.infos[info.content] = info
         if placed is not None:
             self.placement[info.content] = list(placed)
+
+    def contents(self, after: ContentId | None, limit: int) -> Sequence[tuple[ContentId, int]]:
+        return [(info.content, info.size) for info in self.page(after, limit)]
+
+    def refers(self, content: ContentId) -> bool:
+        return content in self.infos
+
+    def journalled(self) -> Sequence[tuple[ContentId, int]]:
+        return list(self.journal.items())
+
+    async def settled_journal(self) -> Collection[ContentId]:
+        journalled = set(self.journal)
+        await self.durable.wait()
+        return journalled
 
     def info(self, content: ContentId) -> ContentInfo | None:
         return self.infos.get(content)

@@ -1,0 +1,179 @@
+"""The view's links: names in directories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from base.ids import InodeId, LinkId
+from crdt_meta.store import Store
+from crdt_meta.table import Table
+
+KEPT: Final = 2
+"""`LinkRow.alive` of a deleted directory that stays for the sake of a living entry."""
+CACHED_LINKS: Final = 16384
+Place = tuple[InodeId, bytes]
+"""A name in a directory."""
+
+
+class LinkRow(NamedTuple):
+    """A link as the view shows it. Those of files are there while they live, those of directories always."""
+
+    id: LinkId
+    inode: InodeId
+    kind: int
+    parent: InodeId
+    name: bytes
+    alive: int
+    """0: dead, 1: alive, `KEPT`."""
+    edge: int
+    """Index of its edge; greater than 0 where a cycle was repaired."""
+
+
+def link_row(row: tuple[Any, ...]) -> LinkRow:
+    """Return a row of ``link``; the inode is stored only where it differs from the link's own id."""
+    return LinkRow(row[0], row[1] or InodeId(row[0]), *row[2:])
+
+
+class Links:
+    """Links by id, by name, and by inode."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._rows: Table[LinkId, LinkRow] = Table(CACHED_LINKS, self._load, self._write)
+        self._hard: Table[InodeId, tuple[LinkId, ...]] = Table(CACHED_LINKS, self._load_hard, self._write_hard)
+        self._named: dict[Place, list[LinkRow]] = {}
+        """Names asked for lately."""
+        self._waiting: dict[Place, dict[LinkId, LinkRow]] = {}
+        """Living links that are not in the file yet."""
+        store.on_flush.append(self._flush)
+        store.on_clear.append(self._clear)
+
+    def _flush(self) -> None:
+        self._rows.flush()
+        self._hard.flush()
+
+    def _clear(self) -> None:
+        self._rows.clear()
+        self._hard.clear()
+        self._named.clear()
+        self._waiting.clear()
+
+    # -- by id --------------------------------------------------------------------------------------------------------
+
+    def _load(self, link: LinkId) -> LinkRow | None:
+        row = self._store.db.execute("SELECT * FROM link WHERE id = ?", (link,)).fetchone()
+        return None if row is None else link_row(row)
+
+    def _write(self, changes: Mapping[LinkId, LinkRow | None]) -> None:
+        self._waiting.clear()
+        gone = [(link,) for link, row in changes.items() if row is None]
+        rows = [
+            (row.id, None if bytes(row.inode) == bytes(row.id) else row.inode, *row[2:])
+            for row in changes.values()
+            if row is not None
+        ]
+        self._store.db.executemany("DELETE FROM link WHERE id = ?", gone)
+        self._store.db.executemany("INSERT OR REPLACE INTO link VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def get(self, link: LinkId) -> LinkRow | None:
+        """Return a link's row."""
+        return self._rows.get(link)
+
+    def put(self, link: LinkId, row: LinkRow | None) -> None:
+        """Write a link's row; None removes it."""
+        old = self._rows.get(link)
+        if old is not None and old.alive:
+            place = (old.parent, old.name)
+            if place in self._named:
+                self._named[place] = [one for one in self._named[place] if one.id != link]
+            if place in self._waiting:
+                self._waiting[place].pop(link, None)
+        if row is not None and row.alive:
+            place = (row.parent, row.name)
+            if place in self._named:
+                self._named[place] = [*self._named[place], row]
+            self._waiting.setdefault(place, {})[link] = row
+        self._rows.put(link, row)
+
+    def absent(self, link: LinkId) -> None:
+        """Note that there is no row of a link."""
+        self._rows.absent(link)
+
+    def fresh(self, inode: InodeId) -> None:
+        """Note that an id was just drawn: no link can point to it."""
+        self._hard.absent(inode)
+
+    # -- by name ------------------------------------------------------------------------------------------------------
+
+    def named(self, parent: InodeId, name: bytes) -> list[LinkRow]:
+        """Return the living links of a name in one directory."""
+        place = (parent, name)
+        found = self._named.get(place)
+        if found is None:
+            query = "SELECT * FROM link WHERE parent = ? AND name = ? AND alive > 0"
+            rows = self._store.db.execute(query, place).fetchall()
+            found = [link_row(row) for row in rows if not self._rows.is_waiting(row[0])]
+            found += self._waiting.get(place, {}).values()
+            if len(self._named) >= CACHED_LINKS:
+                self._named.clear()
+            self._named[place] = found
+        return found
+
+    def names(self, directory: InodeId) -> list[bytes]:
+        """Return the names of a directory's living links; one that several have comes several times."""
+        query = "SELECT name FROM link WHERE parent = ? AND alive > 0"
+        return [row[0] for row in self._store.query(query, (directory,))]
+
+    def subdirectory_names(self, directory: InodeId) -> list[bytes]:
+        """Return the names of a directory's living subdirectories."""
+        query = "SELECT name FROM link WHERE parent = ? AND alive > 0 AND kind = 2"
+        return [row[0] for row in self._store.query(query, (directory,))]
+
+    def has_children(self, directory: InodeId) -> bool:
+        """Tell whether a directory has a living entry."""
+        query = "SELECT 1 FROM link WHERE parent = ? AND alive > 0 LIMIT 1"
+        return bool(self._store.query(query, (directory,)))
+
+    # -- by inode -----------------------------------------------------------------------------------------------------
+
+    def _load_hard(self, inode: InodeId) -> tuple[LinkId, ...]:
+        query = "SELECT link FROM hardlink WHERE inode = ? ORDER BY link"
+        return tuple(LinkId(row[0]) for row in self._store.db.execute(query, (inode,)))
+
+    def _write_hard(self, changes: Mapping[InodeId, tuple[LinkId, ...] | None]) -> None:
+        rows = [(inode, link) for inode, links in changes.items() for link in links or ()]
+        self._store.db.executemany("INSERT OR IGNORE INTO hardlink VALUES (?, ?)", rows)
+
+    def add_hard(self, inode: InodeId, link: LinkId) -> None:
+        """Note that a link other than its first one points to an inode."""
+        links = self._hard.get(inode) or ()
+        if link not in links:
+            self._hard.put(inode, tuple(sorted((*links, link))))
+
+    def to(self, inode: InodeId) -> list[LinkId]:
+        """Return all links of an inode, living or not: its first and its hard links."""
+        return [LinkId(inode), *(self._hard.get(inode) or ())]
+
+    def living(self, inode: InodeId) -> list[LinkRow]:
+        """Return the living links of an inode, the one that it was made with first."""
+        rows = (self._rows.get(link) for link in self.to(inode))
+        return [row for row in rows if row is not None and row.alive and row.inode == inode]
+
+    def first(self, inode: InodeId) -> LinkRow | None:
+        """Return the first living link of an inode."""
+        return next(iter(self.living(inode)), None)
+
+    # -- of all -------------------------------------------------------------------------------------------------------
+
+    def repaired(self) -> set[InodeId]:
+        """Return the directories whose place a cycle changed."""
+        return {InodeId(row[0]) for row in self._store.query("SELECT id FROM link WHERE edge > 0")}
+
+    def kept(self) -> set[InodeId]:
+        """Return the directories that are deleted and stay for the sake of a living entry."""
+        return {InodeId(row[0]) for row in self._store.query("SELECT id FROM link WHERE alive = 2")}
+
+    def directories(self) -> int:
+        """Count the living directories."""
+        return int(self._store.query("SELECT count(*) FROM link WHERE kind = 2 AND alive > 0")[0][0])

@@ -1,0 +1,151 @@
+"""Writing: how an operation's records get into view and log, and what has to be written down before it.
+
+Before an operation does anything to a name or file that is shown with conflicting ones beside it, those become nodes of
+their own, under the names that they are shown by: the loser survives whatever happens to the winner.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from base.errors import FileSystemError
+from base.ids import Dot, InodeId, PodId, WriterId
+from crdt_meta.derive import Written
+from crdt_meta.display import Display, Entry
+from crdt_meta.hlc import MAX_CLOCK, HybridClock
+from crdt_meta.links import LinkRow
+from crdt_meta.log import MetadataLog
+from crdt_meta.node import Delta, Kind
+from crdt_meta.reading import Reading
+from crdt_meta.records import (
+    KINDS,
+    Attributes,
+    Birth,
+    Body,
+    Deletion,
+    Key,
+    LinkBirth,
+    Name,
+    Settled,
+    Strategy,
+    Xattrs,
+)
+from crdt_meta.rows import SiblingRow
+from crdt_meta.view import View
+
+Records = list[tuple[bytes, Body]]
+B = TypeVar("B", Settled, Attributes, Xattrs, Deletion)
+
+
+class Settling(Reading):
+    """See the module."""
+
+    def __init__(
+        self,
+        view: View,
+        log: MetadataLog,
+        clock: HybridClock,
+        pod_of_writer: Callable[[WriterId], PodId | None],
+        strategy_for: Callable[[str], Strategy],
+        has_room: Callable[[], bool],
+    ) -> None:
+        super().__init__(view, Display(view), pod_of_writer)
+        self._log = log
+        self._clock = clock
+        self._strategy_for = strategy_for
+        self._has_room = has_room
+        self._listeners: list[Callable[[Delta], None]] = []
+        log.on_delta = self._deliver
+
+    def on_delta(self, listener: Callable[[Delta], None]) -> None:
+        """Call ``listener`` after every local operation and every applied remote transaction."""
+        self._listeners.append(listener)
+
+    def _deliver(self, delta: Delta) -> None:
+        self.changed(delta)
+        for listener in self._listeners:
+            listener(delta)
+
+    def _write(self, records: Records, obsolete: Sequence[Key] = ()) -> None:
+        self._deliver(self._log.write(records, obsolete))
+
+    def _need_room(self) -> None:
+        if not self._has_room():
+            raise FileSystemError(errno.ENOSPC)
+
+    # -- conflicts ----------------------------------------------------------------------------------------------------
+
+    def _settled_entry(self, parent: InodeId, name: bytes) -> Entry:
+        """Return what a name shows, after what conflicts with it was written down. Raises ENOENT."""
+        entry = self.display.lookup(parent, name)
+        if entry is not None and (records := self._settling([entry.link, *entry.hidden])):
+            self._write(records)
+            entry = self.display.lookup(parent, name)
+        if entry is None:
+            raise FileSystemError(errno.ENOENT)
+        return entry
+
+    def _settle(self, inode: InodeId, but: Sequence[Dot] = ()) -> None:
+        """Write down what conflicts with a file, given by its own id or by a sibling's, as files of their own.
+
+        A sibling whose contents are all among ``but`` is left: they are about to be replaced.
+        """
+        owner = self.view.sibling_owner.get(inode, inode)
+        records = self._settling(self.view.links.living(owner), but if owner == inode else ())
+        if records:
+            self._write(records)
+
+    def _settling(self, links: Sequence[LinkRow], but: Sequence[Dot] = ()) -> Records:
+        """Return the records that give everything in conflict with these links a name of its own."""
+        if not self.view.naming.claims:
+            return []
+        links = list(links)
+        for owner in {link.inode for link in links} & self.view.contested:
+            first = self.view.links.first(owner)
+            if first is not None and first not in links:
+                links.append(first)
+        losers = {(one.link.id, one.id): one for link in links for one in self.display.losers(link)}
+        records: Records = []
+        settled: dict[InodeId, list[Dot]] = {}
+        for one in losers.values():
+            if one.sibling is None:
+                records.append((one.link.id, Name(self._stamp(one.link.id), one.name)))
+                continue
+            dots = (one.sibling.dot, *one.sibling.more_dots)
+            if not set(dots) <= set(but):
+                records += self._own_inode(one, one.sibling)
+                settled.setdefault(one.inode.id, []).extend(dots)
+        for owner, named in settled.items():
+            earlier = self._own(owner, Settled)
+            union = dict.fromkeys((*(() if earlier is None else earlier.dots), *named))
+            records.append((owner, Settled(self._clock.tick(), tuple(union))))
+        return records
+
+    def _own_inode(self, entry: Entry, sibling: SiblingRow) -> Records:
+        """Return the records that make a sibling a file of its own; two pods that do it write the same file."""
+        row, now = entry.inode, self._clock.tick()
+        birth = Birth(
+            *(now, Kind.FILE, row.mode, row.uid, row.gid, sibling.mtime_ns),
+            content=sibling.content,
+            size=sibling.size,
+            strategy=row.strategy,
+            origin=sibling.dot,
+        )
+        return [(sibling.id, birth), (sibling.id, LinkBirth(now, sibling.id, entry.link.parent, entry.name))]
+
+    def _own(self, node: bytes, kind: type[B]) -> B | None:
+        """Return the record of a kind that this pod wrote of a node."""
+        for writer, body in self._records_of(node, KINDS[kind]):
+            if writer == self._log.writer and isinstance(body, kind):
+                return body
+        return None
+
+    def _records_of(self, node: bytes, kinds: str) -> Sequence[Written]:
+        return self.view.records.of(node, kinds)
+
+    def _stamp(self, node: bytes, latest: int = 0) -> int:
+        """Return a clock later than ``latest`` and every record of a node, even where a broken clock gave them theirs."""
+        latest = max([latest, *(body.clock for _, body in self._records_of(node, "icasxlpn"))])
+        return min(max(self._clock.tick(), latest + 1), MAX_CLOCK)

@@ -1,0 +1,52 @@
+"""Is a home whole? What would let a pod take itself for a new and empty one keeps it from starting instead."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+
+from base.errors import DamagedError, MachineError, RefusedError, WormholeError
+from base.home import Home
+from base.ids import PodId
+from mesh.roster import Roster
+
+ADVICE = "Put it back if it was moved; else give this pod up with `wormhole destroy --force` and join anew."
+
+logger = logging.getLogger(__name__)
+
+
+def check_complete(home: Home, roster: Roster, pod: PodId) -> None:
+    """Raise `DamagedError` when the cluster's records are gone or not this pod's, or the metadata of one that wrote.
+
+    Raises `RefusedError` for a pod that is no member any more.
+    """
+    try:
+        roster.cluster_id  # noqa: B018 (asked for its error)
+    except RefusedError:
+        raise DamagedError(f"{home.roster_db} has lost the records of the cluster.", ADVICE) from None
+    entry = roster.entry(pod)
+    if entry is None:
+        raise DamagedError(f"{home.identity} and {home.roster_db} don't belong together.", ADVICE)
+    if not roster.is_member(pod):
+        raise RefusedError(
+            f"This pod {'was evicted from' if entry.revoked else 'has left'} the cluster {roster.cluster_name}.",
+            "`wormhole destroy --force` deletes what it kept; then this machine can join anew.",
+        )
+    gone = not home.metadata_db.exists() or home.metadata_db.stat().st_size == 0
+    if gone and pod in roster.writers().values():
+        raise DamagedError(f"{home.metadata_db} has vanished, and with it this pod's list of the files.", ADVICE)
+
+
+def damage(home: Home, error: BaseException) -> WormholeError | None:
+    """Return what SQLite's complaint about one of the home's files means for people; None for other errors."""
+    if not isinstance(error, sqlite3.DatabaseError):
+        return None
+    logger.error("a database failed", exc_info=error)
+    if isinstance(error, sqlite3.OperationalError):
+        return MachineError(
+            f"A database in {home.path} can't be used: {error}.", "Check the disk and the rights of it."
+        )
+    return DamagedError(
+        f"A database in {home.path} is damaged: {error}.",
+        f"Its log, {home.log}, tells which; if need be give the pod up with `wormhole destroy --force` and join anew.",
+    )

@@ -1,0 +1,64 @@
+"""Whether there is room for one more piece: within the configured limit, and never into the last of the disk.
+
+Asking the file system costs a system call, so it is asked again only when what was written since exceeds a quarter of
+the room that was left, or after a second: the nearer the limit, the oftener.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Final
+
+from base.errors import NoSpaceError
+
+CHECK_SHARE: Final = 4
+CHECK_S: Final = 1.0
+RESERVE_BYTES: Final = 16 << 20
+RESERVE_SHARE: Final = 20
+"""The metadata keep this room on the disk, or a twentieth of a small disk, whatever the limit says."""
+
+
+class RoomCheck:
+    """Decides for one store; called from any thread."""
+
+    def __init__(self, root: str, limit_bytes: int | None, full_share: float | None) -> None:
+        self._root = root
+        self._limit_bytes = limit_bytes
+        self._full_share = full_share
+        self._lock = threading.Lock()
+        self._left_bytes = 0
+        self._written_bytes = 0
+        self._checked_at = float("-inf")
+
+    def check(self, used_bytes: int, more_bytes: int) -> None:
+        """Return when ``more_bytes`` may be written to a store of ``used_bytes``. Raises `NoSpaceError`."""
+        limit = self._limit_bytes
+        if limit is not None and used_bytes + more_bytes > limit:
+            raise NoSpaceError("This pod's store is full.", "Raise storage.limit in pod.toml, or free some space.")
+        with self._lock:
+            now = time.monotonic()
+            written = self._written_bytes + more_bytes
+            if written * CHECK_SHARE <= self._left_bytes and now - self._checked_at < CHECK_S:
+                self._written_bytes = written
+                return
+            self._left_bytes = self._room_left()
+            self._written_bytes, self._checked_at = more_bytes, now
+            if more_bytes <= self._left_bytes:
+                return
+            self._left_bytes = 0
+        if self._full_share is None:
+            raise NoSpaceError("The disk of this pod's store is full.", "Free some space on it.")
+        raise NoSpaceError(
+            f"The disk of this pod's store is {self._full_share:.0%} full.",
+            "Free some space on it, or raise storage.limit in pod.toml.",
+        )
+
+    def _room_left(self) -> int:
+        found = os.statvfs(self._root)
+        size, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+        reserve = min(RESERVE_BYTES, size // RESERVE_SHARE)
+        if self._full_share is not None:
+            reserve = max(reserve, int(size * (1 - self._full_share)))
+        return free - reserve
