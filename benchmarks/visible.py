@@ -1,6 +1,6 @@
 """How soon a new file on one pod can be listed and read on another: percentiles over many files.
 
-    .venv/bin/python -m benchmarks.visible [--files 100]
+.venv/bin/python -m benchmarks.visible [--files 100]
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ caller then goes through all that the kernel can know (see `vfs.changes`).
 
 from __future__ import annotations
 
+import heapq
 import logging
 import threading
 import time
@@ -27,6 +28,13 @@ QUEUE_LIMIT: Final = 100_000
 
 STUCK_S: Final = 5.0
 """A notification under way for longer than this is logged."""
+
+AGAIN_S: Final = (0.002, 0.02, 0.2, 1.0, 5.0)
+"""Pauses before an inode that the kernel said not to know is named again: it may have been about to make it, out of
+an answer to a lookup that was older than the change, and would keep those attributes until they expire."""
+
+AGAIN_LIMIT: Final = 10_000
+"""Inodes to be named again; beyond, it counts as an overflow."""
 
 Item = tuple[int, bytes | None]
 """(directory number, name), or (inode number, None)."""
@@ -46,6 +54,7 @@ class Notifier:
     def __init__(self, send: Callable[[Item, bool], None] = _send) -> None:
         self._send = send
         self._items: dict[Item, bool] = {}
+        self._again: list[tuple[float, int, Item, bool]] = []
         self._changed = threading.Condition()
         self._overflow = False
         self._stopping = False
@@ -116,28 +125,51 @@ class Notifier:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._items and not self._stopping:
+                while not self._items and not self._stopping and not self._is_due():
                     self._sending = False
                     self._changed.notify_all()
-                    self._changed.wait()
+                    self._changed.wait(self._pause_s())
                 if self._stopping:
                     return
-                batch, self._items = self._items, {}
+                batch = [(item, attributes_only, 0) for item, attributes_only in self._items.items()]
+                self._items = {}
+                while self._is_due():
+                    _, tries, item, attributes_only = heapq.heappop(self._again)
+                    batch.append((item, attributes_only, tries))
                 self._sending = True
-            for item, attributes_only in batch.items():
+            for item, attributes_only, tries in batch:
                 if self._stopping:
                     return
-                self._under_way = (item, time.monotonic())
-                try:
-                    self._send(item, attributes_only)
-                except FileNotFoundError:
-                    pass  # The kernel didn't know it.
-                except OSError as error:
-                    log.warning("The kernel refused to forget %s: %s", item, error)
-                except Exception:
-                    log.exception("Telling the kernel to forget %s failed", item)
-                finally:
-                    self._under_way = None
+                self._tell(item, attributes_only, tries)
+
+    def _is_due(self) -> bool:
+        return bool(self._again) and self._again[0][0] <= time.monotonic()
+
+    def _pause_s(self) -> float | None:
+        return max(0.0, self._again[0][0] - time.monotonic()) if self._again else None
+
+    def _tell(self, item: Item, attributes_only: bool, tries: int) -> None:
+        """Send one notification; ``tries`` were made before."""
+        self._under_way = (item, time.monotonic())
+        try:
+            self._send(item, attributes_only)
+        except FileNotFoundError:
+            if item[1] is None and tries < len(AGAIN_S):
+                self._tell_again(item, attributes_only, tries)
+        except OSError as error:
+            log.warning("The kernel refused to forget %s: %s", item, error)
+        except Exception:
+            log.exception("Telling the kernel to forget %s failed", item)
+        finally:
+            self._under_way = None
+
+    def _tell_again(self, item: Item, attributes_only: bool, tries: int) -> None:
+        """Plan to name an inode again that the kernel didn't know; a name needs that not: its directory is locked."""
+        with self._changed:
+            if len(self._again) >= AGAIN_LIMIT:
+                self._again.clear()
+                self._overflow = True
+            heapq.heappush(self._again, (time.monotonic() + AGAIN_S[tries], tries + 1, item, attributes_only))
 
     def check(self) -> bool:
         """Log a notification that hangs, once; return whether one does."""

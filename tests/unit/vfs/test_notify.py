@@ -59,6 +59,16 @@ def test_what_the_kernel_does_not_know_and_what_it_refuses_does_not_end_the_thre
     assert len(caplog.records) == 2
 
 
+def test_an_inode_that_the_kernel_does_not_know_yet_is_named_again(monkeypatch):
+    kernel = Kernel()
+    kernel.errors = {(7, None): FileNotFoundError(), (8, None): FileNotFoundError()}
+    monkeypatch.setattr(notify, "AGAIN_S", (0.001, 0.001))
+    notifier = Notifier(kernel.send)
+    notifier.inode(7)
+    notifier.start()
+    assert drained(notifier, kernel, 3) == [((7, None), False)] * 3, "it may be making it out of an older answer"
+
+
 def test_putting_never_waits_for_a_kernel_that_hangs_and_the_watchdog_tells(monkeypatch, caplog):
     kernel = Kernel()
     kernel.open.clear()
