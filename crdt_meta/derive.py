@@ -31,9 +31,6 @@ Written = tuple[WriterId, Body]
 PAST_DOTS: Final = 64
 """Replaced contents without a record that a content names at most."""
 
-LOST_INODE = InodeId(b"\xff" * 16)
-"""The parent of last resort: of what truly has no parent."""
-
 
 class Version(NamedTuple):
     """One content of an inode that no record replaces."""
@@ -213,7 +210,10 @@ def explicit_mtime(records: Sequence[Written]) -> tuple[int, int]:
 
 
 def edges_of(records: Sequence[Written]) -> list[Edge]:
-    """Return the places of a link, the best first: the latest place, where it came from, and so on to its birth."""
+    """Return the places of a link, the best first: the latest place, where it came from, and so on to its birth.
+
+    The last resort is the root: where broken clocks gave births later stamps than moves, a cycle may take all others.
+    """
     places = sorted(
         ((body.clock, writer, body) for writer, body in records if isinstance(body, Place)),
         key=lambda entry: entry[:2],
@@ -222,7 +222,7 @@ def edges_of(records: Sequence[Written]) -> list[Edge]:
     edges = [Edge(clock, parent) for clock, _, body in places for parent in (body.parent, body.came_from)]
     births = [(body.clock, body.parent) for _, body in records if isinstance(body, LinkBirth)]
     edges += [Edge(clock, parent) for clock, parent in sorted(births)[:1]]
-    return [*edges, Edge(0, LOST_INODE)]
+    return [*edges, Edge(0, ROOT_INODE)]
 
 
 def name_of(records: Sequence[Written]) -> bytes | None:
@@ -294,7 +294,7 @@ def repaired(
         at: InodeId | None = queue.pop()
         seen: dict[InodeId, int] = {}
         path: list[InodeId] = []
-        while at is not None and at not in seen and at not in (ROOT_INODE, LOST_INODE):
+        while at is not None and at not in seen and at != ROOT_INODE:
             seen[at] = len(path)
             path.append(at)
             at = up(at)

@@ -1,7 +1,8 @@
 """Records: what one writer says of one inode or link. Codecs with a format version; hostile bytes never raise.
 
 A record is stored under ``kind + id`` in its writer's segment. A writer has one record of a kind for each node, which
-it overwrites; contents have one for each write, so their key carries the clock as well. A stored value is a msgpack
+it overwrites; contents have one for each write, so their key carries the clock as well, and are removed by their writer
+when it saves again after they were replaced (`derive.succession`). A stored value is a msgpack
 list ``[version, clock, ...]``. A kind or version that this release doesn't know is carried along and not interpreted.
 
 ===== ======= ==================================================================================================

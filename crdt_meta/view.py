@@ -145,12 +145,12 @@ class View:
             for link, deleted in deletions.items():
                 batch.alive[link] = is_link_alive(link, deleted, versions)
             lives = any(batch.alive[link] for link in deletions)
+        new = self._write_inode(batch, inode, state if lives else None)
         for link in deletions:
             row = self.links.get(link)
             stays = row is not None and state is not None and (row.kind, row.inode) == (state.kind, inode)
-            if not stays or not batch.alive.get(link, True):
+            if not stays or not batch.alive.get(link, True) or new is None:
                 batch.links.add(link)
-        self._write_inode(batch, inode, state if lives else None)
 
     def _is_newborn(self, batch: _Batch, inode: InodeId) -> bool:
         """Apply the births of a file and its link if nothing else is known of them: the most frequent case by far."""
@@ -176,7 +176,7 @@ class View:
             batch.links.add(LinkId(place.parent))
         return True
 
-    def _write_inode(self, batch: _Batch, inode: InodeId, state: InodeState | None) -> None:
+    def _write_inode(self, batch: _Batch, inode: InodeId, state: InodeState | None) -> InodeRow | None:
         old = self.rows.inode(inode)
         old_siblings = self.rows.siblings(inode) if inode in self.contested else []
         new, siblings = (None, []) if state is None or not state.versions else inode_rows(inode, state)
@@ -188,6 +188,7 @@ class View:
         if old_siblings != siblings:
             self._write_siblings(batch, inode, old_siblings, siblings)
         self._count(batch, old, new, old_siblings, siblings)
+        return new
 
     def _write_siblings(self, batch: _Batch, inode: InodeId, old: list[SiblingRow], new: list[SiblingRow]) -> None:
         self.rows.set_siblings(inode, new)

@@ -27,8 +27,6 @@ from crdt_meta.records import (
 )
 from crdt_meta.store import Store
 
-LOST = b"\xff" * 16
-
 
 class Shown(NamedTuple):
     """What one path shows; mtime only of what isn't a directory."""
@@ -178,7 +176,7 @@ class Oracle:
         found = []
         for clock, _, place in sorted(places, key=lambda p: p[:2], reverse=True):
             found += [(clock, place.parent), (clock, place.came_from)]
-        return [*found, min(births), (0, LOST)]
+        return [*found, min(births), (0, ROOT_INODE)]
 
     def _directories(self) -> None:
         """A cycle loses its latest edge, which falls back to where it came from."""

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from pycrdt import Doc, Map
 
 from base.ids import EMPTY_CONTENT, ROOT_INODE, ContentId, Dot, InodeId, LinkId, PodId, WriterId, hash_bytes
-from crdt_meta.derive import LOST_INODE
 from crdt_meta.metadata import Metadata, Roots
 from crdt_meta.node import Kind, Node
 from crdt_meta.records import (
@@ -41,7 +40,7 @@ from mesh.api import Entry
 from tests.properties.crdt_meta.world import SENDER
 
 NODES = [bytes([index]) * 16 for index in range(1, 9)]
-PARENTS = [ROOT_INODE, ROOT_INODE, *NODES, LOST_INODE, bytes([99]) * 16]
+PARENTS = [ROOT_INODE, ROOT_INODE, *NODES, bytes([98]) * 16, bytes([99]) * 16]
 WRITERS = [WriterId(bytes([index]) * 8) for index in (1, 2, 3)]
 
 
@@ -114,7 +113,7 @@ def everything(pod: Metadata) -> dict[str, Any]:
         assert own is not None
         assert tree.resolve(own) is not None
         paths[path] = (*_same(node), sorted(tree.xattrs(node.inode).items()))
-    for inode in (*NODES, LOST_INODE):
+    for inode in (*NODES, bytes([99]) * 16):
         tree.path(InodeId(inode))
         tree.children(InodeId(inode))
     naming = pod.view.naming

@@ -342,16 +342,18 @@ class World:
         into, new = self.place(replica), self.rng.choice(NAMES)
         if (there := self.some(replica)) is not None and self.rng.random() < 0.3:
             into, new = there[:2]
+        group = replica.tree.display.group
+        shown_as = group(into)[0]
+        # another member may go with its last entry, if it was deleted and stood for the sake of that
         before = replica.tree.lookup(into, new)
         no_replace = self.rng.random() < 0.1
         sequence = replica.sequence
         plain = before is None or self._is_plain(replica, into, new, before)
         replaced = replica.tree.rename(parent, name, into, new, no_replace=no_replace)
         assert before is None or not no_replace
-        after = replica.tree.lookup(into, new)
+        after = replica.tree.lookup(shown_as, new)
         assert after is not None
         assert after.inode == node.inode
-        group = replica.tree.display.group
         if before is not None and before.inode == node.inode:
             assert replaced is None  # two names of one file: POSIX says that nothing happens
             return
