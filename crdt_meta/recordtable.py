@@ -96,7 +96,7 @@ class Records:
         changes, self._waiting = self._waiting, {}
         self._dropped.clear()
         gone = [key for key, value in changes.items() if value is None]
-        written = [(*key, *value) for key, value in changes.items() if value is not None]
+        written = sorted((*key, *value) for key, value in changes.items() if value is not None)  # fills pages better
         self._store.db.executemany("DELETE FROM record WHERE node = ? AND kind = ? AND writer = ? AND clock = ?", gone)
         self._store.db.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?)", written)
         self._trim()

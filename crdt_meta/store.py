@@ -73,6 +73,8 @@ class Store:
             self.db.execute("PRAGMA wal_autocheckpoint = 0")
             self.db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES // 2}")
             self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self.db.execute("PRAGMA temp_store = MEMORY")  # the journal of savepoints
+            self.db.execute("PRAGMA secure_delete = OFF")
             (version,) = self.db.execute("PRAGMA user_version").fetchone()
             if version > FORMAT:
                 raise MachineError(f"{path} was written by a newer Wormhole.", "Install the newer version.")
