@@ -183,13 +183,13 @@ class MetadataLog:
         self._store.number_of(tx.writer)  # outside of what may be rolled back: it is remembered in memory, too
         self._store.savepoint()
         try:
-            changed: list[Changed] = []
+            found: list[tuple[Key, int, bytes | None]] = []
             for part in tx.parts:
-                segment = self._segments.get(tx.writer, part.segment)
-                for text, value in segment.apply(part.update).items():
-                    key = Key.parse(text)
-                    if key is not None:
-                        changed.append(self._take(tx.writer, part.segment, key, value))
+                values = self._segments.get(tx.writer, part.segment).apply(part.update)
+                keys = ((Key.parse(text), value) for text, value in values.items())
+                found += [(key, part.segment, value) for key, value in keys if key is not None]
+            self._view.expect(key for key, _, _ in found)
+            changed = [self._take(tx.writer, segment, key, value) for key, segment, value in found]
             self._clock.observe(tx.clock)
             self._append(tx)
             delta = self._view.apply(changed, remote=True)
@@ -208,8 +208,6 @@ class MetadataLog:
         if value is None:
             records.drop(key, writer)
             return Changed(key, None, before)
-        if not records.has(key.node):
-            self._view.absent(key.node)
         body = decode(key, value)
         records.put(key, writer, segment, value, body)
         return Changed(key, body, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from base.ids import WriterId
@@ -12,6 +13,7 @@ from crdt_meta.store import Store
 from crdt_meta.table import WAITING_LIMIT
 
 CACHED_NODES: Final = 8192
+NODES_A_QUERY: Final = 256
 
 
 class _Stored(NamedTuple):
@@ -53,6 +55,21 @@ class Records:
         if not self._waiting:
             self._trim()
         return found
+
+    def expect(self, nodes: Iterable[bytes]) -> list[bytes]:
+        """Read the records of many nodes with few queries; return those of which there is none."""
+        wanted = sorted(node for node in nodes if node not in self._nodes)
+        unknown = []
+        for at in range(0, len(wanted), NODES_A_QUERY):
+            found: dict[bytes, _Node] = {node: {} for node in wanted[at : at + NODES_A_QUERY]}
+            marks = ",".join("?" * len(found))
+            query = f"SELECT node, kind, writer, clock, segment, value FROM record WHERE node IN ({marks})"  # noqa: S608
+            for node, kind, number, clock, segment, value in self._store.db.execute(query, tuple(found)):
+                body = decode(Key(kind, node, clock), value)
+                found[node][kind, number, clock] = _Stored(segment, self._store.writer_of(number), body)
+            self._nodes.update(found)
+            unknown += [node for node, records in found.items() if not records and node not in self._dropped]
+        return unknown
 
     def _trim(self) -> None:
         while len(self._nodes) > CACHED_NODES:
