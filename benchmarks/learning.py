@@ -145,7 +145,7 @@ def measure_pods(prepared: Path, folder: Path, files: int) -> Figures:
 def measure_learning(homes: list[Path], mounts: list[Path], files: int, serving: int) -> Figures:
     """Let a second pod join and learn."""
     code = wormhole(homes[0], "invite")
-    join = ("join", "--code", str(code["code"]), "--peer", str(code["address"]))
+    join = ("join", "--code", str(code["code"]), "--peer", str(wormhole(homes[0], "status")["address"]))
     wanted = sequence(homes[0])
     served = Probe(reading(mounts[0], files))
     served.start()
