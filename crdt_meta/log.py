@@ -26,6 +26,8 @@ from mesh.api import Entry
 
 SLICE_S: Final = 0.005
 """Received transactions are applied for so long at a time, then the mount has its turn."""
+COMMIT_S: Final = 0.05
+"""What was received is committed that often: each time all pages that changed are written."""
 TRANSACTION_BYTES: Final = BLOB_LIMIT_BYTES // 2
 COMPLAINTS_LIMIT: Final = 64
 
@@ -154,7 +156,7 @@ class MetadataLog:
     async def receive(self, entries: Sequence[Entry], sender: PodId) -> list[Entry]:
         """Apply what follows what is here, in order and in slices; return those newly applied."""
         applied: list[Entry] = []
-        started = time.perf_counter()
+        started = committed = time.perf_counter()
         for entry in entries:
             if entry.sequence != self._store.vector.get(entry.writer, 0) + 1 or entry.writer == self.writer:
                 continue
@@ -166,8 +168,11 @@ class MetadataLog:
             applied.append(entry)
             if delta:
                 self.on_delta(delta)
-            if time.perf_counter() - started > SLICE_S:
+            now = time.perf_counter()
+            if now - committed > COMMIT_S:
                 self.commit()
+                now = committed = time.perf_counter()
+            if now - started > SLICE_S:
                 await lowlevel.checkpoint()
                 started = time.perf_counter()
         if applied:

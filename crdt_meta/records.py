@@ -22,7 +22,8 @@ kind  of      says
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -149,6 +150,9 @@ _OWNER: Final = (1 << 32) - 1
 _ATTRIBUTE_RANGES: Final = {"m": (0, 0o7777), "u": (0, _OWNER), "g": (0, _OWNER), "t": (-_TIME, _TIME)}
 
 
+_STANDARD: Final = str.maketrans("-_", "+/")
+
+
 class Key(NamedTuple):
     """Which record: kind, node, and for contents the clock (0 otherwise)."""
 
@@ -172,7 +176,7 @@ class Key(NamedTuple):
         if not 23 <= len(text) <= 64 or not text.isascii():
             return None
         try:
-            raw = urlsafe_b64decode(text[1:] + "=" * (-(len(text) - 1) % 4))
+            raw = a2b_base64(text[1:].translate(_STANDARD) + "=" * (-(len(text) - 1) % 4))
         except ValueError:
             return None
         length = 24 if text[0] == "c" else 16

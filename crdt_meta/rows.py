@@ -182,18 +182,23 @@ class Rows:
 
     def contents(self, after: ContentId | None, limit: int) -> list[tuple[ContentId, int, WriterId]]:
         """Return (content, size, writer) of contents that files show, but the empty one, in the order of their ids."""
-        query = (
-            "SELECT content, size, writer FROM inode WHERE content > ?1 "
-            "UNION SELECT content, size, writer FROM sibling WHERE content > ?1 AND content <> ?3 "
-            "ORDER BY content LIMIT ?2"
-        )
+        rows: list[tuple[bytes, int, int]] = []
+        for table in ("inode", "sibling"):
+            query = (
+                f"SELECT content, size, writer FROM {table} "  # noqa: S608 (fixed names)
+                "WHERE content IS NOT NULL AND substr(content, 1, 6) >= ? AND content > ? "
+                "ORDER BY substr(content, 1, 6), content LIMIT ?"
+            )
+            rows += self._store.query(query, (after[:6] if after else b"", after or b"", limit))
         found: dict[ContentId, tuple[int, WriterId]] = {}
-        for content, size, number in self._store.query(query, (after or b"", limit, EMPTY_CONTENT)):
-            found.setdefault(ContentId(content), (size, self._store.writer_of(number)))
+        for content, size, number in sorted(rows)[:limit]:
+            if content != EMPTY_CONTENT:
+                found.setdefault(ContentId(content), (size, self._store.writer_of(number)))
         return [(content, size, writer) for content, (size, writer) in found.items()]
 
     def showing(self, content: ContentId) -> list[tuple[InodeId, int, WriterId]]:
         """Return (inode, size, writer) of what shows a content; siblings under their own ids."""
-        rows = self._store.query("SELECT id, size, writer FROM inode WHERE content = ?", (content,))
+        query = "SELECT id, size, writer FROM inode WHERE substr(content, 1, 6) = ? AND content = ?"
+        rows = self._store.query(query, (content[:6], content))
         rows += self._db.execute("SELECT id, size, writer FROM sibling WHERE content = ?", (content,)).fetchall()
         return [(InodeId(row[0]), row[1], self._store.writer_of(row[2])) for row in rows]

@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS inode (id BLOB PRIMARY KEY, kind INTEGER NOT NULL, mo
     uid INTEGER NOT NULL, gid INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
     size INTEGER NOT NULL, content BLOB, target BLOB, rdev INTEGER NOT NULL, writer INTEGER NOT NULL,
     clock INTEGER NOT NULL, more_dots BLOB, strategy INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS inode_by_content ON inode (content) WHERE content IS NOT NULL;
+CREATE INDEX IF NOT EXISTS inode_by_content_start ON inode (substr(content, 1, 6)) WHERE content IS NOT NULL;
 CREATE TABLE IF NOT EXISTS sibling (inode BLOB, writer INTEGER, clock INTEGER, id BLOB NOT NULL, content BLOB NOT NULL,
     size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, more_dots BLOB, PRIMARY KEY (inode, writer, clock)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sibling_by_content ON sibling (content);

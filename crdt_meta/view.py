@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId, WriterId
+from base.ids import ROOT_INODE, ContentId, InodeId, LinkId, WriterId
 from crdt_meta.derive import (
     Edge,
     InodeState,
-    Version,
-    Written,
     deletions_of,
     edges_of,
     inode_of,
@@ -24,18 +22,18 @@ from crdt_meta.derive import (
     is_link_alive,
     name_of,
     repaired,
-    sibling_inode,
     versions_of,
 )
-from crdt_meta.hlc import nanoseconds
 from crdt_meta.links import KEPT, LinkRow, Links
 from crdt_meta.naming import Naming
 from crdt_meta.node import Delta, Kind
-from crdt_meta.records import Attributes, Birth, Body, Content, Key, LinkBirth, Name, Place, Strategy
+from crdt_meta.records import Attributes, Birth, Body, Content, Key, LinkBirth, Name, Place
 from crdt_meta.recordtable import Records
 from crdt_meta.rows import InodeRow, Rows, SiblingRow
+from crdt_meta.showing import inode_rows, plain_row
 from crdt_meta.store import Store
 
+TOTALS: Final = "totals"
 FEW: Final = 8
 """For more changes than this it pays to read what they touch with one query."""
 
@@ -75,17 +73,34 @@ class View:
         self.rows = Rows(store)
         self.naming = Naming(self, pod_name_of)
         self.reload()
+        store.on_flush.append(self._write_totals)
 
     def reload(self) -> None:
         """Read what is kept in memory anew from the rows."""
+        self.files, self.directories, self.bytes = self._written = self._read_totals()  # first: queries write them
         self.twins = self.rows.twins()
         self.kept = self.links.kept()
         self.demoted = self.links.repaired()
         self.sibling_owner: dict[InodeId, InodeId] = {row.id: row.inode for row in self.rows.all_siblings()}
         self.contested: set[InodeId] = set(self.sibling_owner.values())
-        self.files, self.bytes = self.rows.totals()
-        self.directories = self.links.directories()
         self.naming.reload()
+
+    def _read_totals(self) -> tuple[int, int, int]:
+        """Return (files, directories, bytes) as they were written with the rows, or counted where they never were."""
+        found = self.store.get_meta(TOTALS)
+        if found is not None:
+            files, directories, size = (int(one) for one in found.split())
+            return files, directories, size
+        files, size = self.rows.totals()
+        totals = files, self.links.directories(), size
+        self.store.set_meta(TOTALS, b"%d %d %d" % totals)
+        return totals
+
+    def _write_totals(self) -> None:
+        totals = (self.files, self.directories, self.bytes)
+        if totals != self._written:
+            self._written = totals
+            self.store.set_meta(TOTALS, b"%d %d %d" % totals)
 
     def fresh(self, node: bytes) -> None:
         """Note that an id was just drawn: nobody knows it."""
@@ -192,10 +207,9 @@ class View:
                     return False
         if birth is None or place is None or len(self.links.to(inode)) > 1:
             return False
-        state = plain_state(inode, birth, content, known)
-        if state is None:
+        row = plain_row(inode, birth, content, known)
+        if row is None:
             return False
-        row, _ = inode_rows(inode, state)
         self._put_inode(batch, inode, self.rows.inode(inode), row)
         link = LinkId(inode)
         shown = self.links.get(link)
@@ -389,71 +403,10 @@ class View:
         self.store.savepoint()
         for table in ("link", "hardlink", "inode", "sibling", "directory", "twin"):
             self.store.db.execute(f"DELETE FROM {table}")  # noqa: S608 (fixed names)
+        self.store.set_meta(TOTALS, b"0 0 0")
         for forget in self.store.on_clear:
             forget()
         self.store.release()
         self.reload()
         keys = self.store.query("SELECT DISTINCT kind, node FROM record")
         self.apply([Changed(Key(kind, node, 0), None) for kind, node in keys], remote=False)
-
-
-def plain_state(
-    inode: InodeId, birth: tuple[WriterId, Birth], content: tuple[WriterId, Content] | None, known: list[Written]
-) -> InodeState | None:
-    """Return what an inode of one link and, at most, one content record shows; None where that is not all of it."""
-    writer, born = birth
-    version = Version.born(inode, writer, born)
-    if content is not None:
-        by, body = content
-        if born.kind is not Kind.FILE or version.dot not in body.replaces:
-            return None
-        dot, via = Dot(by, body.clock), body.via
-        version = Version(dot, body.content, body.size, body.mtime_ns, via, body.strategy, None)
-    if any(isinstance(body, Attributes) for _, body in known):
-        return inode_state([one for one in known if isinstance(one[1], OF_INODE)], [version], {LinkId(inode): ()})
-    return InodeState(
-        *(born.kind, born.mode & 0o7777, born.uid, born.gid, version.mtime_ns),
-        nanoseconds(max(born.clock, version.dot.clock)),
-        *(born.target, born.rdev, (version,)),
-    )
-
-
-OF_INODE: Final = (Birth, Content, Attributes)
-"""What plain inodes are derived from."""
-
-
-def inode_rows(inode: InodeId, state: InodeState) -> tuple[InodeRow, list[SiblingRow]]:
-    """Return the row of an inode that lives and, under ``keep-both``, those of its siblings."""
-    latest = state.versions[0]
-    if len(state.versions) == 1:
-        return _row(inode, state, state.versions), []
-    groups: dict[ContentId, list[Version]] = {}
-    if state.kind is Kind.FILE and latest.strategy is Strategy.KEEP_BOTH:
-        for version in state.versions:
-            groups.setdefault(version.content, []).append(version)
-    else:
-        groups[latest.content] = list(state.versions)
-    first, *others = groups.values()
-    siblings = []
-    for group in others:
-        top = group[0]
-        shown_as = sibling_inode(inode, top.dot)
-        siblings.append(SiblingRow(inode, top.dot, shown_as, top.content, top.size, top.mtime_ns, more_dots(group)))
-    return _row(inode, state, first), siblings
-
-
-def _row(inode: InodeId, state: InodeState, shown: Sequence[Version]) -> InodeRow:
-    latest = state.versions[0]
-    size = latest.size if state.kind is Kind.FILE else len(state.target)
-    return InodeRow(
-        *(inode, *state[:6], size, latest.content, state.target, state.rdev),
-        *(latest.dot, more_dots(shown), latest.strategy),
-    )
-
-
-def more_dots(versions: Sequence[Version]) -> tuple[Dot, ...]:
-    """Return the dots of versions shown as one, without the first one's, with what they were before."""
-    if len(versions) == 1 and versions[0].origin is None:
-        return ()
-    dots = [version.dot for version in versions[1:]]
-    return tuple(dots + [version.origin for version in versions if version.origin is not None])
