@@ -205,7 +205,3 @@ class Links:
     def kept(self) -> set[InodeId]:
         """Return the directories that are deleted and stay for the sake of a living entry."""
         return {InodeId(row[0]) for row in self._store.query("SELECT id FROM link WHERE alive = 2")}
-
-    def directories(self) -> int:
-        """Count the living directories."""
-        return int(self._store.query("SELECT count(*) FROM link WHERE kind = 2 AND alive > 0")[0][0])

@@ -16,7 +16,7 @@ from crdt_meta.hlc import HybridClock
 from crdt_meta.log import MetadataLog
 from crdt_meta.records import Strategy
 from crdt_meta.store import Store
-from crdt_meta.transaction import clock_of
+from crdt_meta.transaction import header_of
 from crdt_meta.tree import Tree
 from crdt_meta.view import View
 
@@ -76,13 +76,10 @@ class Metadata:
             self.store.set_meta("writer", writer)
             self.store.commit()
         self.store.sync()  # what a killed process had committed will be told as durable
-        self.writer = WriterId(writer)
-        clocks = {one: clock_of(header) for one, header in self.store.last_headers()}
-        clock = HybridClock(now, clocks.get(self.writer, 0))
-        for seen in clocks.values():
-            clock.observe(seen)
+        clock = HybridClock(now)
         self.view = View(self.store, roots.pod_name_of)
-        self.log = MetadataLog(self.store, self.view, clock, self.writer, roots.sign, roots.verify)
+        self.log = MetadataLog(self.store, self.view, clock, WriterId(writer), roots.sign, roots.verify)
+        self._set_clock(clock)
         self.tree = Tree(
             self.view,
             self.log,
@@ -93,6 +90,19 @@ class Metadata:
         )
         self.committer = Committer(self.log, self.store)
         self.store.commit()
+
+    @property
+    def writer(self) -> WriterId:
+        """The id that this pod writes under."""
+        return self.log.writer
+
+    def _set_clock(self, clock: HybridClock) -> None:
+        """Let the clock go on behind what was written here, and what was seen."""
+        lasts = {writer: self.log.table.last(writer) for writer in self.log.table.received}
+        clocks = {writer: header_of(last.header).clock for writer, last in lasts.items() if last is not None}
+        clock.last = clocks.pop(self.writer, 0)
+        for seen in clocks.values():
+            clock.observe(seen)
 
     def close(self) -> None:
         """Close the file; what `Committer.finish` has not committed is gone."""

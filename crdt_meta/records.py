@@ -151,19 +151,30 @@ _ATTRIBUTE_RANGES: Final = {"m": (0, 0o7777), "u": (0, _OWNER), "g": (0, _OWNER)
 
 
 _STANDARD: Final = str.maketrans("-_", "+/")
+_ADOPTED: Final = "@"
+_CLOCKED: Final = "c"
+"""Kinds of which a writer has several records for a node."""
+
+
+def _armoured(raw: bytes) -> str:
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 class Key(NamedTuple):
-    """Which record: kind, node, and for contents the clock (0 otherwise)."""
+    """Which record: kind, node, for contents the clock (0 otherwise), and of adopted records the author."""
 
     kind: str
     node: bytes
     clock: int
+    author: WriterId | None = None
+    """None: whoever holds the record in a segment of its own wrote it."""
 
     def text(self) -> str:
         """Return the key in the segment's map."""
-        tail = self.clock.to_bytes(8, "big") if self.kind == "c" else b""
-        return self.kind + urlsafe_b64encode(self.node + tail).rstrip(b"=").decode()
+        tail = self.clock.to_bytes(8, "big") if self.kind in _CLOCKED else b""
+        if self.author is None:
+            return self.kind + _armoured(self.node + tail)
+        return _ADOPTED + self.kind + _armoured(self.node + tail + self.author)
 
     @staticmethod
     def of(body: Body, node: bytes) -> Key:
@@ -175,14 +186,16 @@ class Key(NamedTuple):
         """Return the key of a map entry, or None when it is none."""
         if not 23 <= len(text) <= 64 or not text.isascii():
             return None
+        adopted, plain = text[0] == _ADOPTED, text.removeprefix(_ADOPTED)
         try:
-            raw = a2b_base64(text[1:].translate(_STANDARD) + "=" * (-(len(text) - 1) % 4))
+            raw = a2b_base64(plain[1:].translate(_STANDARD) + "=" * (-(len(plain) - 1) % 4))
         except ValueError:
             return None
-        length = 24 if text[0] == "c" else 16
-        if len(raw) != length:
+        length = 24 if plain[0] in _CLOCKED else 16
+        if len(raw) != length + 8 * adopted:
             return None
-        return Key(text[0], raw[:16], int.from_bytes(raw[16:], "big"))
+        author = WriterId(raw[length:]) if adopted else None
+        return Key(plain[0], raw[:16], int.from_bytes(raw[16:length], "big"), author)
 
 
 def _dots(dots: tuple[Dot, ...]) -> list[list[object]]:

@@ -1,8 +1,8 @@
 """Segments: the Y.Docs that carry records. Each has one writer, so Yjs never has to choose between two values.
 
 A segment is a map ``key text → record bytes`` of about a thousand records. Those in use are in memory, the others are
-rebuilt from their parts in the log. Client ids are fresh for every document that is loaded: a pair of client id and
-clock must never stand for two things.
+rebuilt from their parts in the log: what it was when it was last written as a whole (compressed), and the changes since.
+Client ids are fresh for every document that is loaded: a pair of client id and clock must never stand for two things.
 
 Must never: read or write a document inside one of its observers; keep a document that refused an update.
 """
@@ -10,17 +10,22 @@ Must never: read or write a document inside one of its observers; keep a documen
 from __future__ import annotations
 
 import random
+import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pycrdt import Doc, Map
 
 from base.errors import DamagedError
 from base.ids import WriterId
+from crdt_meta.transaction import Part
 
+ZLIB_LEVEL: Final = 6
 RECORDS_PER_SEGMENT: Final = 1000
 LOADED_LIMIT: Final = 24
+WHOLE_LIMIT_BYTES: Final = 64 << 20
+"""A whole segment is at most so large when it is unpacked."""
 ROOT: Final = "records"
 
 SegmentKey = tuple[WriterId, int]
@@ -29,12 +34,13 @@ SegmentKey = tuple[WriterId, int]
 class Segment:
     """One loaded document."""
 
-    def __init__(self, parts: list[bytes]) -> None:
-        """Load from parts, in order. Raises `DamagedError` when they can't be applied."""
+    def __init__(self, parts: Sequence[Part] = ()) -> None:
+        """Load from the parts of one epoch, in order. Raises `DamagedError` when they can't be applied."""
         self._doc: Doc[Any] = Doc(client_id=random.SystemRandom().getrandbits(50))
         self._doc[ROOT] = self._map = Map[Any]()
+        self.epoch = parts[-1].epoch if parts else 0
         for part in parts:
-            _guarded(self._doc.apply_update, part)
+            _guarded(self._doc.apply_update, unpacked(part))
         self._changed: dict[str, bytes | None] = {}
         self._subscription = self._map.observe(_noting(self._changed))
 
@@ -53,10 +59,20 @@ class Segment:
         self._changed.clear()
         return self._doc.get_update(before)
 
-    def apply(self, update: bytes) -> dict[str, bytes | None]:
-        """Apply an update; return the records that it wrote (None: removed). Raises `DamagedError`."""
+    def records(self) -> dict[str, bytes | None]:
+        """Return everything that is in it (values that are no bytes as None)."""
+        return {key: _record(value) for key, value in self._map.items()}
+
+    def whole(self) -> bytes:
+        """Return the part that writes the segment anew, without a trace of what is gone."""
+        fresh = Segment()
+        fresh.write({key: value for key, value in self.records().items() if value is not None})
+        return zlib.compress(fresh._doc.get_update(), ZLIB_LEVEL)
+
+    def apply(self, part: Part) -> dict[str, bytes | None]:
+        """Apply a part of the same epoch; return the records that it wrote (None: removed). Raises `DamagedError`."""
         self._changed.clear()
-        _guarded(self._doc.apply_update, update)
+        _guarded(self._doc.apply_update, unpacked(part))
         changed = dict(self._changed)
         self._changed.clear()
         return changed
@@ -67,10 +83,34 @@ def _noting(changed: dict[str, bytes | None]) -> Callable[[Any], None]:
 
     def note(event: Any) -> None:
         for key, change in event.keys.items():
-            value = change.get("newValue") if change["action"] != "delete" else None
-            changed[key] = bytes(value) if isinstance(value, bytes | bytearray) else None
+            changed[key] = _record(change.get("newValue") if change["action"] != "delete" else None)
 
     return note
+
+
+def _record(value: object) -> bytes | None:
+    return bytes(value) if isinstance(value, bytes | bytearray) else None
+
+
+def difference(old: Mapping[str, bytes | None], new: Mapping[str, bytes | None]) -> dict[str, bytes | None]:
+    """Return what has to be written (None: removed) to make a segment's records into others."""
+    changed: dict[str, bytes | None] = {key: value for key, value in new.items() if old.get(key, b"") != value}
+    changed.update(dict.fromkeys(old.keys() - new.keys()))
+    return changed
+
+
+def unpacked(part: Part) -> bytes:
+    """Return a part's update of the document. Raises `DamagedError` when it is too large or not compressed right."""
+    if not part.whole:
+        return part.update
+    stream = zlib.decompressobj()
+    try:
+        data = stream.decompress(part.update, WHOLE_LIMIT_BYTES)
+    except zlib.error as error:
+        raise DamagedError("A segment can't be unpacked.") from error
+    if not stream.eof or stream.unused_data:
+        raise DamagedError("A segment is too large, or can't be unpacked.")
+    return data
 
 
 def _guarded(apply: Callable[[bytes], None], update: bytes) -> None:
@@ -86,7 +126,7 @@ def _guarded(apply: Callable[[bytes], None], update: bytes) -> None:
 class Segments:
     """The segments of all writers; a bounded number of them is in memory."""
 
-    def __init__(self, parts: Callable[[WriterId, int], list[bytes]]) -> None:
+    def __init__(self, parts: Callable[[WriterId, int], list[Part]]) -> None:
         self._parts = parts
         self._loaded: OrderedDict[SegmentKey, Segment] = OrderedDict()
 
@@ -100,6 +140,10 @@ class Segments:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(key)
         return found
+
+    def replace(self, writer: WriterId, segment: int, new: Segment) -> None:
+        """Go on with another document."""
+        self._loaded[writer, segment] = new
 
     def forget(self, writer: WriterId, segment: int) -> None:
         """Drop a document whose state may differ from the log's."""

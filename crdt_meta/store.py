@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -17,19 +17,21 @@ from typing import Any, Final
 from base.errors import DamagedError, MachineError, NoSpaceError
 from base.ids import WriterId
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 CHECKPOINT_BYTES: Final = 8 << 20
 CACHE_KIB: Final = 16384
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS writer (id INTEGER PRIMARY KEY, writer BLOB NOT NULL UNIQUE, sequence INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS writer (id INTEGER PRIMARY KEY, writer BLOB NOT NULL UNIQUE,
+    sequence INTEGER NOT NULL DEFAULT 0, applied INTEGER NOT NULL DEFAULT 0, owed INTEGER NOT NULL DEFAULT 0,
+    warrant INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS tx (writer INTEGER, sequence INTEGER, header BLOB NOT NULL, signature BLOB NOT NULL,
     PRIMARY KEY (writer, sequence)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS part (writer INTEGER, segment INTEGER, sequence INTEGER, data BLOB NOT NULL,
-    PRIMARY KEY (writer, segment, sequence)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS record (node BLOB, kind TEXT, writer INTEGER, clock INTEGER, segment INTEGER NOT NULL,
-    value BLOB NOT NULL, PRIMARY KEY (node, kind, writer, clock)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS part (writer INTEGER, segment INTEGER, sequence INTEGER, epoch INTEGER NOT NULL,
+    whole INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (writer, segment, sequence)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS record (node BLOB, kind TEXT, writer INTEGER, clock INTEGER, holder INTEGER,
+    segment INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (node, kind, writer, clock, holder)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS link (id BLOB PRIMARY KEY, inode BLOB, kind INTEGER NOT NULL, parent BLOB NOT NULL,
     name BLOB NOT NULL, alive INTEGER NOT NULL, edge INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS link_by_name ON link (parent, name) WHERE alive > 0;
@@ -68,6 +70,7 @@ class Store:
         try:
             self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
             path.chmod(0o600)
+            self.db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             self.db.execute("PRAGMA journal_mode = WAL")
             self.db.execute("PRAGMA synchronous = NORMAL")
             self.db.execute("PRAGMA wal_autocheckpoint = 0")
@@ -78,6 +81,9 @@ class Store:
             (version,) = self.db.execute("PRAGMA user_version").fetchone()
             if version > FORMAT:
                 raise MachineError(f"{path} was written by a newer Wormhole.", "Install the newer version.")
+            if 0 < version < FORMAT:
+                advice = "Remove this pod with 'wormhole destroy --force' and join anew."
+                raise MachineError(f"{path} was written by an early Wormhole whose format is no longer read.", advice)
             self.db.executescript(SCHEMA)
             self.db.execute(f"PRAGMA user_version = {FORMAT}")
         except sqlite3.DatabaseError as error:
@@ -87,10 +93,9 @@ class Store:
         self._numbers: dict[WriterId, int] = {}
         self._writers: dict[int, WriterId] = {}
         self.vector: dict[WriterId, int] = {}
-        for number, raw, sequence in self.db.execute("SELECT id, writer, sequence FROM writer"):
-            writer = WriterId(raw)
-            self._numbers[writer], self._writers[number] = number, writer
-            self.vector[writer] = sequence
+        """Writer → its last transaction that is here; kept by the log."""
+        for number, raw in self.db.execute("SELECT id, writer FROM writer"):
+            self._numbers[WriterId(raw)], self._writers[number] = number, WriterId(raw)
 
     # -- transactions of the file -------------------------------------------------------------------------------------
 
@@ -169,61 +174,17 @@ class Store:
         self.begin()
         self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
-    # -- writers and the log ------------------------------------------------------------------------------------------
+    # -- writers ------------------------------------------------------------------------------------------
 
     def number_of(self, writer: WriterId) -> int:
         """Return the short number of a writer in this file."""
         number = self._numbers.get(writer)
         if number is None:
             self.begin()
-            number = self.db.execute("INSERT INTO writer VALUES (NULL, ?, 0)", (writer,)).lastrowid or 0
+            number = self.db.execute("INSERT INTO writer (writer) VALUES (?)", (writer,)).lastrowid or 0
             self._numbers[writer], self._writers[number] = number, writer
-            self.vector[writer] = 0
         return number
 
     def writer_of(self, number: int) -> WriterId:
         """Return the writer of a short number."""
         return self._writers[number]
-
-    def append(
-        self, writer: WriterId, sequence: int, header: bytes, signature: bytes, parts: Iterable[tuple[int, bytes]]
-    ) -> None:
-        """Add a transaction to the log."""
-        self.begin()
-        number = self.number_of(writer)
-        self.db.execute("INSERT INTO tx VALUES (?, ?, ?, ?)", (number, sequence, header, signature))
-        self.db.executemany(
-            "INSERT INTO part VALUES (?, ?, ?, ?)", [(number, segment, sequence, data) for segment, data in parts]
-        )
-        self.db.execute("UPDATE writer SET sequence = ? WHERE id = ?", (sequence, number))
-        self.vector[writer] = sequence
-
-    def transactions(self, writer: WriterId, after: int) -> Iterable[tuple[int, bytes, bytes]]:
-        """Yield (sequence, header, signature) of a writer in order."""
-        number = self._numbers.get(writer, -1)
-        return self.db.execute(
-            "SELECT sequence, header, signature FROM tx WHERE writer = ? AND sequence > ? ORDER BY sequence",
-            (number, after),
-        )
-
-    def last_headers(self) -> list[tuple[WriterId, bytes]]:
-        """Return the header of each writer's last transaction."""
-        query = (
-            "SELECT tx.writer, header FROM tx JOIN writer ON writer.id = tx.writer AND writer.sequence = tx.sequence"
-        )
-        return [(self._writers[number], header) for number, header in self.db.execute(query)]
-
-    def part(self, writer: WriterId, segment: int, sequence: int) -> bytes:
-        """Return one part of a transaction. Raises `DamagedError` when it isn't there."""
-        row = self.db.execute(
-            "SELECT data FROM part WHERE writer = ? AND segment = ? AND sequence = ?",
-            (self._numbers.get(writer, -1), segment, sequence),
-        ).fetchone()
-        if row is None:
-            raise DamagedError("A part of the metadata log is missing.", "Leave with --force and join anew.")
-        return bytes(row[0])
-
-    def parts(self, writer: WriterId, segment: int) -> list[bytes]:
-        """Return all parts of a segment in order."""
-        query = "SELECT data FROM part WHERE writer = ? AND segment = ? ORDER BY sequence"
-        return [bytes(row[0]) for row in self.db.execute(query, (self._numbers.get(writer, -1), segment))]

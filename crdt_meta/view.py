@@ -33,7 +33,6 @@ from crdt_meta.rows import InodeRow, Rows, SiblingRow
 from crdt_meta.showing import inode_rows, plain_row
 from crdt_meta.store import Store
 
-TOTALS: Final = "totals"
 FEW: Final = 8
 """For more changes than this it pays to read what they touch with one query."""
 
@@ -77,7 +76,7 @@ class View:
 
     def reload(self) -> None:
         """Read what is kept in memory anew from the rows."""
-        self.files, self.directories, self.bytes = self._written = self._read_totals()  # first: queries write them
+        self.files, self.directories, self.bytes = self._written = self.rows.totals()  # first: queries write them
         self.twins = self.rows.twins()
         self.kept = self.links.kept()
         self.demoted = self.links.repaired()
@@ -85,22 +84,11 @@ class View:
         self.contested: set[InodeId] = set(self.sibling_owner.values())
         self.naming.reload()
 
-    def _read_totals(self) -> tuple[int, int, int]:
-        """Return (files, directories, bytes) as they were written with the rows, or counted where they never were."""
-        found = self.store.get_meta(TOTALS)
-        if found is not None:
-            files, directories, size = (int(one) for one in found.split())
-            return files, directories, size
-        files, size = self.rows.totals()
-        totals = files, self.links.directories(), size
-        self.store.set_meta(TOTALS, b"%d %d %d" % totals)
-        return totals
-
     def _write_totals(self) -> None:
         totals = (self.files, self.directories, self.bytes)
         if totals != self._written:
             self._written = totals
-            self.store.set_meta(TOTALS, b"%d %d %d" % totals)
+            self.rows.set_totals(*totals)
 
     def fresh(self, node: bytes) -> None:
         """Note that an id was just drawn: nobody knows it."""
@@ -403,7 +391,7 @@ class View:
         self.store.savepoint()
         for table in ("link", "hardlink", "inode", "sibling", "directory", "twin"):
             self.store.db.execute(f"DELETE FROM {table}")  # noqa: S608 (fixed names)
-        self.store.set_meta(TOTALS, b"0 0 0")
+        self.rows.set_totals(0, 0, 0)
         for forget in self.store.on_clear:
             forget()
         self.store.release()

@@ -75,17 +75,21 @@ class ReplicatedLog(Protocol):
     """What broadcast and anti-entropy carry; implemented by ``crdt_meta``."""
 
     def vector(self) -> Mapping[WriterId, int]:
-        """Return for each writer the last sequence that this pod has durably, gap-free from 1."""
+        """Return for each writer the last sequence that this pod has durably; nothing before it is missing that counts."""
         ...
 
     def read(self, writer: WriterId, after: int, limit_bytes: int) -> list[Entry]:
-        """Return consecutive entries from ``after + 1`` on, at least one if there is one, about ``limit_bytes``."""
+        """Return entries behind ``after`` in order, at least one if there is one, about ``limit_bytes``.
+
+        Some between them may be left out: what came later made them obsolete, and the entries prove it to a log.
+        """
         ...
 
     async def receive(self, entries: Sequence[Entry], sender: PodId) -> list[Entry]:
-        """Apply what follows what is here, in order; ignore the older; return those newly applied (to be forwarded).
+        """Take what follows what is here, in order; ignore the older; return those newly taken (to be forwarded).
 
-        Entries after a gap are dropped: the caller sees in `vector` that something is missing and asks for it.
+        Entries after a gap that they don't explain are dropped: the caller sees in `vector` that something is missing
+        and asks for it.
         """
         ...
 

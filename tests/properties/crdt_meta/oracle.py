@@ -69,7 +69,7 @@ def load(store: Store) -> list[tuple[bytes, bytes, Any]]:
     """Return (node, writer, record) of everything that a replica has."""
     writers = dict(store.db.execute("SELECT id, writer FROM writer").fetchall())
     found = []
-    for node, kind, number, clock, value in store.db.execute("SELECT node, kind, writer, clock, value FROM record"):
+    for node, kind, number, clock, value in store.query("SELECT node, kind, writer, clock, value FROM record"):
         body = decode(Key(kind, node, clock), value)
         if body is not None:
             found.append((node, writers[number], body))

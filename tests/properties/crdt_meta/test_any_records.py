@@ -138,7 +138,7 @@ async def run(seed: int, folder: Path) -> None:
             heap = rng.choice(todo)
             number = rng.choice((1, 1, len(heap)))
             entries = [heap.pop(0) for _ in range(min(number, len(heap)))]
-            assert await pod.log.receive(entries, SENDER) == entries, pod.log._complaints
+            assert await pod.log.receive(entries, SENDER) == entries, pod.log.incoming._complaints
     found = [everything(pod) for pod in pods]
     assert found[0] == found[1], "the order of arrival matters"
     pods[0].view.reload()

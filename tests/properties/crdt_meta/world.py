@@ -37,8 +37,9 @@ EXPECTED = {
 
 @contextmanager
 def seeded_ids(rng: random.Random) -> Iterator[None]:
-    """Draw inode and writer ids from the seed, so that a failing seed fails again."""
+    """Draw inode and writer ids from the seed, so that a failing seed fails again; segments are often small."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crdt_meta.log.RECORDS_PER_SEGMENT", rng.choice((3, 10, 1000)))
         patch.setattr("crdt_meta.tree.new_inode_id", lambda: InodeId(rng.randbytes(16)))
         patch.setattr("crdt_meta.metadata.new_writer_id", lambda: WriterId(rng.randbytes(8)))
         yield
@@ -106,7 +107,7 @@ class Replica:
     @property
     def sequence(self) -> int:
         """The sequence of the transaction that an operation now goes into."""
-        return self.meta.store.vector[self.meta.writer] + 1
+        return self.log.table.received[self.meta.writer] + 1
 
     def save(self) -> None:
         """Commit, sync, tell; what is on the disk then is what a power cut leaves."""
@@ -403,6 +404,12 @@ class World:
     def save(self, replica: Replica) -> None:
         replica.save()
 
+    def compact(self, replica: Replica) -> None:
+        """Write some of the own segments anew."""
+        last = replica.log.table.last_segment(replica.meta.writer)
+        if last is not None:
+            replica.log.compact(self.rng.randrange(last + 1))
+
     def crash(self, replica: Replica) -> None:
         replica.crash(self.power_cuts and self.rng.random() < 0.5)
 
@@ -429,6 +436,7 @@ FAVOURITES = (
     ("publish", "save handle"),
     ("publish", "attributes", "rename"),
     ("link", "unlink", "publish"),
+    ("compact", "publish"),
 )
 OPERATIONS: dict[str, tuple[int, Callable[[World, Replica], None]]] = {
     "create": (9, World.create),
@@ -446,5 +454,6 @@ OPERATIONS: dict[str, tuple[int, Callable[[World, Replica], None]]] = {
     "attributes": (4, World.attributes),
     "xattr": (3, World.xattr),
     "save": (14, World.save),
+    "compact": (2, World.compact),
     "crash": (2, World.crash),
 }

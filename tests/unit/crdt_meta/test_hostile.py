@@ -89,10 +89,10 @@ def test_a_transaction_of_somebody_else_is_refused(ann: Pod, bob: Pod, eve: Pod)
     unknown = make(WriterId(b"unknown!"), 1, 1, (Part(0, 0, update({})),), eve.key.sign)
     for hostile in (
         Entry(ann.writer, 1, forged.blob()),
-        Entry(unknown.writer, 1, unknown.blob()),
+        Entry(unknown.header.writer, 1, unknown.blob()),
         Entry(eve.writer, 1, told.blob),
         Entry(ann.writer, 2, told.blob),
-        Entry(bob.writer, bob.meta.store.vector[bob.writer] + 1, told.blob),
+        Entry(bob.writer, bob.log.table.received[bob.writer] + 1, told.blob),
     ):
         assert bob.hear([hostile]) == []
     still_works(ann, bob)

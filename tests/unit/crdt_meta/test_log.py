@@ -13,6 +13,7 @@ from crdt_meta.hlc import MAX_CLOCK, HybridClock
 from crdt_meta.log import TRANSACTION_BYTES
 from crdt_meta.segments import Segment, Segments
 from crdt_meta.store import FORMAT
+from crdt_meta.transaction import Part
 from mesh.api import Entry
 from tests.unit.crdt_meta.pods import SENDER, Mesh, Pod, content, exchange
 
@@ -119,7 +120,7 @@ async def test_a_long_reception_lets_others_run(ann: Pod, bob: Pod) -> None:
 def test_segments_out_of_use_are_freed(ann: Pod) -> None:
     ann.save("/x", "x")
     ann.tell()
-    segments = Segments(ann.meta.store.parts)
+    segments = Segments(ann.log.table.parts)
     held = weakref.ref(segments.get(ann.writer, 0))
     assert held() is not None
     segments.forget(ann.writer, 0)
@@ -127,10 +128,10 @@ def test_segments_out_of_use_are_freed(ann: Pod) -> None:
 
 
 def test_a_segment_tells_what_an_update_changed() -> None:
-    one, two = Segment([]), Segment([])
-    assert two.apply(one.write({"a": b"1", "b": b"2"})) == {"a": b"1", "b": b"2"}
-    assert two.apply(one.write({"a": None, "c": b"3", "never there": None})) == {"a": None, "c": b"3"}
-    assert len(one) == len(two) == 2
+    one, two = Segment(), Segment()
+    assert two.apply(Part(0, 0, one.write({"a": b"1", "b": b"2"}))) == {"a": b"1", "b": b"2"}
+    assert two.apply(Part(0, 0, one.write({"a": None, "c": b"3", "never there": None}))) == {"a": None, "c": b"3"}
+    assert one.records() == two.records() == Segment([Part(0, 1, one.whole(), whole=True)]).records()
 
 
 def test_checkpoints_keep_the_write_ahead_log_small(world: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,230 @@
+"""Transactions of other writers: verified, taken in their order, applied whole, in slices that let the mount have turns.
+
+Where parts are missing because a later transaction has their segment whole, nothing of the writer is shown until that
+one is here (catch-up is staged). Then the difference is applied in an order in which no step shows less than was known:
+first what deletes, names and places, then contents and births, at last what its holder removed.
+
+Must never: apply a transaction in part or out of its writer's order.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from anyio import lowlevel
+
+from base.errors import DamagedError, WormholeError
+from base.ids import PodId, WriterId
+from crdt_meta.hlc import HybridClock
+from crdt_meta.logtable import LogTable
+from crdt_meta.node import Delta
+from crdt_meta.records import Key, decode
+from crdt_meta.segments import Segment, Segments, difference
+from crdt_meta.store import Store
+from crdt_meta.transaction import Part, Transaction, Verify, owed, read
+from crdt_meta.view import Changed, View
+from mesh.api import Entry
+
+SLICE_S: Final = 0.005
+"""Received transactions are applied for so long at a time, then the mount has its turn."""
+COMMIT_S: Final = 0.05
+"""What was received is committed that often: each time all pages that changed are written."""
+COMPLAINTS_LIMIT: Final = 64
+RECORDS_A_SLICE: Final = 200
+FIRST_KINDS: Final = "dsnpax"
+
+logger = logging.getLogger(__name__)
+Records = dict[str, bytes | None]
+
+
+class Incoming:
+    """See the module."""
+
+    def __init__(
+        self, store: Store, table: LogTable, view: View, clock: HybridClock, segments: Segments, verify: Verify
+    ) -> None:
+        self.is_retired: Callable[[WriterId], bool] = lambda _: False
+        """Whether a writer's records were adopted by others, so that its own log isn't taken any more."""
+        self._store = store
+        self._table = table
+        self._view = view
+        self._clock = clock
+        self._segments = segments
+        self._verify = verify
+        self._complaints: set[tuple[PodId, str]] = set()
+
+    async def receive(
+        self,
+        entries: Sequence[Entry],
+        sender: PodId,
+        on_delta: Callable[[Delta], None],
+        commit: Callable[[], object],
+    ) -> list[Entry]:
+        """Take what follows what is here; return that."""
+        taken: list[Entry] = []
+        started = committed = time.perf_counter()
+        for entry in entries:
+            if entry.sequence <= self._table.received.get(entry.writer, 0) or self.is_retired(entry.writer):
+                continue
+            try:
+                delta = self._take(entry)
+            except DamagedError as error:
+                self._complain(sender, str(error))
+                continue
+            if delta is None:
+                continue
+            taken.append(entry)
+            if delta:
+                on_delta(delta)
+            if self._table.waits(entry.writer):
+                await self.show(entry.writer, on_delta, commit)
+            now = time.perf_counter()
+            if now - started > SLICE_S:
+                if now - committed > COMMIT_S:
+                    commit()
+                    committed = now
+                await lowlevel.checkpoint()
+                started = time.perf_counter()
+        return taken
+
+    def _take(self, entry: Entry) -> Delta | None:
+        """Verify and apply one transaction, or leave everything as it was. Raises `DamagedError`."""
+        here = self._table.received.get(entry.writer, 0)
+        tx = read(entry.blob, self._verify)
+        if (tx.header.writer, tx.header.sequence) != (entry.writer, entry.sequence):
+            raise DamagedError("A transaction is not what it was announced as.")
+        needed = owed(tx, here)
+        if needed is None:
+            return None  # what is between will be asked for
+        self._store.number_of(entry.writer)  # outside of what may be rolled back: it is remembered in memory, too
+        self._store.savepoint()
+        try:
+            waits = needed > entry.sequence or self._table.waits(entry.writer)
+            delta = Delta(remote=True) if waits else self._apply(tx)
+            self._clock.observe(tx.header.clock)
+            self._table.append(tx, applied=not waits, owed=needed)
+        except BaseException as error:
+            self._undo(tx)
+            if isinstance(error, WormholeError | OSError) or not isinstance(error, Exception):
+                raise
+            raise DamagedError(f"A transaction can't be applied: {type(error).__name__}: {error}.") from error
+        self._store.release()
+        if waits:
+            for part in tx.header.parts:
+                self._segments.forget(entry.writer, part.segment)
+        return delta
+
+    def _apply(self, tx: Transaction) -> Delta:
+        writer = tx.header.writer
+        found: list[tuple[Key, int, bytes | None]] = []
+        for part in tx.parts():
+            keys = ((Key.parse(text), value) for text, value in self._changed(writer, part).items())
+            found += [(key, part.segment, value) for key, value in keys if key is not None]
+        self._view.expect(key for key, _, _ in found)
+        return self._view.apply([self._write(writer, part, key, value) for key, part, value in found], remote=True)
+
+    def _changed(self, writer: WriterId, part: Part) -> Records:
+        """Bring a segment up to date; return the records that this changes. Raises `DamagedError`."""
+        segment = self._segments.get(writer, part.segment)
+        if part.whole:
+            if part.epoch <= segment.epoch:
+                raise DamagedError("A segment is written anew in an epoch that is over.")
+            new = Segment([part])
+            self._segments.replace(writer, part.segment, new)
+            return difference(segment.records(), new.records())
+        if part.epoch != segment.epoch:
+            raise DamagedError("A part of a segment belongs to an epoch that is over, or not known.")
+        return segment.apply(part)
+
+    def _write(self, holder: WriterId, segment: int, key: Key, value: bytes | None) -> Changed:
+        records = self._view.records
+        before = records.body_of(key, holder) if key.kind == "l" else None
+        if value is None:
+            records.drop(key, holder)
+            return Changed(key, None, before)
+        body = decode(key, value)
+        records.put(key, holder, segment, value, body)
+        return Changed(key, body, before)
+
+    def _undo(self, tx: Transaction) -> None:
+        """Forget a transaction that could not be applied: in the file, in the view's memory, in the documents."""
+        self._store.undo()
+        self._table.undone(tx.header.writer)
+        for part in tx.header.parts:
+            self._segments.forget(tx.header.writer, part.segment)
+        self._view.reload()
+
+    def _complain(self, sender: PodId, reason: str) -> None:
+        """Log a refusal once for each sender and reason."""
+        if (sender, reason) not in self._complaints and len(self._complaints) < COMPLAINTS_LIMIT:
+            self._complaints.add((sender, reason))
+            logger.warning("refused a transaction that pod %s sent: %s", sender, reason)
+
+    # -- catching up --------------------------------------------------------------------------------------------------
+
+    async def show(self, writer: WriterId, on_delta: Callable[[Delta], None], commit: Callable[[], object]) -> None:
+        """Show what waits of a writer, if everything is here that it has to wait for. A crash meanwhile repeats it."""
+        if not self._table.waits(writer) or not self._table.is_complete(writer):
+            return
+        segments, committed = self._table.unshown_segments(writer), time.perf_counter()
+        for step in (_first, _second, _third, _fourth):
+            for segment in segments:
+                slices = self._apply_difference(writer, segment, step)
+                for delta in slices:
+                    on_delta(delta)
+                    if time.perf_counter() - committed > COMMIT_S:
+                        commit()
+                        committed = time.perf_counter()
+                    await lowlevel.checkpoint()
+        self._table.shown(writer, segments)
+        for segment in segments:
+            self._segments.forget(writer, segment)
+        commit()
+
+    def _apply_difference(
+        self, writer: WriterId, segment: int, step: Callable[[str, bytes | None], bool]
+    ) -> Iterator[Delta]:
+        old = self._loaded(self._table.shown_parts(writer, segment))
+        new = self._loaded(self._table.parts(writer, segment))
+        keys = ((Key.parse(text), value) for text, value in difference(old, new).items() if step(text, value))
+        todo = [(key, value) for key, value in keys if key is not None]
+        while todo:
+            self._store.begin()
+            now, todo = todo[:RECORDS_A_SLICE], todo[RECORDS_A_SLICE:]
+            self._view.expect(key for key, _ in now)
+            yield self._view.apply([self._write(writer, segment, key, value) for key, value in now], remote=True)
+
+    @staticmethod
+    def _loaded(parts: list[Part]) -> Records:
+        """Return the records of a segment as far as its parts can be read: the same on every pod."""
+        segment = Segment()
+        for part in parts:
+            try:
+                segment.apply(part)
+            except DamagedError as error:
+                logger.warning("a part of the metadata log can't be read: %s", error)
+                return segment.records()
+        return segment.records()
+
+
+def _kind(text: str) -> str:
+    return text.removeprefix("@")[:1]
+
+
+def _first(text: str, value: bytes | None) -> bool:
+    return value is not None and _kind(text) in FIRST_KINDS
+
+
+def _second(text: str, value: bytes | None) -> bool:
+    return value is not None and _kind(text) not in FIRST_KINDS
+
+
+def _third(text: str, value: bytes | None) -> bool:
+    return value is None and _kind(text) != "d"
+
+
+def _fourth(text: str, value: bytes | None) -> bool:
+    return value is None and _kind(text) == "d"

@@ -1,0 +1,229 @@
+"""The log's tables: transactions of all writers in parts, how far each is here, and how far it is shown.
+
+A writer's transactions up to ``received`` are in the tables, those up to ``applied`` in the records and the view. They
+differ while transactions wait for a later one, which has what was left out of them (``owed``: that one's sequence).
+Parts with a sequence below zero are those of a log that is being fetched anew: what of it is shown already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from base.ids import WriterId
+from crdt_meta.store import Store
+from crdt_meta.transaction import Gone, Part, Transaction, header_of
+
+SET_ASIDE: Final = 1 << 61
+"""Taken off the sequences of parts whose log is fetched anew."""
+
+
+class Stored(NamedTuple):
+    """A transaction as it is in the table."""
+
+    sequence: int
+    header: bytes
+    signature: bytes
+
+
+class LogTable:
+    """See the module. What is changed is in the store's open transaction."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._db = store.db
+        self.received = store.vector
+        self.applied: dict[WriterId, int] = {}
+        self.owed: dict[WriterId, int] = {}
+        self._warrant: dict[WriterId, int] = {}
+        """The last transaction of each writer that names others which are gone."""
+        for (writer,) in store.db.execute("SELECT writer FROM writer").fetchall():
+            self.undone(WriterId(writer))
+
+    def waits(self, writer: WriterId) -> bool:
+        """Tell whether transactions of a writer are here that aren't shown."""
+        return self.applied.get(writer, 0) < self.received.get(writer, 0) or bool(self.owed.get(writer, 0))
+
+    def is_complete(self, writer: WriterId) -> bool:
+        """Tell whether everything is here that those have to wait for."""
+        return self.received.get(writer, 0) >= self.owed.get(writer, 0)
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def append(self, tx: Transaction, *, applied: bool, owed: int = 0) -> None:
+        """Add a transaction; ``applied``: what it says is in records and view with the same commit."""
+        self._store.begin()
+        writer, sequence = tx.header.writer, tx.header.sequence
+        number = self._store.number_of(writer)
+        self._db.execute("INSERT INTO tx VALUES (?, ?, ?, ?)", (number, sequence, tx.raw, tx.signature))
+        self._db.executemany(
+            "INSERT INTO part VALUES (?, ?, ?, ?, ?, ?)",
+            [(number, one.segment, sequence, one.epoch, one.whole, one.update) for one in tx.parts()],
+        )
+        owed = max(owed, self.owed.get(writer, 0))
+        if tx.header.gone:
+            self._warrant[writer] = sequence
+        self._mark(writer, sequence, sequence if applied else self.applied.get(writer, 0), owed)
+        if applied:
+            self._prune(number, [one.segment for one in tx.header.parts if one.whole], tx.header.gone)
+
+    def shown(self, writer: WriterId, segments: Sequence[int]) -> None:
+        """Note that everything received of a writer is in records and view; it concerned these segments."""
+        self._store.begin()
+        number, received = self._store.number_of(writer), self.received.get(writer, 0)
+        self._db.execute("DELETE FROM part WHERE writer = ? AND sequence < 0", (number,))
+        self._prune(number, segments, self.gone(writer))
+        self._mark(writer, received, received, 0)
+
+    def _prune(self, number: int, segments: Sequence[int], gone: Iterable[Gone]) -> None:
+        """Drop what is obsolete: parts of earlier epochs, transactions without parts."""
+        for segment in segments:
+            self._db.execute(
+                "DELETE FROM part WHERE writer = ?1 AND segment = ?2 AND epoch < "
+                "(SELECT max(epoch) FROM part WHERE writer = ?1 AND segment = ?2)",
+                (number, segment),
+            )
+        self._db.executemany(
+            "DELETE FROM tx WHERE writer = ? AND sequence BETWEEN ? AND ?",
+            [(number, one.first, one.last) for one in gone],
+        )
+
+    def set_aside(self, writer: WriterId, owed: int) -> None:
+        """Forget a writer's log up to what it shows; it is fetched anew, and shown once it is here up to ``owed``."""
+        self._store.begin()
+        number = self._store.number_of(writer)
+        self._db.execute("DELETE FROM tx WHERE writer = ?", (number,))
+        if self._db.execute("SELECT 1 FROM part WHERE writer = ? AND sequence < 0", (number,)).fetchone():
+            self._db.execute("DELETE FROM part WHERE writer = ? AND sequence > 0", (number,))
+        self._db.execute(
+            "UPDATE part SET sequence = sequence - ? WHERE writer = ? AND sequence > 0", (SET_ASIDE, number)
+        )
+        self._warrant[writer] = 0
+        self._mark(writer, 0, 0, owed)
+
+    def drop(self, writer: WriterId, upto: int) -> None:
+        """Forget a writer's log for good: others hold its records, up to a sequence."""
+        self._store.begin()
+        number = self._store.number_of(writer)
+        self._db.execute("DELETE FROM tx WHERE writer = ?", (number,))
+        self._db.execute("DELETE FROM part WHERE writer = ?", (number,))
+        self._mark(writer, upto, upto, 0)
+
+    def _mark(self, writer: WriterId, sequence: int, applied: int, owed: int) -> None:
+        warrant = self._warrant.get(writer, 0)
+        self._db.execute(
+            "UPDATE writer SET sequence = ?, applied = ?, owed = ?, warrant = ? WHERE id = ?",
+            (sequence, applied, owed, warrant, self._store.number_of(writer)),
+        )
+        self.received[writer], self.applied[writer], self.owed[writer] = sequence, applied, owed
+
+    def undone(self, writer: WriterId) -> None:
+        """Read a writer's marks anew: a change was rolled back."""
+        query = "SELECT sequence, applied, owed, warrant FROM writer WHERE id = ?"
+        row = self._db.execute(query, (self._store.number_of(writer),)).fetchone()
+        self.received[writer], self.applied[writer], self.owed[writer], self._warrant[writer] = row
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def transactions(self, writer: WriterId, after: int) -> Iterable[Stored]:
+        """Yield a writer's transactions in order."""
+        rows = self._db.execute(
+            "SELECT sequence, header, signature FROM tx WHERE writer = ? AND sequence > ? ORDER BY sequence",
+            (self._store.number_of(writer), after),
+        )
+        return (Stored(*row) for row in rows)
+
+    def last(self, writer: WriterId) -> Stored | None:
+        """Return a writer's last transaction."""
+        row = self._db.execute(
+            "SELECT sequence, header, signature FROM tx WHERE writer = ? ORDER BY sequence DESC LIMIT 1",
+            (self._store.number_of(writer),),
+        ).fetchone()
+        return None if row is None else Stored(*row)
+
+    def update(self, writer: WriterId, segment: int, sequence: int) -> bytes | None:
+        """Return one part of a transaction; None when it was dropped."""
+        row = self._db.execute(
+            "SELECT data FROM part WHERE writer = ? AND segment = ? AND sequence = ?",
+            (self._store.number_of(writer), segment, sequence),
+        ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def witness(self, writer: WriterId, segment: int, epoch: int) -> Stored | None:
+        """Return the transaction that wrote a segment anew, after an epoch; None while it isn't here."""
+        row = self._db.execute(
+            "SELECT tx.sequence, header, signature FROM part JOIN tx USING (writer, sequence) "
+            "WHERE part.writer = ? AND segment = ? AND sequence > 0 AND whole AND epoch > ? ORDER BY epoch DESC LIMIT 1",
+            (self._store.number_of(writer), segment, epoch),
+        ).fetchone()
+        return None if row is None else Stored(*row)
+
+    def parts(self, writer: WriterId, segment: int) -> list[Part]:
+        """Return the parts of a segment that count, in order: those of its last epoch."""
+        return self._parts(writer, segment, "sequence > 0")
+
+    def shown_parts(self, writer: WriterId, segment: int) -> list[Part]:
+        """Return the parts of a segment that make up what records and view have of it."""
+        if aside := self._parts(writer, segment, "sequence < 0"):
+            return aside
+        return self._parts(writer, segment, f"sequence BETWEEN 1 AND {self.applied.get(writer, 0)}")
+
+    def _parts(self, writer: WriterId, segment: int, which: str) -> list[Part]:
+        query = f"SELECT epoch, data, whole FROM part WHERE writer = ? AND segment = ? AND {which} ORDER BY sequence"  # noqa: S608 (fixed text)
+        rows = self._db.execute(query, (self._store.number_of(writer), segment)).fetchall()
+        last = max((epoch for epoch, _, _ in rows), default=0)
+        return [Part(segment, epoch, bytes(data), bool(whole)) for epoch, data, whole in rows if epoch == last]
+
+    def last_segment(self, writer: WriterId) -> int | None:
+        """Return the number of a writer's last segment; None when there is none."""
+        query = "SELECT max(segment) FROM part WHERE writer = ?"
+        found: int | None = self._db.execute(query, (self._store.number_of(writer),)).fetchone()[0]
+        return found
+
+    def unshown_segments(self, writer: WriterId) -> list[int]:
+        """Return the segments of which records and view may show something else than the log says."""
+        query = "SELECT DISTINCT segment FROM part WHERE writer = ? AND (sequence < 0 OR sequence > ?) ORDER BY segment"
+        rows = self._db.execute(query, (self._store.number_of(writer), self.applied.get(writer, 0)))
+        return [row[0] for row in rows]
+
+    def changed_since(self, writer: WriterId, after: int) -> list[int]:
+        """Return the segments that transactions after one changed."""
+        query = "SELECT DISTINCT segment FROM part WHERE writer = ? AND sequence > ? ORDER BY segment"
+        return [row[0] for row in self._db.execute(query, (self._store.number_of(writer), after))]
+
+    def superseded(self, writer: WriterId, segments: Sequence[int]) -> list[int]:
+        """Return the transactions of which nothing is left once these segments are written anew."""
+        number = self._store.number_of(writer)
+        found: list[int] = []
+        candidates: dict[int, bytes] = {}
+        for segment in segments:
+            query = (
+                "SELECT sequence, header FROM part JOIN tx USING (writer, sequence) WHERE writer = ? AND segment = ?"
+            )
+            candidates.update(self._db.execute(query, (number, segment)).fetchall())
+        for sequence, raw in sorted(candidates.items()):
+            others = [one.segment for one in header_of(raw).parts if one.segment not in segments]
+            if all(self.update(writer, segment, sequence) is None for segment in others):
+                found.append(sequence)
+        return found
+
+    def warrant(self, writer: WriterId) -> Stored | None:
+        """Return the last transaction of a writer that names those which are gone."""
+        found = self._db.execute(
+            "SELECT sequence, header, signature FROM tx WHERE writer = ? AND sequence = ?",
+            (self._store.number_of(writer), self._warrant.get(writer, 0)),
+        ).fetchone()
+        return None if found is None else Stored(*found)
+
+    def gone(self, writer: WriterId) -> tuple[Gone, ...]:
+        """Return the transactions of a writer that are gone."""
+        warrant = self.warrant(writer)
+        return () if warrant is None else header_of(warrant.header).gone
+
+    def weights(self, writer: WriterId, first: int, last: int) -> list[tuple[int, int, int, int]]:
+        """Return (segment, parts, bytes, bytes of these written as a whole) of segments of a writer, in order."""
+        return self._db.execute(
+            "SELECT segment, count(*), sum(length(data)), sum(length(data) * whole) FROM part "
+            "WHERE writer = ? AND segment BETWEEN ? AND ? AND sequence > 0 GROUP BY segment ORDER BY segment",
+            (self._store.number_of(writer), first, last),
+        ).fetchall()
