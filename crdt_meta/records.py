@@ -23,7 +23,8 @@ kind  of      says
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
+from binascii import a2b_base64
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -169,6 +170,7 @@ _OWNER: Final = (1 << 32) - 1
 _ATTRIBUTE_RANGES: Final = {"m": (0, 0o7777), "u": (0, _OWNER), "g": (0, _OWNER), "t": (-_TIME, _TIME)}
 
 
+_STANDARD: Final = str.maketrans("-_", "+/")
 _ADOPTED: Final = "@"
 _CLOCKED: Final = "c"
 """Kinds of which a writer has several records for a node."""
@@ -206,7 +208,7 @@ class Key(NamedTuple):
             return None
         adopted, plain = text[0] == _ADOPTED, text.removeprefix(_ADOPTED)
         try:
-            raw = urlsafe_b64decode(plain[1:] + "=" * (-(len(plain) - 1) % 4))
+            raw = a2b_base64(plain[1:].translate(_STANDARD) + "=" * (-(len(plain) - 1) % 4))
         except ValueError:
             return None
         length = 24 if plain[0] in _CLOCKED else 16

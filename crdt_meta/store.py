@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS inode (id BLOB PRIMARY KEY, kind INTEGER NOT NULL, mo
     uid INTEGER NOT NULL, gid INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
     size INTEGER NOT NULL, content BLOB, target BLOB, rdev INTEGER NOT NULL, writer INTEGER NOT NULL,
     clock INTEGER NOT NULL, more_dots BLOB, strategy INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS inode_by_content ON inode (content) WHERE content IS NOT NULL;
+CREATE INDEX IF NOT EXISTS inode_by_content_start ON inode (substr(content, 1, 6)) WHERE content IS NOT NULL;
 CREATE TABLE IF NOT EXISTS sibling (inode BLOB, writer INTEGER, clock INTEGER, id BLOB NOT NULL, content BLOB NOT NULL,
     size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, more_dots BLOB, PRIMARY KEY (inode, writer, clock)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sibling_by_content ON sibling (content);
@@ -77,6 +77,8 @@ class Store:
             self.db.execute("PRAGMA wal_autocheckpoint = 0")
             self.db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES // 2}")
             self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self.db.execute("PRAGMA temp_store = MEMORY")  # the journal of savepoints
+            self.db.execute("PRAGMA secure_delete = OFF")
             (version,) = self.db.execute("PRAGMA user_version").fetchone()
             if version > FORMAT:
                 raise MachineError(f"{path} was written by a newer Wormhole.", "Install the newer version.")
