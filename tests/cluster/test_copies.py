@@ -27,8 +27,7 @@ def status(host: Host) -> Any:
 
 
 def all_show(hosts: list[Host], wanted: dict[str, bytes]) -> None:
-    for host in hosts:
-        wait_until(lambda host=host: set(tree(host.mount)) >= set(wanted), 30, f"files on {host.name}")
+    wait_until(lambda: all(set(tree(host.mount)) >= set(wanted) for host in hosts), 30, "files everywhere")
     for host in hosts:
         assert tree(host.mount) == wanted, host.name
 
