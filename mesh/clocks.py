@@ -55,9 +55,8 @@ def agrees(ahead_s: Collection[float]) -> bool:
 
 
 def own_lead_s(ahead_s: Collection[float]) -> float | None:
-    """Return by how much the own clock is ahead of the others' median, if that is too much."""
-    lead = -median(ahead_s) if ahead_s else 0.0
-    return lead if abs(lead) > AGREES_WITHIN_S else None
+    """Return by how much the own clock is ahead of the others' median where it doesn't agree, else None."""
+    return None if agrees(ahead_s) or not ahead_s else -median(ahead_s)
 
 
 def wrong(ahead_s: Mapping[PodId, float]) -> dict[PodId, float]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.lab import WORMHOLE, Host, Lab, run, wait_until
+import pytest
+
+from tests.cluster.lab import ROOT, WORMHOLE, Host, Lab, run, wait_until
 from tests.cluster.test_strangers import refused
 
 
@@ -101,3 +105,53 @@ def test_a_copy_whose_only_peer_is_the_original(bare: Lab) -> None:
     wait_until(lambda: desktop.run(WORMHOLE, "status", "--home", copy, check=False).returncode == 7, 30)
     assert "runs with this pod's key" in (copy / "pod.log").read_text()
     assert status(laptop)["pid"]
+
+
+YEAR_S = 365 * 86_400.0
+
+
+def other_clock(host: Host, ahead_s: float) -> None:
+    """Let the host's pod and commands run with another wall clock from now on."""
+    usual = host.environment()
+    more = {"PYTHONPATH": str(ROOT / "tests" / "cluster" / "other_clock"), "CLOCK_AHEAD_S": str(ahead_s)}
+    host.environment = lambda: usual | more  # type: ignore[method-assign]
+
+
+def warnings(host: Host) -> str:
+    return " ".join(status(host)["warnings"])
+
+
+@pytest.mark.parametrize("ahead_s", [YEAR_S, -time.time()], ids=["a-year-ahead", "in-1970"])
+def test_a_wrong_clock_freezes_nothing_and_is_told(bare: Lab, ahead_s: float) -> None:
+    laptop, desktop, nas = hosts = bare.hosts
+    other_clock(nas, ahead_s)
+    bare.cluster()
+    wanted = write(nas, "of nas", "both") | write(laptop, "of laptop")
+    all_show(hosts, wanted)
+    for turn, host in enumerate([laptop, nas, desktop, nas, laptop]):
+        before = (host.mount / "both").stat()
+        saved = f"{turn}".encode()
+        wanted |= {"both": saved, f"{turn}/{host.name}": b"new"}
+        (host.mount / "both").write_bytes(saved)
+        (host.mount / f"{turn}").mkdir()
+        (host.mount / f"{turn}" / host.name).write_bytes(b"new")
+        for mount in mounts(hosts):
+            wait_until(lambda file=mount / "both", saved=saved: file.read_bytes() == saved)  # type: ignore[misc]
+        all_show(hosts, wanted)
+        assert (host.mount / "both").stat().st_mtime_ns != before.st_mtime_ns
+    os.rename(laptop.mount / "of nas", laptop.mount / "renamed")
+    os.unlink(desktop.mount / "of laptop")
+    del wanted["of laptop"]
+    wanted["renamed"] = wanted.pop("of nas")
+    wait_until(lambda: all(tree(mount).keys() == wanted.keys() for mount in mounts(hosts)))
+    all_show(hosts, wanted)
+    assert status(laptop)["files"]["total"] == len(wanted)
+    word = "ahead of" if ahead_s > 0 else "behind"
+    wait_until(lambda: f"{word} the others' (median of 2 pods)" in warnings(nas), 20)
+    wait_until(lambda: "The clock of nas is" in warnings(laptop), 20)
+    assert "The clock of nas is" in warnings(desktop)
+    assert "clock of this pod" not in warnings(desktop)
+
+
+def mounts(hosts: list[Host]) -> list[Path]:
+    return [host.mount for host in hosts]

@@ -60,6 +60,9 @@ def test_status_names_the_clock_that_is_wrong() -> None:
     assert own.startswith("The clock of this pod is 56 y 2 h behind the others' (median of 1 pod).") or "56 y" in own
     (other,) = clock_warnings({A: -3720.0, B: 0.5, C: 0}, names)
     assert other == "The clock of nas is 1 h 2 min behind the others'. Set it right there."
+    assert clock_warnings({A: 365 * 24 * HOUR, B: 0.0}, names) == [
+        "The clock of nas is 1 y ahead of the others'. Set it right there."
+    ]
     assert own_lead_s([]) is None
     assert wrong({}) == {}
 
