@@ -224,6 +224,7 @@ class Pod:
         await reborn(after_sequence)
         self._chronicle.append()
         await metadata.committer.durable()
+        await self.parts.transfer.begin_holdings_anew()
         await self.parts.mesh.learn(self._writer_records(self.parts.roster.roster, metadata))
 
     @staticmethod
@@ -295,6 +296,8 @@ class Pod:
             group.start_soon(self._signals)
             await group.start(parts.metadata.committer.run)
             await group.start(parts.transfer.run)
+            if self._chronicle.is_copy:
+                await parts.transfer.begin_holdings_anew()
             await group.start(parts.mesh.run)
             await group.start(self._supervised, "control socket", self._serve_control)
             if parts.pod.pod.discovery:

@@ -40,7 +40,9 @@ class Chronicle:
         self._known: dict[PodId, Chain] = {}
         stored = self._store.get_meta(OWN_KEY)
         self.chain = Chain() if stored is None else _unpack(stored)
-        if self._store.get_meta(PLACE_KEY) not in (None, place):
+        self.is_copy = self._store.get_meta(PLACE_KEY) not in (None, place)
+        """Whether this home was copied since the last start, or restored from a copy."""
+        if self.is_copy:
             logger.warning("this home is a copy, or was restored from one: it takes a new writer")
             writer = new_writer_id()
             self._store.set_meta("writer", writer)

@@ -168,7 +168,7 @@ class Link:
         """Take no new requests and close once those under way are answered (another link replaces this one)."""
         if not self._retired:
             self._retired = True
-            if self._group is not None:
+            if self._group is not None and self._open:
                 self._group.start_soon(self._linger)
 
     async def _linger(self) -> None:

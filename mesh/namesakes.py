@@ -51,5 +51,6 @@ async def turned_away(link: Link | None, process: bytes, age_ms: int, witness: s
     linked_ms = link.peer.age_ms + steady_ms() - link.since_ms
     if link.peer.age_ms != UNKNOWN_AGE and age_ms > linked_ms:
         link.close(namesake(witness))
+        await link.closed.wait()
         return None
     return namesake(witness)
