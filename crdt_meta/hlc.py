@@ -13,6 +13,8 @@ from typing import Final
 COUNTER_BITS: Final = 16
 SALTS: Final = 1 << 15
 MAX_CLOCK: Final = (1 << 63) - 1
+ABSURD_CLOCK: Final = 1 << 62
+"""The year 4199: no broken clock says that, but a hostile one; later stamps aren't surpassed."""
 MAX_DRIFT_MS: Final = 10 * 60 * 1000
 """Stamps further ahead of the own clock than this are not followed."""
 
@@ -42,5 +44,8 @@ class HybridClock:
 
 
 def nanoseconds(stamp: int) -> int:
-    """Return the time of a stamp as nanoseconds since the epoch (to the millisecond), in 63 bits whatever it claims."""
-    return min((stamp >> COUNTER_BITS) * 1_000_000, MAX_CLOCK)
+    """Return the time of a stamp as nanoseconds since the epoch, in 63 bits whatever it claims.
+
+    The counter counts as nanoseconds, so that a later stamp always is a later time.
+    """
+    return min((stamp >> COUNTER_BITS) * 1_000_000 + (stamp & ((1 << COUNTER_BITS) - 1)), MAX_CLOCK)

@@ -67,7 +67,7 @@ class Tree(Settling):
         strategy = self._strategy_of(parent, name) if kind is Kind.FILE else Strategy.KEEP_BOTH
         birth = Birth(now, kind, mode & 0o7777, uid, gid, mtime_ns, target, rdev, strategy=strategy)
         place = self.display.group(parent)[0]
-        self._write([(inode, birth), (inode, LinkBirth(now, inode, place, name))])
+        self._write([(inode, birth), (inode, LinkBirth(now, inode, place, name)), *self._timed(parent)])
         return self._must(inode)
 
     def link(self, inode: InodeId, parent: InodeId, name: bytes) -> Node:
@@ -80,7 +80,8 @@ class Tree(Settling):
         self._settle(inode)
         link = LinkId(new_inode_id())
         self.view.fresh(link)
-        self._write([(link, LinkBirth(self._clock.tick(), inode, self.display.group(parent)[0], name))])
+        born = LinkBirth(self._clock.tick(), inode, self.display.group(parent)[0], name)
+        self._write([(link, born), *self._timed(parent)])
         made = self.lookup(parent, name)
         if made is None:
             raise FileSystemError(errno.EIO)
@@ -110,7 +111,7 @@ class Tree(Settling):
         if entry.inode.kind is Kind.DIRECTORY:
             raise FileSystemError(errno.EISDIR)
         before = self.node_of(entry)
-        self._write(self._deletions(entry))
+        self._write(self._deletions(entry) + self._timed(parent))
         return self.get(before.inode) or self.gone(before)
 
     def rmdir(self, parent: InodeId, name: bytes) -> None:
@@ -120,7 +121,7 @@ class Tree(Settling):
             raise FileSystemError(errno.ENOTDIR)
         if self.display.entries(entry.inode.id):
             raise FileSystemError(errno.ENOTEMPTY)
-        self._write(self._deletions(entry))
+        self._write(self._deletions(entry) + self._timed(parent))
 
     def _deletions(self, entry: Entry) -> Records:
         """Return the records that delete what an entry stands for, naming the contents that it showed."""
@@ -177,11 +178,13 @@ class Tree(Settling):
             source = self._settled_entry(parent, name)
         if exchange and there is not None:
             self._check_loop(there, parent)
-            self._write(self._heal() + self._moves(source, new_parent, new_name) + self._moves(there, parent, name))
+            moves = self._moves(source, new_parent, new_name) + self._moves(there, parent, name)
+            self._write(self._heal() + moves + self._timed(parent, new_parent))
             return None
         replaced = None if there is None else self._replaceable(source, there)
         records = [] if there is None else self._deletions(there)
-        self._write(self._heal() + records + self._moves(source, new_parent, new_name))
+        records += self._moves(source, new_parent, new_name)
+        self._write(self._heal() + records + self._timed(parent, new_parent))
         if replaced is None or replaced.kind is Kind.DIRECTORY:
             return None
         return self.get(replaced.inode) or self.gone(replaced)
@@ -249,7 +252,7 @@ class Tree(Settling):
         given = {"mode": mode, "uid": uid, "gid": gid, "mtime_ns": mtime_ns}
         records: Records = []
         group = self.display.group(inode)
-        touched = max(self.view.rows.directory(one)[0] for one in group) if node.is_directory else 0
+        touched = self._touched(inode) if node.is_directory else 0
         for member in group:
             now = self._stamp(member, touched)
             earlier = self._own(member, Attributes)
@@ -297,7 +300,7 @@ class Tree(Settling):
             raise FileSystemError(errno.ENOENT)
         path = self.path(inode)
         strategy = Strategy.KEEP_BOTH if path is None else self._strategy_for(path.decode("utf-8", "surrogateescape"))
-        now = self._clock.tick()
+        now = self._dot_clock(inode)
         via = self._via(inode, link)
         named, floor, obsolete = succession(self._log.writer, self._records_of(inode, "ics"), replaces, now)
         record = Content(now, content, size, mtime_ns, via, named, strategy, floor)
