@@ -75,6 +75,8 @@ class Content(NamedTuple):
     via: LinkId
     replaces: tuple[Dot, ...]
     strategy: Strategy
+    age_ns: int = 0
+    """How long before this record the file was written to: publishing it later must not move its ctime."""
 
 
 class Settled(NamedTuple):
@@ -199,6 +201,7 @@ def encode(body: Body, node: bytes) -> bytes:
         case Content():
             via = None if body.via == node else body.via
             fields = [body.content, body.size, body.mtime_ns, via, _dots(body.replaces), int(body.strategy)]
+            fields += [body.age_ns] if body.age_ns else []
         case Settled() | Deletion():
             fields = [_dots(body.dots)]
         case Attributes():
@@ -292,7 +295,8 @@ def _decode(key: Key, clock: int, f: list[Any]) -> Body | None:
             content = ContentId(_bytes(f[0], 32, 32))
             via = LinkId(key.node if f[3] is None else _id(f[3]))
             mtime_ns = _int(f[2], -_TIME, _TIME)
-            return Content(clock, content, _int(f[1]), mtime_ns, via, _dot_tuple(f[4]), Strategy(_int(f[5])))
+            age_ns = _int(f[6]) if len(f) > 6 else 0
+            return Content(clock, content, _int(f[1]), mtime_ns, via, _dot_tuple(f[4]), Strategy(_int(f[5])), age_ns)
         case "s":
             return Settled(clock, _dot_tuple(f[0]))
         case "d":

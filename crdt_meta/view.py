@@ -16,6 +16,7 @@ from crdt_meta.derive import (
     Edge,
     InodeState,
     Version,
+    ctime_of,
     deletions_of,
     edges_of,
     inode_of,
@@ -108,13 +109,12 @@ class View:
 
     def _mark(self, batch: _Batch, change: Changed) -> None:
         key = change.key
-        if key.kind in "icsa":
+        if key.kind in "icsax":
             batch.inodes.add(InodeId(key.node))
         if key.kind in "ax":
             batch.delta.inodes.add(InodeId(key.node))
         if key.kind in "lpnd":
             batch.links.add(LinkId(key.node))
-        if key.kind in "ld":
             self._mark_link(batch, LinkId(key.node), change.before)
 
     def _mark_link(self, batch: _Batch, link: LinkId, before: Body | None) -> None:
@@ -132,14 +132,15 @@ class View:
         if inode == ROOT_INODE:
             batch.delta.inodes.add(inode)
             return
-        records = self.records.of(inode, "icsa")
-        deletions = {}
+        records = self.records.of(inode, "icsax")
+        deletions, linked_ns = {}, 0
         for link in self.links.to(inode):
-            found = self.records.of(link, "ld")
+            found = self.records.of(link, "lpnd")
             if inode_of(found) == inode:
                 deletions[link] = deletions_of(found)
+                linked_ns = max(linked_ns, *(ctime_of(body) for _, body in found))
         versions = versions_of(inode, records)
-        state = inode_state(records, versions, deletions)
+        state = inode_state(records, versions, deletions, linked_ns)
         lives = state is not None
         if state is not None and state.kind is not Kind.DIRECTORY:
             for link, deleted in deletions.items():
@@ -163,9 +164,10 @@ class View:
             return False
         if birth.kind is Kind.DIRECTORY or inode == ROOT_INODE:
             return False
-        attributes = (birth.kind, birth.mode, birth.uid, birth.gid, birth.mtime_ns, nanoseconds(birth.clock))
+        attributes = (birth.kind, birth.mode, birth.uid, birth.gid, birth.mtime_ns)
+        changed_ns = nanoseconds(max(birth.clock, place.clock))
         version = Version.born(inode, writer, birth)
-        row, _ = inode_rows(inode, InodeState(*attributes, birth.target, birth.rdev, (version,)))
+        row, _ = inode_rows(inode, InodeState(*attributes, changed_ns, birth.target, birth.rdev, (version,)))
         self.rows.put_inode(inode, row)
         self._count(batch, None, row, [], [])
         links = LinkRow(link, inode, int(birth.kind), place.parent, place.name, 1, 0)
