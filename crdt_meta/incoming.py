@@ -165,9 +165,19 @@ class Incoming:
 
     # -- catching up --------------------------------------------------------------------------------------------------
 
-    async def show(self, writer: WriterId, on_delta: Callable[[Delta], None], commit: Callable[[], object]) -> None:
-        """Show what waits of a writer, if everything is here that it has to wait for. A crash meanwhile repeats it."""
-        if not self._table.waits(writer) or not self._table.is_complete(writer):
+    async def show(
+        self,
+        writer: WriterId,
+        on_delta: Callable[[Delta], None],
+        commit: Callable[[], object],
+        *,
+        as_it_is: bool = False,
+    ) -> None:
+        """Show what waits of a writer, if everything is here that it has to wait for. A crash meanwhile repeats it.
+
+        ``as_it_is``: show what can be read though something is missing, since the writer is gone for good.
+        """
+        if not self._table.waits(writer) or not (as_it_is or self._table.is_complete(writer)):
             return
         segments, committed = self._table.unshown_segments(writer), time.perf_counter()
         for step in (_first, _second, _third, _fourth):
@@ -188,7 +198,7 @@ class Incoming:
         self, writer: WriterId, segment: int, step: Callable[[str, bytes | None], bool]
     ) -> Iterator[Delta]:
         old = self._loaded(self._table.shown_parts(writer, segment))
-        new = self._loaded(self._table.parts(writer, segment))
+        new = self._loaded(self._table.readable_parts(writer, segment))
         keys = ((Key.parse(text), value) for text, value in difference(old, new).items() if step(text, value))
         todo = [(key, value) for key, value in keys if key is not None]
         while todo:

@@ -170,6 +170,8 @@ class World:
         self.removed: list[Removed] = []
         self.made = 0
         self.counts: Counter[str] = Counter()
+        self.linked: set[InodeId] = set()
+        """Inodes that ever had several links."""
         self.away: set[int] = set()
         """Replicas that have been out of reach for very long."""
         self.evicted: set[int] = set()
@@ -334,6 +336,7 @@ class World:
         if (found := self.some(replica)) is not None:
             parent, name = self.place(replica), self.rng.choice(FILES)
             node = replica.tree.link(found[2].inode, parent, name)
+            self.linked.add(node.inode)
             assert replica.tree.lookup(parent, name) == node
             assert node.inode == found[2].inode
             assert node.nlink >= 2
