@@ -60,6 +60,8 @@ from transfer.store import Room
 from vfs.mount import Mount, MountSettings
 from vfs.publisher import publish_journalled
 
+COLLECT: Final = (20_000, 20, 50)
+"""Thresholds of Python's collector. The caches hold a million small tuples; looking at them is a fifth of all work."""
 GOSSIP_EVERY_S: Final = 5.0
 RESTART_AFTER_S: Final = 1.0
 RESTARTS: Final = 20
@@ -308,6 +310,7 @@ class Pod:
             if self._failure is None:
                 await self._start_mount(group)
                 gc.freeze()
+                gc.set_threshold(*COLLECT)
             if self._failure is None:
                 ready(self.describe())
             await self._stopping.wait()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 COUNTER_BITS: Final = 16
+SALTS: Final = 1 << 15
 MAX_CLOCK: Final = (1 << 63) - 1
 ABSURD_CLOCK: Final = 1 << 62
 """The year 4199: no broken clock says that, but a hostile one; later stamps aren't surpassed."""
@@ -21,13 +22,15 @@ MAX_DRIFT_MS: Final = 10 * 60 * 1000
 class HybridClock:
     """Gives strictly increasing stamps; pure but for the injected ``now`` (seconds since the epoch)."""
 
-    def __init__(self, now: Callable[[], float], last: int = 0) -> None:
+    def __init__(self, now: Callable[[], float], last: int = 0, salt: int = 0) -> None:
+        """``salt``, drawn anew at each start, keeps the stamps of a pod and of a copy of it apart."""
         self._now = now
+        self._salt = salt % SALTS
         self.last = last
         """The latest stamp given or followed."""
 
     def _physical(self) -> int:
-        return max(0, int(self._now() * 1000)) << COUNTER_BITS
+        return max(0, int(self._now() * 1000)) << COUNTER_BITS | self._salt
 
     def tick(self) -> int:
         """Return the next stamp."""

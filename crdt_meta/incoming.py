@@ -30,7 +30,10 @@ from mesh.api import Entry
 
 SLICE_S: Final = 0.005
 """Received transactions are applied for so long at a time, then the mount has its turn."""
+COMMIT_S: Final = 0.05
+"""What was received is committed that often: each time all pages that changed are written."""
 COMPLAINTS_LIMIT: Final = 64
+RECORDS_A_SLICE: Final = 200
 FIRST_KINDS: Final = "dsnpax"
 
 logger = logging.getLogger(__name__)
@@ -62,7 +65,7 @@ class Incoming:
     ) -> list[Entry]:
         """Take what follows what is here; return that."""
         taken: list[Entry] = []
-        started = time.perf_counter()
+        started = committed = time.perf_counter()
         for entry in entries:
             if entry.sequence <= self._table.received.get(entry.writer, 0) or self.is_retired(entry.writer):
                 continue
@@ -78,8 +81,11 @@ class Incoming:
                 on_delta(delta)
             if self._table.waits(entry.writer):
                 await self.show(entry.writer, on_delta, commit)
-            if time.perf_counter() - started > SLICE_S:
-                commit()
+            now = time.perf_counter()
+            if now - started > SLICE_S:
+                if now - committed > COMMIT_S:
+                    commit()
+                    committed = now
                 await lowlevel.checkpoint()
                 started = time.perf_counter()
         return taken
@@ -113,13 +119,12 @@ class Incoming:
 
     def _apply(self, tx: Transaction) -> Delta:
         writer = tx.header.writer
-        changed: list[Changed] = []
+        found: list[tuple[Key, int, bytes | None]] = []
         for part in tx.parts():
-            for text, value in self._changed(writer, part).items():
-                key = Key.parse(text)
-                if key is not None:
-                    changed.append(self._write(writer, part.segment, key, value))
-        return self._view.apply(changed, remote=True)
+            keys = ((Key.parse(text), value) for text, value in self._changed(writer, part).items())
+            found += [(key, part.segment, value) for key, value in keys if key is not None]
+        self._view.expect(key for key, _, _ in found)
+        return self._view.apply([self._write(writer, part, key, value) for key, part, value in found], remote=True)
 
     def _changed(self, writer: WriterId, part: Part) -> Records:
         """Bring a segment up to date; return the records that this changes. Raises `DamagedError`."""
@@ -140,8 +145,6 @@ class Incoming:
         if value is None:
             records.drop(key, holder)
             return Changed(key, None, before)
-        if not records.has(key.node):
-            self._view.absent(key.node)
         body = decode(key, value)
         records.put(key, holder, segment, value, body)
         return Changed(key, body, before)
@@ -166,13 +169,15 @@ class Incoming:
         """Show what waits of a writer, if everything is here that it has to wait for. A crash meanwhile repeats it."""
         if not self._table.waits(writer) or not self._table.is_complete(writer):
             return
-        segments = self._table.unshown_segments(writer)
+        segments, committed = self._table.unshown_segments(writer), time.perf_counter()
         for step in (_first, _second, _third, _fourth):
             for segment in segments:
                 slices = self._apply_difference(writer, segment, step)
                 for delta in slices:
                     on_delta(delta)
-                    commit()
+                    if time.perf_counter() - committed > COMMIT_S:
+                        commit()
+                        committed = time.perf_counter()
                     await lowlevel.checkpoint()
         self._table.shown(writer, segments)
         for segment in segments:
@@ -184,15 +189,13 @@ class Incoming:
     ) -> Iterator[Delta]:
         old = self._loaded(self._table.shown_parts(writer, segment))
         new = self._loaded(self._table.parts(writer, segment))
-        todo = [(Key.parse(text), value) for text, value in difference(old, new).items() if step(text, value)]
+        keys = ((Key.parse(text), value) for text, value in difference(old, new).items() if step(text, value))
+        todo = [(key, value) for key, value in keys if key is not None]
         while todo:
             self._store.begin()
-            started, changed = time.perf_counter(), []
-            while todo and time.perf_counter() - started < SLICE_S / 2:
-                key, value = todo.pop()
-                if key is not None:
-                    changed.append(self._write(writer, segment, key, value))
-            yield self._view.apply(changed, remote=True)
+            now, todo = todo[:RECORDS_A_SLICE], todo[RECORDS_A_SLICE:]
+            self._view.expect(key for key, _ in now)
+            yield self._view.apply([self._write(writer, segment, key, value) for key, value in now], remote=True)
 
     @staticmethod
     def _loaded(parts: list[Part]) -> Records:

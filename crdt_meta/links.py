@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from base.ids import InodeId, LinkId
@@ -12,6 +12,9 @@ from crdt_meta.table import Table
 KEPT: Final = 2
 """`LinkRow.alive` of a deleted directory that stays for the sake of a living entry."""
 CACHED_LINKS: Final = 16384
+NAMES_A_QUERY: Final = 128
+FEW_INODES: Final = 10_000
+"""Up to so many inodes of several links are known by heart."""
 Place = tuple[InodeId, bytes]
 """A name in a directory."""
 
@@ -46,6 +49,9 @@ class Links:
         """Names asked for lately."""
         self._waiting: dict[Place, dict[LinkId, LinkRow]] = {}
         """Living links that are not in the file yet."""
+        self._several: set[InodeId] | None = None
+        """The inodes of several links while they are few: for all others nothing has to be looked for."""
+        self._are_few = False
         store.on_flush.append(self._flush)
         store.on_clear.append(self._clear)
 
@@ -58,6 +64,7 @@ class Links:
         self._hard.clear()
         self._named.clear()
         self._waiting.clear()
+        self._several = None
 
     # -- by id --------------------------------------------------------------------------------------------------------
 
@@ -120,6 +127,23 @@ class Links:
             self._named[place] = found
         return found
 
+    def expect(self, places: Iterable[Place]) -> None:
+        """Read who has many names with few queries."""
+        wanted = sorted(place for place in places if place not in self._named)
+        if len(self._named) + len(wanted) >= CACHED_LINKS:
+            self._named.clear()
+        for at in range(0, len(wanted), NAMES_A_QUERY):
+            found: dict[Place, list[LinkRow]] = {place: [] for place in wanted[at : at + NAMES_A_QUERY]}
+            query = (
+                f"WITH wanted (parent, name) AS (VALUES {','.join(['(?, ?)'] * len(found))}) "  # noqa: S608
+                "SELECT link.* FROM wanted CROSS JOIN link USING (parent, name) WHERE link.alive > 0"
+            )
+            for row in self._store.db.execute(query, [value for place in found for value in place]):
+                if not self._rows.is_waiting(row[0]):
+                    found[row[3], row[4]].append(link_row(row))
+            for place, rows in found.items():
+                self._named[place] = [*rows, *self._waiting.get(place, {}).values()]
+
     def names(self, directory: InodeId) -> list[bytes]:
         """Return the names of a directory's living links; one that several have comes several times."""
         query = "SELECT name FROM link WHERE parent = ? AND alive > 0"
@@ -134,6 +158,10 @@ class Links:
         """Tell whether a directory has a living entry."""
         query = "SELECT 1 FROM link WHERE parent = ? AND alive > 0 LIMIT 1"
         return bool(self._store.query(query, (directory,)))
+
+    def anything_in(self, directory: InodeId) -> bool:
+        """Tell whether a directory has any entry that there are records of, living or not."""
+        return bool(self._store.query("SELECT 1 FROM link WHERE parent = ? LIMIT 1", (directory,)))
 
     # -- by inode -----------------------------------------------------------------------------------------------------
 
@@ -150,9 +178,17 @@ class Links:
         links = self._hard.get(inode) or ()
         if link not in links:
             self._hard.put(inode, tuple(sorted((*links, link))))
+            if self._several is not None and self._are_few:
+                self._several.add(inode)
+                self._are_few = len(self._several) <= FEW_INODES
 
     def to(self, inode: InodeId) -> list[LinkId]:
         """Return all links of an inode, living or not: its first and its hard links."""
+        if self._several is None:
+            rows = self._store.query("SELECT DISTINCT inode FROM hardlink LIMIT ?", (FEW_INODES + 1,))
+            self._several, self._are_few = {InodeId(row[0]) for row in rows}, len(rows) <= FEW_INODES
+        if self._are_few and inode not in self._several:
+            return [LinkId(inode)]
         return [LinkId(inode), *(self._hard.get(inode) or ())]
 
     def living(self, inode: InodeId) -> list[LinkRow]:
@@ -173,7 +209,3 @@ class Links:
     def kept(self) -> set[InodeId]:
         """Return the directories that are deleted and stay for the sake of a living entry."""
         return {InodeId(row[0]) for row in self._store.query("SELECT id FROM link WHERE alive = 2")}
-
-    def directories(self) -> int:
-        """Count the living directories."""
-        return int(self._store.query("SELECT count(*) FROM link WHERE kind = 2 AND alive > 0")[0][0])

@@ -7,7 +7,7 @@ is what counts: whoever adopted it wrote down what the author had last written, 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from base.ids import WriterId
@@ -17,6 +17,7 @@ from crdt_meta.store import Store
 from crdt_meta.table import WAITING_LIMIT
 
 CACHED_NODES: Final = 8192
+NODES_A_QUERY: Final = 256
 
 
 class _Stored(NamedTuple):
@@ -70,6 +71,23 @@ class Records:
         if not self._waiting:
             self._trim()
         return found
+
+    def expect(self, nodes: Iterable[bytes]) -> list[bytes]:
+        """Read the records of many nodes with few queries; return those of which there is none."""
+        wanted = sorted(node for node in nodes if node not in self._nodes)
+        unknown: list[bytes] = []
+        for at in range(0, len(wanted), NODES_A_QUERY):
+            found: dict[bytes, _Node] = {node: {} for node in wanted[at : at + NODES_A_QUERY]}
+            query = (
+                "SELECT node, kind, writer, clock, holder, segment, value FROM record "  # noqa: S608 (marks only)
+                f"WHERE node IN ({','.join('?' * len(found))})"
+            )
+            for node, kind, number, clock, holder, segment, value in self._store.db.execute(query, tuple(found)):
+                body = decode(Key(kind, node, clock), value)
+                found[node][kind, number, clock, holder] = _Stored(segment, self._store.writer_of(number), body)
+            self._nodes.update(found)
+            unknown += [node for node, records in found.items() if not records and node not in self._dropped]
+        return unknown
 
     def _trim(self) -> None:
         while len(self._nodes) > CACHED_NODES:
@@ -161,7 +179,7 @@ class Records:
         changes, self._waiting = self._waiting, {}
         self._dropped.clear()
         gone = [(node, *place) for (node, place), value in changes.items() if value is None]
-        written = [(node, *place, *value) for (node, place), value in changes.items() if value is not None]
+        written = [(node, *place, *value) for (node, place), value in sorted(changes.items()) if value is not None]
         self._store.db.executemany(
             "DELETE FROM record WHERE node = ? AND kind = ? AND writer = ? AND clock = ? AND holder = ?", gone
         )

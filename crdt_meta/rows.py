@@ -15,6 +15,7 @@ from crdt_meta.store import Store
 from crdt_meta.table import Table
 
 CACHED_INODES: Final = 16384
+TOTALS: Final = "totals"
 
 
 class InodeRow(NamedTuple):
@@ -169,31 +170,49 @@ class Rows:
         """Return all (directory, name) to which several living links lay claim."""
         return {(InodeId(parent), name) for parent, name in self._db.execute("SELECT parent, name FROM twin")}
 
-    def totals(self) -> tuple[int, int]:
-        """Count files and bytes (slow: reads the whole table)."""
+    def totals(self) -> tuple[int, int, int]:
+        """Return (files, directories, bytes) as they were written with the rows, or counted where they never were."""
+        found = self._store.get_meta(TOTALS)
+        if found is None:
+            self.set_totals(*self._counted())
+            return self.totals()
+        files, directories, size = (int(one) for one in found.split())
+        return files, directories, size
+
+    def set_totals(self, files: int, directories: int, size: int) -> None:
+        """Write the totals; in the transaction that changes the rows."""
+        self._store.set_meta(TOTALS, b"%d %d %d" % (files, directories, size))
+
+    def _counted(self) -> tuple[int, int, int]:
         count, high, low = 0, 0, 0
         for table, where in (("inode", "WHERE kind = 1"), ("sibling", "")):
             # in two halves: hostile sizes must not overflow the sum
             halves = "coalesce(sum(size >> 32), 0), coalesce(sum(size & 4294967295), 0)"
             query = f"SELECT count(*), {halves} FROM {table} {where}"  # noqa: S608 (fixed names)
-            ((more, more_high, more_low),) = self._store.query(query)
+            more, more_high, more_low = self._db.execute(query).fetchone()
             count, high, low = count + more, high + more_high, low + more_low
-        return count, (high << 32) + low
+        (directories,) = self._db.execute("SELECT count(*) FROM link WHERE kind = 2 AND alive > 0").fetchone()
+        return count, directories, (high << 32) + low
 
     def contents(self, after: ContentId | None, limit: int) -> list[tuple[ContentId, int, WriterId]]:
         """Return (content, size, writer) of contents that files show, but the empty one, in the order of their ids."""
-        query = (
-            "SELECT content, size, writer FROM inode WHERE content > ?1 "
-            "UNION SELECT content, size, writer FROM sibling WHERE content > ?1 AND content <> ?3 "
-            "ORDER BY content LIMIT ?2"
-        )
+        rows: list[tuple[bytes, int, int]] = []
+        for table in ("inode", "sibling"):
+            query = (
+                f"SELECT content, size, writer FROM {table} "  # noqa: S608 (fixed names)
+                "WHERE content IS NOT NULL AND substr(content, 1, 6) >= ? AND content > ? "
+                "ORDER BY substr(content, 1, 6), content LIMIT ?"
+            )
+            rows += self._store.query(query, (after[:6] if after else b"", after or b"", limit))
         found: dict[ContentId, tuple[int, WriterId]] = {}
-        for content, size, number in self._store.query(query, (after or b"", limit, EMPTY_CONTENT)):
-            found.setdefault(ContentId(content), (size, self._store.writer_of(number)))
+        for content, size, number in sorted(rows)[:limit]:
+            if content != EMPTY_CONTENT:
+                found.setdefault(ContentId(content), (size, self._store.writer_of(number)))
         return [(content, size, writer) for content, (size, writer) in found.items()]
 
     def showing(self, content: ContentId) -> list[tuple[InodeId, int, WriterId]]:
         """Return (inode, size, writer) of what shows a content; siblings under their own ids."""
-        rows = self._store.query("SELECT id, size, writer FROM inode WHERE content = ?", (content,))
+        query = "SELECT id, size, writer FROM inode WHERE substr(content, 1, 6) = ? AND content = ?"
+        rows = self._store.query(query, (content[:6], content))
         rows += self._db.execute("SELECT id, size, writer FROM sibling WHERE content = ?", (content,)).fetchall()
         return [(InodeId(row[0]), row[1], self._store.writer_of(row[2])) for row in rows]

@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS part (writer INTEGER, segment INTEGER, sequence INTEG
     whole INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (writer, segment, sequence)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS record (node BLOB, kind TEXT, writer INTEGER, clock INTEGER, holder INTEGER,
     segment INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (node, kind, writer, clock, holder)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS record_dead ON record (node) WHERE kind IN ('d', 's');
 CREATE TABLE IF NOT EXISTS link (id BLOB PRIMARY KEY, inode BLOB, kind INTEGER NOT NULL, parent BLOB NOT NULL,
     name BLOB NOT NULL, alive INTEGER NOT NULL, edge INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS link_by_name ON link (parent, name) WHERE alive > 0;
@@ -42,7 +43,7 @@ CREATE TABLE IF NOT EXISTS inode (id BLOB PRIMARY KEY, kind INTEGER NOT NULL, mo
     uid INTEGER NOT NULL, gid INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
     size INTEGER NOT NULL, content BLOB, target BLOB, rdev INTEGER NOT NULL, writer INTEGER NOT NULL,
     clock INTEGER NOT NULL, more_dots BLOB, strategy INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS inode_by_content ON inode (content) WHERE content IS NOT NULL;
+CREATE INDEX IF NOT EXISTS inode_by_content_start ON inode (substr(content, 1, 6)) WHERE content IS NOT NULL;
 CREATE TABLE IF NOT EXISTS sibling (inode BLOB, writer INTEGER, clock INTEGER, id BLOB NOT NULL, content BLOB NOT NULL,
     size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, more_dots BLOB, PRIMARY KEY (inode, writer, clock)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sibling_by_content ON sibling (content);
@@ -76,6 +77,8 @@ class Store:
             self.db.execute("PRAGMA wal_autocheckpoint = 0")
             self.db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES // 2}")
             self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            self.db.execute("PRAGMA temp_store = MEMORY")  # the journal of savepoints
+            self.db.execute("PRAGMA secure_delete = OFF")
             (version,) = self.db.execute("PRAGMA user_version").fetchone()
             if version > FORMAT:
                 raise MachineError(f"{path} was written by a newer Wormhole.", "Install the newer version.")
@@ -148,6 +151,11 @@ class Store:
                 self._side = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             with suppress(sqlite3.OperationalError):
                 self._side.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def free_pages(self, limit: int) -> None:
+        """Give pages of the file that are of no use back to the file system."""
+        self.begin()
+        self.db.execute(f"PRAGMA incremental_vacuum({limit})").fetchall()
 
     def close(self) -> None:
         """Close; what was not committed is gone."""

@@ -7,10 +7,10 @@ rows stay in memory until `flush`, which `Store.commit` and every query beside t
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
-K = TypeVar("K", bound=Hashable)
+K = TypeVar("K", bound=bytes)
 V = TypeVar("V")
 
 WAITING_LIMIT: Final = 4096
@@ -63,7 +63,7 @@ class Table(Generic[K, V]):
         if not self._waiting:
             return
         changes, self._waiting = self._waiting, {}
-        self._write(changes)
+        self._write({key: changes[key] for key in sorted(changes)})  # in order: pages are filled better
         self._clean.update(changes)
         for key in changes:
             self._clean.move_to_end(key)

@@ -137,6 +137,9 @@ class Tree(Settling):
             return ()
         earlier = self._own(link, Deletion)
         dots = dict.fromkeys(() if earlier is None else earlier.dots)
+        if inode in self.view.contested:  # of a file that was hidden behind another, not shown beside it
+            siblings = self.view.rows.siblings(inode)
+            dots |= dict.fromkeys(dot for one in siblings for dot in (one.dot, *one.more_dots))
         return tuple(dots | dict.fromkeys((row.dot, *row.more_dots)))
 
     # -- moving -------------------------------------------------------------------------------------------------------
@@ -299,8 +302,8 @@ class Tree(Settling):
         strategy = Strategy.KEEP_BOTH if path is None else self._strategy_for(path.decode("utf-8", "surrogateescape"))
         now = self._dot_clock(inode)
         via = self._via(inode, link)
-        named, obsolete = succession(self._log.writer, self._records_of(inode, "ics"), replaces)
-        record = Content(now, content, size, mtime_ns, via, named, strategy)
+        named, floor, obsolete = succession(self._log.writer, self._records_of(inode, "ics"), replaces, now)
+        record = Content(now, content, size, mtime_ns, via, named, strategy, floor)
         self._write([(inode, record)], [Key("c", inode, clock) for clock in obsolete])
         return self._must(inode)
 

@@ -7,15 +7,14 @@ the directories that stay only for the sake of a living entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId, WriterId
+from base.ids import ROOT_INODE, ContentId, InodeId, LinkId, WriterId
 from crdt_meta.derive import (
     Edge,
     InodeState,
-    Version,
     deletions_of,
     edges_of,
     inode_of,
@@ -23,17 +22,19 @@ from crdt_meta.derive import (
     is_link_alive,
     name_of,
     repaired,
-    sibling_inode,
     versions_of,
 )
-from crdt_meta.hlc import nanoseconds
 from crdt_meta.links import KEPT, LinkRow, Links
 from crdt_meta.naming import Naming
 from crdt_meta.node import Delta, Kind
-from crdt_meta.records import Birth, Body, Key, LinkBirth, Strategy
+from crdt_meta.records import Attributes, Birth, Body, Content, Key, LinkBirth, Name, Place
 from crdt_meta.recordtable import Records
 from crdt_meta.rows import InodeRow, Rows, SiblingRow
+from crdt_meta.showing import inode_rows, plain_row
 from crdt_meta.store import Store
+
+FEW: Final = 8
+"""For more changes than this it pays to read what they touch with one query."""
 
 
 class Changed(NamedTuple):
@@ -71,17 +72,23 @@ class View:
         self.rows = Rows(store)
         self.naming = Naming(self, pod_name_of)
         self.reload()
+        store.on_flush.append(self._write_totals)
 
     def reload(self) -> None:
         """Read what is kept in memory anew from the rows."""
+        self.files, self.directories, self.bytes = self._written = self.rows.totals()  # first: queries write them
         self.twins = self.rows.twins()
         self.kept = self.links.kept()
         self.demoted = self.links.repaired()
         self.sibling_owner: dict[InodeId, InodeId] = {row.id: row.inode for row in self.rows.all_siblings()}
         self.contested: set[InodeId] = set(self.sibling_owner.values())
-        self.files, self.bytes = self.rows.totals()
-        self.directories = self.links.directories()
         self.naming.reload()
+
+    def _write_totals(self) -> None:
+        totals = (self.files, self.directories, self.bytes)
+        if totals != self._written:
+            self._written = totals
+            self.rows.set_totals(*totals)
 
     def fresh(self, node: bytes) -> None:
         """Note that an id was just drawn: nobody knows it."""
@@ -93,13 +100,22 @@ class View:
         self.links.absent(LinkId(node))
         self.rows.absent(InodeId(node))
 
-    def apply(self, changed: Iterable[Changed], *, remote: bool) -> Delta:
+    def expect(self, keys: Iterable[Key]) -> None:
+        """Read what there is of many nodes at once: changes of them are about to be applied."""
+        unknown = self.records.expect({key.node for key in keys})
+        for node in unknown:
+            self.absent(node)
+
+    def apply(self, changed: Sequence[Changed], *, remote: bool) -> Delta:
         """Derive anew what changed records touch; return what that altered."""
+        if len(changed) > FEW:
+            bodies = (change.body for change in changed)
+            self.links.expect({(body.parent, body.name) for body in bodies if isinstance(body, LinkBirth)})
         batch = _Batch(Delta(remote))
         for change in changed:
             self._mark(batch, change)
         for inode in batch.inodes:
-            if not self._is_newborn(batch, inode):
+            if not self._is_plain(batch, inode):
                 self._refresh_inode(batch, inode)
         self._repair(batch)
         self._refresh_links(batch)
@@ -152,29 +168,58 @@ class View:
             if not stays or not batch.alive.get(link, True) or new is None:
                 batch.links.add(link)
 
-    def _is_newborn(self, batch: _Batch, inode: InodeId) -> bool:
-        """Apply the births of a file and its link if nothing else is known of them: the most frequent case by far."""
+    def _is_plain(self, batch: _Batch, inode: InodeId) -> bool:
+        """Derive a file with the link it was born with, which nobody deleted, and one content: nearly all there are.
+
+        Returns False, and does nothing, when it is anything else; then the rules for everything apply.
+        """
+        if inode in self.contested or inode == ROOT_INODE:
+            return False
+        birth: tuple[WriterId, Birth] | None = None
+        place: LinkBirth | None = None
+        content: tuple[WriterId, Content] | None = None
+        stays, known = True, self.records.of(inode, "icsalpnd")
+        for writer, body in known:
+            match body:
+                case Birth() if birth is None and body.kind is not Kind.DIRECTORY and body.origin is None:
+                    birth = writer, body
+                case LinkBirth() if place is None and body.inode == inode:
+                    place = body
+                case Content() if content is None and bytes(body.via) == bytes(inode):
+                    content = writer, body
+                case Place() | Name():
+                    stays = False
+                case Attributes():
+                    pass
+                case _:
+                    return False
+        if birth is None or place is None or len(self.links.to(inode)) > 1:
+            return False
+        row = plain_row(inode, birth, content, known)
+        if row is None:
+            return False
+        self._put_inode(batch, inode, self.rows.inode(inode), row)
         link = LinkId(inode)
-        found = self.records.of(inode, "icsaxlpnd")
-        if len(found) != 2 or self.rows.inode(inode) or self.links.get(link) or len(self.links.to(inode)) > 1:
-            return False
-        (writer, birth), (_, place) = found if isinstance(found[0][1], Birth) else found[::-1]
-        if not isinstance(birth, Birth) or not isinstance(place, LinkBirth) or place.inode != inode:
-            return False
-        if birth.kind is Kind.DIRECTORY or inode == ROOT_INODE:
-            return False
-        attributes = (birth.kind, birth.mode, birth.uid, birth.gid, birth.mtime_ns, nanoseconds(birth.clock))
-        version = Version.born(inode, writer, birth)
-        row, _ = inode_rows(inode, InodeState(*attributes, birth.target, birth.rdev, (version,)))
-        self.rows.put_inode(inode, row)
-        self._count(batch, None, row, [], [])
-        links = LinkRow(link, inode, int(birth.kind), place.parent, place.name, 1, 0)
-        self.links.put(link, links)
-        self._moved(batch, None, links, place.clock)
-        batch.links.discard(link)
-        if self._concerns_parent(place.parent, appears=True):
-            batch.links.add(LinkId(place.parent))
+        shown = self.links.get(link)
+        if not stays:
+            batch.alive[link] = True
+            batch.links.add(link)
+        elif shown is None or shown[1:] != (inode, row.kind, place.parent, place.name, 1, 0):
+            new = LinkRow(link, inode, int(row.kind), place.parent, place.name, 1, 0)
+            self.links.put(link, new)
+            self._moved(batch, shown, new, place.clock)
+            batch.links.discard(link)
+            if self._concerns_parent(place.parent, appears=True):
+                batch.links.add(LinkId(place.parent))
         return True
+
+    def _put_inode(self, batch: _Batch, inode: InodeId, old: InodeRow | None, new: InodeRow) -> None:
+        """Write the row of an inode without siblings."""
+        if old != new:
+            batch.altered.add(inode)
+            batch.delta.inodes.add(inode)
+            self.rows.put_inode(inode, new)
+            self._count(batch, old, new, [], [])
 
     def _write_inode(self, batch: _Batch, inode: InodeId, state: InodeState | None) -> InodeRow | None:
         old = self.rows.inode(inode)
@@ -346,44 +391,10 @@ class View:
         self.store.savepoint()
         for table in ("link", "hardlink", "inode", "sibling", "directory", "twin"):
             self.store.db.execute(f"DELETE FROM {table}")  # noqa: S608 (fixed names)
+        self.rows.set_totals(0, 0, 0)
         for forget in self.store.on_clear:
             forget()
         self.store.release()
         self.reload()
         keys = self.store.query("SELECT DISTINCT kind, node FROM record")
-        self.apply((Changed(Key(kind, node, 0), None) for kind, node in keys), remote=False)
-
-
-def inode_rows(inode: InodeId, state: InodeState) -> tuple[InodeRow, list[SiblingRow]]:
-    """Return the row of an inode that lives and, under ``keep-both``, those of its siblings."""
-    latest = state.versions[0]
-    groups: dict[ContentId, list[Version]] = {}
-    if state.kind is Kind.FILE and latest.strategy is Strategy.KEEP_BOTH:
-        for version in state.versions:
-            groups.setdefault(version.content, []).append(version)
-    else:
-        groups[latest.content] = list(state.versions)
-    first, *others = groups.values()
-    row = InodeRow(
-        inode,
-        *state[:6],
-        latest.size if state.kind is Kind.FILE else len(state.target),
-        latest.content,
-        state.target,
-        state.rdev,
-        latest.dot,
-        more_dots(first),
-        latest.strategy,
-    )
-    siblings = []
-    for group in others:
-        top = group[0]
-        shown_as = sibling_inode(inode, top.dot)
-        siblings.append(SiblingRow(inode, top.dot, shown_as, top.content, top.size, top.mtime_ns, more_dots(group)))
-    return row, siblings
-
-
-def more_dots(versions: list[Version]) -> tuple[Dot, ...]:
-    """Return the dots of versions shown as one, without the first one's, with what they were before."""
-    dots = [version.dot for version in versions[1:]]
-    return tuple(dots + [version.origin for version in versions if version.origin is not None])
+        self.apply([Changed(Key(kind, node, 0), None) for kind, node in keys], remote=False)
