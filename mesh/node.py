@@ -94,9 +94,9 @@ class MeshNode:
         }
         self.on_namesake: Callable[[NamesakeError], None] = lambda _: None
         """Called when another process with this pod's key is preferred by somebody: this one must stop."""
-        self.on_restored: Callable[[int], Awaitable[None]] = self._stay_away
-        """Called with the last own sequence that is certainly the same everywhere, when this pod turns out to be a
-        restored one. No link is up before it returns; what it raises ends `run`."""
+        self.on_restored: Callable[[RestoredError], Awaitable[None]] = self._stay_away
+        """Called when this pod turns out to be a restored one. No link is up before it returns; what it raises ends
+        `run`."""
         self._listeners: list[Callable[[], None]] = []
         self._group: TaskGroup | None = None
         self._quiet = QuietLog(logger, anyio.current_time)
@@ -322,11 +322,11 @@ class MeshNode:
         """Come back as a restored pod: with all links ended, told nothing and telling nothing, until it is ready."""
         await self._switchboard.pause(error)
         async with self._spreader.still():
-            await self.on_restored(error.after_sequence)
+            await self.on_restored(error)
         self._switchboard.resume()
         self._dialer.hurry()
 
-    async def _stay_away(self, after_sequence: int) -> None:
+    async def _stay_away(self, error: RestoredError) -> None:
         raise DamagedError("This pod was restored from a backup and can't take a new writer.", "Join anew.")
 
     # -- the cores
