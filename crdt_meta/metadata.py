@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +80,7 @@ class Metadata:
             self.store.set_meta("writer", writer)
             self.store.commit()
         self.store.sync()  # what a killed process had committed will be told as durable
-        clock = HybridClock(now, salt=secrets.randbits(32))
+        clock = HybridClock(now)
         self.view = View(self.store, roots.pod_name_of)
         self.log = MetadataLog(self.store, self.view, clock, WriterId(writer), roots.sign, roots.verify)
         self._set_clock(clock)

@@ -43,7 +43,6 @@ def seeded_ids(rng: random.Random) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("crdt_meta.log.RECORDS_PER_SEGMENT", rng.choice((3, 10, 1000)))
         patch.setattr("crdt_meta.tree.new_inode_id", lambda: InodeId(rng.randbytes(16)))
-        patch.setattr("crdt_meta.metadata.secrets.randbits", rng.getrandbits)
         patch.setattr("crdt_meta.metadata.new_writer_id", lambda: WriterId(rng.randbytes(8)))
         yield
 
