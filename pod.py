@@ -217,13 +217,10 @@ class Pod:
             self._catching_up.cancel()
             self._stopping.set()
 
-    async def _begin_anew(self, after_sequence: int) -> None:
+    async def _begin_anew(self, restored: RestoredError) -> None:
         """Take a new writer, since others know of writes under the current one that aren't here."""
         metadata = self.parts.metadata
-        reborn = getattr(metadata, "reborn", None)
-        if reborn is None:
-            raise RestoredError(after_sequence)
-        await reborn(after_sequence)
+        metadata.reborn(restored.after, restored.owed)
         self._chronicle.append()
         await metadata.committer.durable()
         await self.parts.transfer.begin_holdings_anew()

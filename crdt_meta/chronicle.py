@@ -109,11 +109,11 @@ class Chronicle:
         own = self._log.table.received.get(writer, 0)
         verdict = incarnation.compare(self.chain, Chain(known), writer)
         if isinstance(verdict, Restored):
-            raise RestoredError(min(verdict.after_sequence, own))
+            raise RestoredError(min(verdict.after_sequence, own, sequence), sequence)
         if incarnation.contradicts(sequence, digest, own, self._digest(writer, sequence)):
             untold = self.chain.after(known[-1].incarnation if known else b"") or self.chain.starts[-1:]
             begun = next((one.sequence for one in untold if one.writer == writer), 0)
-            raise RestoredError(min(begun, own))
+            raise RestoredError(min(begun, own, sequence), sequence)
 
     def _digest(self, writer: WriterId, sequence: int) -> bytes:
         """Return what tells a transaction from another one of its number; empty when it isn't kept here."""

@@ -101,7 +101,16 @@ def test_what_is_known_of_others_survives_a_start(ann: Pod, bob: Pod) -> None:
     assert of_bob.known(IDS["ann"]) == of_ann.chain
 
 
-def test_a_backup_that_goes_on_is_noticed_by_both(ann: Pod, bob: Pod, tmp_path: Path) -> None:
+def reborn(pod: Pod, chronicle: Chronicle, error: RestoredError) -> None:
+    pod.meta.reborn(error.after, error.owed)
+    chronicle.append()
+    pod.writer = pod.log.writer
+    pod.mesh.names[pod.writer], pod.mesh.keys[pod.writer] = pod.name, pod.key
+
+
+@pytest.mark.parametrize("heard", [0, 1, 2])
+def test_a_backup_that_goes_on_is_noticed_by_both(ann: Pod, bob: Pod, tmp_path: Path, heard: int) -> None:
+    """Bob heard of ann's second start, and of ``heard`` of her two transactions."""
     of_ann, of_bob = began(ann), began(bob)
     ann.save("/one", "x")
     introduced(of_ann, "ann", of_bob, "bob")
@@ -109,18 +118,27 @@ def test_a_backup_that_goes_on_is_noticed_by_both(ann: Pod, bob: Pod, tmp_path: 
     ann, of_ann = again(ann)
     ann.save("/two", "x")
     introduced(of_ann, "ann", of_bob, "bob")
+    bob.hear(ann.tell()[:heard])
     ann, of_ann = restore(ann, tmp_path / "backup")
     ann.save("/other", "x")
     ann.tell()
     mine, theirs = introduced(of_ann, "ann", of_bob, "bob")
     assert isinstance(mine, RestoredError)
-    assert mine.after_sequence == 1
+    assert (mine.after, mine.owed) == (min(heard, 1), heard)
     assert isinstance(theirs, RefusedError)
     assert not isinstance(theirs, RestoredError)
     ann, of_ann = again(ann)
     mine, theirs = introduced(of_ann, "ann", of_bob, "bob")
     assert isinstance(mine, RestoredError), "a crash before the rebirth forgets nothing"
-    assert mine.after_sequence == 1
+    assert (mine.after, mine.owed) == (min(heard, 1), heard)
+    reborn(ann, of_ann, mine)
+    assert introduced(of_ann, "ann", of_bob, "bob") == [None, None]
+    meet(ann, bob)
+    meet(ann, bob)
+    assert ann.shape() == bob.shape()
+    assert sorted(bob.ls()) == ["one", "other", *["two"] * (heard == 2)]
+    ann, of_ann = again(ann)
+    assert introduced(of_ann, "ann", of_bob, "bob") == [None, None]
 
 
 def test_a_home_copied_while_the_pod_ran_is_noticed_by_what_others_have(ann: Pod, bob: Pod, tmp_path: Path) -> None:
@@ -133,14 +151,20 @@ def test_a_home_copied_while_the_pod_ran_is_noticed_by_what_others_have(ann: Pod
     ann, of_ann = restore(ann, tmp_path / "backup")
     mine, _ = introduced(of_ann, "ann", of_bob, "bob")
     assert isinstance(mine, RestoredError), "bob has more of ann than ann"
-    assert mine.after_sequence == 1
+    assert mine.after == 1
     ann.save("/other", "x")
     ann.tell()
     ann.save("/more", "x")
     ann.tell()
     mine, _ = introduced(of_ann, "ann", of_bob, "bob")
     assert isinstance(mine, RestoredError), "bob has another second transaction of ann"
-    assert mine.after_sequence == 1
+    assert (mine.after, mine.owed) == (1, 2)
+    reborn(ann, of_ann, mine)
+    assert introduced(of_ann, "ann", of_bob, "bob") == [None, None]
+    meet(ann, bob)
+    meet(ann, bob)
+    assert ann.shape() == bob.shape()
+    assert sorted(bob.ls()) == ["more", "one", "other", "two"]
 
 
 @pytest.mark.parametrize("while_running", [False, True])
