@@ -235,5 +235,5 @@ def _fourth(text: str, value: bytes | None) -> bool:
     return value is None and _kind(text) == "d"
 
 
-STEPS: Final = (_first, _second, _third, _fourth)
+STEPS: Final[tuple[Callable[[str, bytes | None], bool], ...]] = (_first, _second, _third, _fourth)
 """Which changes are applied together while a log is shown; a later step's only after all of an earlier one's."""
