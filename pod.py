@@ -24,11 +24,12 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from base.errors import ConfigError, MachineError, NotRunningError, WormholeError, to_wire
+from base.errors import ConfigError, MachineError, NamesakeError, NotRunningError, WormholeError, to_wire
 from base.home import HOME_VARIABLE, Home
 from base.ids import PodId, WriterId
 from control.lock import acquire
 from control.server import serve
+from crdt_meta.chronicle import Chronicle
 from crdt_meta.metadata import Metadata, Roots
 from crdt_meta.node import Delta, Node
 from crdt_meta.records import Strategy
@@ -39,6 +40,7 @@ from discovery.service import Service
 from mesh.address import parse_address
 from mesh.api import Role, State
 from mesh.identity import Identity
+from mesh.introduction import RestoredError
 from mesh.membership import MembershipSettings
 from mesh.node import MeshNode
 from mesh.records import Writer, seal, verify
@@ -48,7 +50,7 @@ from operations.catalogue import TreeCatalogue
 from operations.handlers import handlers
 from operations.mounting import MountKeeper
 from operations.parts import Parts
-from operations.soundness import check_complete, damage
+from operations.soundness import check_complete, damage, place_of
 from operations.where import names
 from policies.config import ClusterConfig, PodConfig, parse_cluster, parse_pod
 from policies.forms import Share
@@ -146,6 +148,8 @@ class Pod:
     def __init__(self, home: Home) -> None:
         """Open everything. Raises `WormholeError` of the part that can't be opened."""
         self._stopping = anyio.Event()
+        self._failure: WormholeError | None = None
+        self._catching_up = anyio.CancelScope()
         self._told: dict[str, object] = {}
         self.identity = Identity.load(home.identity)
         roster_store = RosterStore(home.roster_db)
@@ -154,10 +158,8 @@ class Pod:
         cluster, pod = read_configs(home, roster)
         metadata = Metadata(home.metadata_db, engine_roots(self.identity, roster, cluster))
         metadata.tree.root_owner = (os.getuid(), os.getgid())
-        if roster.writer_pod(metadata.writer) is None:
-            roster_store.add(
-                [seal(Writer(metadata.writer), roster.cluster_id, self.identity.pod_id, self.identity.sign)]
-            )
+        self._chronicle = Chronicle(metadata, place_of(home))
+        roster_store.add(self._writer_records(roster, metadata))
         mesh = MeshNode(
             self.identity,
             roster_store,
@@ -181,6 +183,9 @@ class Pod:
             learn=mesh.learn,
         )
         mesh.set_join_handler(admissions.serve)
+        mesh.set_chronicle(self._chronicle)
+        mesh.on_namesake = self._give_way
+        mesh.on_restored = self._begin_anew
         metadata.committer.on_durable = mesh.publish_log
         metadata.tree.on_delta(self._noticed)
         mounts = MountKeeper(self._make_mount, self._mount_point(pod))
@@ -198,6 +203,31 @@ class Pod:
             gossip=self._gossip,
             stop=self._stopping.set,
         )
+
+    def _writer_records(self, roster: Roster, metadata: Metadata) -> list[bytes]:
+        """Return the record that says whose the current writer is, if it is missing."""
+        if roster.writer_pod(metadata.writer) is not None:
+            return []
+        return [seal(Writer(metadata.writer), roster.cluster_id, self.identity.pod_id, self.identity.sign)]
+
+    def _give_way(self, error: NamesakeError) -> None:
+        """End in order: another process with this pod's key was there first."""
+        if self._failure is None:
+            self._failure = error
+            self._catching_up.cancel()
+            self._stopping.set()
+
+    async def _begin_anew(self, after_sequence: int) -> None:
+        """Take a new writer, since others know of writes under the current one that aren't here."""
+        metadata = self.parts.metadata
+        reborn = getattr(metadata, "reborn", None)
+        if reborn is None:
+            raise RestoredError(after_sequence)
+        await reborn(after_sequence)
+        self._chronicle.append()
+        await metadata.committer.durable()
+        await self.parts.transfer.begin_holdings_anew()
+        await self.parts.mesh.learn(self._writer_records(self.parts.roster.roster, metadata))
 
     @staticmethod
     def _mount_point(pod: PodConfig) -> Path | None:
@@ -268,22 +298,28 @@ class Pod:
             group.start_soon(self._signals)
             await group.start(parts.metadata.committer.run)
             await group.start(parts.transfer.run)
+            if self._chronicle.is_copy:
+                await parts.transfer.begin_holdings_anew()
             await group.start(parts.mesh.run)
             await group.start(self._supervised, "control socket", self._serve_control)
             if parts.pod.pod.discovery:
                 await group.start(self._supervised, "discovery", self._announce)
             group.start_soon(self._gossip_room)
-            await publish_journalled(parts.metadata.tree, parts.metadata.committer, parts.transfer)
             await self._catch_up()
-            await self._start_mount(group)
-            gc.freeze()
-            gc.set_threshold(*COLLECT)
-            ready(self.describe())
+            await publish_journalled(parts.metadata.tree, parts.metadata.committer, parts.transfer)
+            if self._failure is None:
+                await self._start_mount(group)
+                gc.freeze()
+                gc.set_threshold(*COLLECT)
+            if self._failure is None:
+                ready(self.describe())
             await self._stopping.wait()
             logger.info("stopping")
             with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_WORDS_S):
                 await self._end()
             group.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
 
     def describe(self) -> dict[str, object]:
         """Return what the commands that start a pod show."""
@@ -302,7 +338,7 @@ class Pod:
         """Learn what happened meanwhile before anybody looks; not for long, since a pod must also start alone."""
         others = [one for one in self.parts.mesh.members() if one.state not in (State.LEFT, State.EVICTED)]
         if len(others) > 1:
-            with anyio.move_on_after(CATCH_UP_S):
+            with anyio.move_on_after(CATCH_UP_S) as self._catching_up:
                 await self.parts.mesh.caught_up()
 
     async def _start_mount(self, group: TaskGroup) -> None:
@@ -316,7 +352,7 @@ class Pod:
         await parts.mounts.unmount(force=True)
         await parts.metadata.committer.durable()
         entry = parts.roster.roster.entry(parts.mesh.pod_id)
-        if entry is not None and not entry.left:
+        if entry is not None and not entry.left and self._failure is None:
             await parts.mesh.announce_down()
 
     async def _signals(self) -> None:
@@ -356,11 +392,12 @@ class Pod:
         scope = multicast_scope(parse_address(parts.pod.pod.listen)[0])
         await Announcer(service, only=scope, on_found=self._found, on_lost=self._lost).run(task_status=task_status)
 
-    def _candidates(self, service: Service) -> list[tuple[str, int, PodId]]:
+    def _candidates(self, service: Service) -> list[tuple[str, int, PodId | None]]:
         parts = self.parts
-        if service.cluster_id != parts.mesh.cluster_id or service.pod_id == parts.mesh.pod_id:
+        if service.cluster_id != parts.mesh.cluster_id:
             return []
-        return [(*parse_address(endpoint), service.pod_id) for endpoint in service.endpoints]
+        pod = None if service.pod_id == parts.mesh.pod_id else service.pod_id  # a copy of this home, perhaps
+        return [(*parse_address(endpoint), pod) for endpoint in service.endpoints]
 
     def _found(self, service: Service) -> None:
         for host, port, pod in self._candidates(service):

@@ -47,6 +47,10 @@ class RefusedError(WormholeError):
     default_errno = errno.EACCES
 
 
+class NamesakeError(RefusedError):
+    """Another process runs with this pod's key, from a copy of its home: this one must stop."""
+
+
 class UnreachableError(WormholeError):
     """No answer in time, or nobody to answer."""
 
@@ -102,6 +106,7 @@ KINDS: dict[str, type[WormholeError]] = {
         UsageError,
         NotFoundError,
         RefusedError,
+        NamesakeError,
         UnreachableError,
         ConfigError,
         NotRunningError,

@@ -99,9 +99,11 @@ def _same_dot(version: Version) -> tuple[object, ...]:
 def versions_of(inode: InodeId, records: Sequence[Written]) -> list[Version]:
     """Return the contents that no record replaces, the latest first. Of other kinds than files: the birth itself."""
     replaced: set[Dot] = set()
-    for _, body in records:
+    floors: dict[WriterId, int] = {}
+    for writer, body in records:
         if isinstance(body, Content):
             replaced.update(body.replaces)
+            floors[writer] = max(floors.get(writer, 0), body.floor)
         elif isinstance(body, Settled):
             replaced.update(body.dots)
     found: dict[Dot, Version] = {}
@@ -115,18 +117,21 @@ def versions_of(inode: InodeId, records: Sequence[Written]) -> list[Version]:
         else:
             continue
         dot = made.dot
+        if dot.clock < floors.get(writer, 0):
+            continue
         if dot not in replaced and (made.origin is None or made.origin not in replaced):
             found[dot] = max(found.get(dot, made), made, key=_same_dot)
     return sorted(found.values(), key=lambda version: version.order, reverse=True)
 
 
 def succession(
-    writer: WriterId, records: Sequence[Written], replaces: Sequence[Dot]
-) -> tuple[tuple[Dot, ...], list[int]]:
-    """Return what a writer's next content has to name, and the clocks of those of its contents that can go then.
+    writer: WriterId, records: Sequence[Written], replaces: Sequence[Dot], now: int
+) -> tuple[tuple[Dot, ...], int, list[int]]:
+    """Return what a writer's next content has to name, its floor, and the clocks of its contents that can go then.
 
     A writer's contents that are replaced are of no use but for what they replace themselves: the next one takes that
-    over. Of dots whose records are gone as well only some are named still, for pods that are behind.
+    over. Of dots whose records are gone as well only some are named still, for pods that are behind; of the writer's
+    own the floor tells.
     """
     replaced, needed = set(replaces), set(replaces)
     for by, body in records:
@@ -141,7 +146,10 @@ def succession(
     gone = [body for body in own if Dot(writer, body.clock) in replaced]
     named = set(replaces).union(*(body.replaces for body in gone)) - {Dot(writer, body.clock) for body in gone}
     past = sorted(named - needed, key=lambda dot: dot[::-1])[-PAST_DOTS:]
-    return tuple(sorted((named & needed) | set(past))), [body.clock for body in gone]
+    before = max((body.floor for body in own), default=0)
+    mine = (body for by, body in records if by == writer and isinstance(body, Content | Birth))
+    living = [one.clock for one in mine if one.clock >= before and Dot(writer, one.clock) not in replaced]
+    return tuple(sorted((named & needed) | set(past))), min([now, *living]), [body.clock for body in gone]
 
 
 def is_link_alive(link: LinkId, deletions: Sequence[Deletion], versions: Iterable[Version]) -> bool:
@@ -169,10 +177,18 @@ def shown_versions(versions: Sequence[Version], links: Mapping[LinkId, Sequence[
     return tuple(one for one in versions if one.via in seen and not is_named(one, seen[one.via]))
 
 
+def ctime_of(body: Body) -> int:
+    """Return when what a record says came about (ns since the epoch)."""
+    return nanoseconds(body.clock) - (min(body.age_ns, nanoseconds(body.clock)) if isinstance(body, Content) else 0)
+
+
 def inode_state(
-    records: Sequence[Written], versions: Sequence[Version], links: Mapping[LinkId, Sequence[Deletion]]
+    records: Sequence[Written], versions: Sequence[Version], links: Mapping[LinkId, Sequence[Deletion]], linked_ns: int
 ) -> InodeState | None:
-    """Return what an inode of these records and `versions_of` shows, or None while its birth hasn't arrived."""
+    """Return what an inode of these records and `versions_of` shows, or None while its birth hasn't arrived.
+
+    ``linked_ns`` is when its links changed last, which moves its ctime as well.
+    """
     born = birth_of(records)
     if born is None:
         return None
@@ -182,7 +198,7 @@ def inode_state(
     if shown:
         latest = shown[0]
         stamps["mtime_ns"] = (latest.dot.clock, latest.dot.writer, latest.mtime_ns)
-    changed = max(body.clock for _, body in records)
+    changed_ns = max(linked_ns, *(ctime_of(body) for _, body in records))
     for author, body in records:
         if isinstance(body, Attributes):
             for key, (clock, value) in body.values.items():
@@ -193,7 +209,7 @@ def inode_state(
         stamps["uid"][2],
         stamps["gid"][2],
         stamps["mtime_ns"][2],
-        nanoseconds(changed),
+        changed_ns,
         birth.target,
         birth.rdev,
         shown,

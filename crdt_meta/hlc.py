@@ -1,8 +1,8 @@
 """Hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", 2014), as one integer.
 
-The upper bits are milliseconds since the epoch, the lower 16 a counter. A writer's stamps only grow, and are later than
-everything it has seen, unless that lies absurdly far in the future: then a broken clock elsewhere would drag every pod
-along.
+A stamp counts 65,536ths of a millisecond since the epoch: so many writes a pod can make in one before its stamps run
+ahead of its clock. A writer's stamps only grow, and are later than everything it has seen, unless that lies absurdly
+far in the future: then a broken clock elsewhere would drag every pod along.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-COUNTER_BITS: Final = 16
+FRACTION_BITS: Final = 16
 MAX_CLOCK: Final = (1 << 63) - 1
+ABSURD_CLOCK: Final = 1 << 62
+"""The year 4199: no broken clock says that, but a hostile one; later stamps aren't surpassed."""
 MAX_DRIFT_MS: Final = 10 * 60 * 1000
 """Stamps further ahead of the own clock than this are not followed."""
 
@@ -25,7 +27,7 @@ class HybridClock:
         """The latest stamp given or followed."""
 
     def _physical(self) -> int:
-        return max(0, int(self._now() * 1000)) << COUNTER_BITS
+        return max(0, int(self._now() * (1000 << FRACTION_BITS)))
 
     def tick(self) -> int:
         """Return the next stamp."""
@@ -34,10 +36,10 @@ class HybridClock:
 
     def observe(self, stamp: int) -> None:
         """Make later stamps greater than one seen elsewhere, if it isn't absurd."""
-        if self.last < stamp <= self._physical() + (MAX_DRIFT_MS << COUNTER_BITS):
+        if self.last < stamp <= self._physical() + (MAX_DRIFT_MS << FRACTION_BITS):
             self.last = stamp
 
 
 def nanoseconds(stamp: int) -> int:
-    """Return the time of a stamp as nanoseconds since the epoch (to the millisecond), in 63 bits whatever it claims."""
-    return min((stamp >> COUNTER_BITS) * 1_000_000, MAX_CLOCK)
+    """Return the time of a stamp as nanoseconds since the epoch, in 63 bits whatever it claims; later stamps are later."""
+    return min(stamp * 1_000_000 >> FRACTION_BITS, MAX_CLOCK)

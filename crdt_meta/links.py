@@ -159,6 +159,10 @@ class Links:
         query = "SELECT 1 FROM link WHERE parent = ? AND alive > 0 LIMIT 1"
         return bool(self._store.query(query, (directory,)))
 
+    def anything_in(self, directory: InodeId) -> bool:
+        """Tell whether a directory has any entry that there are records of, living or not."""
+        return bool(self._store.query("SELECT 1 FROM link WHERE parent = ? LIMIT 1", (directory,)))
+
     # -- by inode -----------------------------------------------------------------------------------------------------
 
     def _load_hard(self, inode: InodeId) -> tuple[LinkId, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from base.ids import PodId, WriterId
 from crdt_meta.hlc import HybridClock
@@ -24,6 +24,13 @@ from mesh.api import Entry
 TRANSACTION_BYTES: Final = BLOB_LIMIT_BYTES // 2
 
 logger = logging.getLogger(__name__)
+
+
+class Committed(NamedTuple):
+    """Everything up to this transaction of this writer is committed."""
+
+    writer: WriterId
+    sequence: int
 
 
 class MetadataLog:
@@ -93,6 +100,8 @@ class MetadataLog:
             self._pending.setdefault(segment, {})[key.text()] = value
             self._pending_bytes += len(value)
             changed.append(Changed(key, body))
+            if self._pending_bytes > TRANSACTION_BYTES:
+                self.seal()
         for key in obsolete:
             segment = self._view.records.segment_of(key, self.writer)
             if segment is not None:
@@ -101,8 +110,6 @@ class MetadataLog:
                 self._pending.setdefault(segment, {})[key.text()] = None
                 changed.append(Changed(key, None, before if key.kind == "l" else None))
         delta = self._view.apply(changed, remote=False)
-        if self._pending_bytes > TRANSACTION_BYTES:
-            self.seal()
         self.on_pending()
         return delta
 
@@ -116,11 +123,11 @@ class MetadataLog:
         ]
         self._append([Part(number, segment.epoch, segment.write(values)) for number, segment, values in found])
 
-    def commit(self) -> int:
+    def commit(self) -> Committed:
         """Seal and commit everything; return the own sequence that is committed now."""
         self.seal()
         self._store.commit()
-        return self.table.received[self.writer]
+        return Committed(self.writer, self.table.received[self.writer])
 
     def _append(self, parts: Sequence[Part], superseded: Iterable[int] = ()) -> None:
         sequence = self.table.received[self.writer] + 1
@@ -138,8 +145,23 @@ class MetadataLog:
         self._segments.replace(self.writer, segment, Segment([part]))
         self.on_pending()
 
-    def durable(self, sequence: int) -> list[Entry]:
-        """Note that own transactions up to ``sequence`` are on the disk; return those that weren't before."""
+    def set_aside(self, writer: WriterId, owed: int) -> None:
+        """Have a writer's log fetched anew; what it shows stays until it is here up to ``owed``."""
+        for segment in self.table.changed_since(writer, 0):
+            self._segments.forget(writer, segment)
+        self.table.set_aside(writer, owed)
+
+    def forget(self, writer: WriterId, upto: int) -> None:
+        """Forget a writer's log, which others hold up to a sequence."""
+        for segment in self.table.changed_since(writer, 0):
+            self._segments.forget(writer, segment)
+        self.table.drop(writer, upto)
+
+    def durable(self, committed: Committed) -> list[Entry]:
+        """Note that what was committed is on the disk; return the own transactions that weren't before."""
+        writer, sequence = committed
+        if writer != self.writer:
+            return []
         after, self._durable = self._durable, max(self._durable, sequence)
         return [entry for entry in self._entries(self.writer, after) if entry.sequence <= sequence]
 
@@ -168,6 +190,8 @@ class MetadataLog:
             return
         here = after
         for one in self.table.transactions(writer, after):
+            if one.sequence > self.table.received[writer]:
+                break
             updates: list[bytes | None] = []
             witnesses: dict[int, Stored | None] = {}
             for named in header_of(one.header).parts:

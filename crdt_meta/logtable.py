@@ -109,6 +109,11 @@ class LogTable:
         self._db.execute("DELETE FROM part WHERE writer = ?", (number,))
         self._mark(writer, upto, upto, 0)
 
+    def cut(self, writer: WriterId, upto: int) -> None:
+        """Regard a writer's log as ending with a transaction; what is behind it is of no use to anybody."""
+        self._store.begin()
+        self._mark(writer, min(upto, self.received[writer]), min(upto, self.received[writer]), 0)
+
     def _mark(self, writer: WriterId, sequence: int, applied: int, owed: int) -> None:
         warrant = self._warrant.get(writer, 0)
         self._db.execute(
@@ -167,6 +172,11 @@ class LogTable:
         if aside := self._parts(writer, segment, "sequence < 0"):
             return aside
         return self._parts(writer, segment, f"sequence BETWEEN 1 AND {self.applied.get(writer, 0)}")
+
+    def parts_until(self, writer: WriterId, segment: int, sequence: int) -> list[Part]:
+        """Return the parts of a segment up to a transaction, if it was not written anew since."""
+        now, then = self.parts(writer, segment), self._parts(writer, segment, f"sequence BETWEEN 1 AND {sequence}")
+        return then if then and now and then[-1].epoch == now[-1].epoch else []
 
     def _parts(self, writer: WriterId, segment: int, which: str) -> list[Part]:
         query = f"SELECT epoch, data, whole FROM part WHERE writer = ? AND segment = ? AND {which} ORDER BY sequence"  # noqa: S608 (fixed text)

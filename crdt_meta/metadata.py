@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Final
 
 from base.ids import PodId, WriterId, new_writer_id
+from crdt_meta.acknowledgement import Acknowledgements
+from crdt_meta.adoption import Adoption
 from crdt_meta.committer import Committer
 from crdt_meta.hlc import HybridClock
 from crdt_meta.log import MetadataLog
+from crdt_meta.rebirth import rewrite
 from crdt_meta.records import Strategy
 from crdt_meta.store import Store
+from crdt_meta.tidying import Tidying
 from crdt_meta.transaction import header_of
 from crdt_meta.tree import Tree
 from crdt_meta.view import View
@@ -89,12 +93,33 @@ class Metadata:
             has_room or RoomOnDisk(path.parent),
         )
         self.committer = Committer(self.log, self.store)
+        self.acknowledgements = Acknowledgements(self.view, self.log, clock)
+        adoption = Adoption(self.view, self.log)
+        self.tidying = Tidying(self.store, self.view, self.log, self.acknowledgements, adoption)
         self.store.commit()
 
     @property
     def writer(self) -> WriterId:
         """The id that this pod writes under."""
         return self.log.writer
+
+    def reborn(self, after: int, owed: int | None) -> WriterId:
+        """Go on under a new writer id, which is returned; nothing of the old one is told any more.
+
+        ``after``: the last transaction of this pod that others have. ``owed``: this pod is a restored copy, and the log
+        that the others have goes on at least to this transaction; it is fetched anew. None: the old writer is retired,
+        and others hold its records up to ``after``. Everything is committed with one stroke.
+        """
+        old, new = self.writer, new_writer_id()
+        rewrite(self.view, self.log, new, after, restored=owed is not None)
+        if owed is None:
+            self.log.table.cut(old, after)
+        else:
+            self.log.set_aside(old, owed)
+        self.store.set_meta("writer", new)
+        self.log.commit()
+        logger.warning("this pod goes on as the writer %s", new.hex())
+        return new
 
     def _set_clock(self, clock: HybridClock) -> None:
         """Let the clock go on behind what was written here, and what was seen."""

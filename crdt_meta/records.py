@@ -17,6 +17,7 @@ kind  of      says
 ``p`` link    place: parent, and the parent it came from
 ``n`` link    name
 ``d`` link    deletion: the content dots that it saw
+``k`` writer  acknowledgement: what this writer had of everybody, and what its open files build on
 ===== ======= ==================================================================================================
 """
 
@@ -38,6 +39,8 @@ NAME_LIMIT_BYTES: Final = 255
 TARGET_LIMIT_BYTES: Final = 4095
 VALUE_LIMIT_BYTES: Final = 1 << 20
 DOTS_LIMIT: Final = 32768
+WRITERS_LIMIT: Final = 16384
+BUILDS_ON_LIMIT: Final = 8192
 XATTR_LIMIT_BYTES: Final = 65536
 
 
@@ -76,6 +79,10 @@ class Content(NamedTuple):
     via: LinkId
     replaces: tuple[Dot, ...]
     strategy: Strategy
+    floor: int = 0
+    """Of the writer's own contents of this inode those with an earlier clock are replaced, too, named or not."""
+    age_ns: int = 0
+    """How long before this record the file was written to: publishing it later must not move its ctime."""
 
 
 class Settled(NamedTuple):
@@ -130,7 +137,21 @@ class Deletion(NamedTuple):
     dots: tuple[Dot, ...]
 
 
-Body = Birth | Content | Settled | Attributes | Xattrs | LinkBirth | Place | Name | Deletion
+class Acknowledgement(NamedTuple):
+    """``k``; its node is `node_of` the writer, its transaction the last one that ``vector`` names of it."""
+
+    clock: int
+    vector: dict[WriterId, int]
+    """Writer → transaction up to which everything is in this writer's view, durably."""
+    builds_on: tuple[InodeId, ...] | None
+    """Inodes that it may still publish contents of, though they may be deleted; None: any."""
+    seen: dict[WriterId, int]
+    """Writers out of reach → when they were last heard of (milliseconds since the epoch)."""
+    asks: bool
+    """Whether everybody else shall acknowledge this transaction."""
+
+
+Body = Birth | Content | Settled | Attributes | Xattrs | LinkBirth | Place | Name | Deletion | Acknowledgement
 
 KINDS: Final[dict[type[Body], str]] = {
     Birth: "i",
@@ -142,6 +163,7 @@ KINDS: Final[dict[type[Body], str]] = {
     Place: "p",
     Name: "n",
     Deletion: "d",
+    Acknowledgement: "k",
 }
 _ATTRIBUTE_KEYS: Final = {"mode": "m", "uid": "u", "gid": "g", "mtime_ns": "t"}
 _ATTRIBUTE_NAMES: Final = {short: name for name, short in _ATTRIBUTE_KEYS.items()}
@@ -216,6 +238,9 @@ def encode(body: Body, node: bytes) -> bytes:
         case Content():
             via = None if body.via == node else body.via
             fields = [body.content, body.size, body.mtime_ns, via, _dots(body.replaces), int(body.strategy)]
+            fields += [None if body.floor == body.clock else body.floor, body.age_ns or None]
+            while fields[-1] is None:
+                fields.pop()
         case Settled() | Deletion():
             fields = [_dots(body.dots)]
         case Attributes():
@@ -228,6 +253,9 @@ def encode(body: Body, node: bytes) -> bytes:
             fields = [body.parent, None if body.came_from == body.parent else body.came_from]
         case Name():
             fields = [body.name]
+        case Acknowledgement():
+            builds_on = None if body.builds_on is None else list(body.builds_on)
+            fields = [list(body.vector.items()), builds_on, list(body.seen.items()), body.asks]
     packed: bytes = msgpack.packb([VERSION, body.clock, *fields])
     return packed
 
@@ -271,6 +299,25 @@ def _dot_tuple(value: Any) -> tuple[Dot, ...]:
     return tuple(_dot(one) for one in value)
 
 
+def _bounded(value: Any, limit: int) -> list[Any]:
+    if type(value) is not list or len(value) > limit:
+        raise _BadError
+    return value
+
+
+def _marks(value: Any) -> dict[WriterId, int]:
+    found: dict[WriterId, int] = {}
+    for one in _bounded(value, WRITERS_LIMIT):
+        writer, number = _bounded(one, 2)
+        found[WriterId(_bytes(writer, 8, 8))] = _int(number)
+    return found
+
+
+def node_of(writer: WriterId) -> bytes:
+    """Return the node under which a writer's acknowledgement is stored."""
+    return writer + bytes(8)
+
+
 def _stamped(value: Any) -> tuple[int, Any]:
     if type(value) is not list or len(value) != 2:
         raise _BadError
@@ -309,7 +356,9 @@ def _decode(key: Key, clock: int, f: list[Any]) -> Body | None:
             content = ContentId(_bytes(f[0], 32, 32))
             via = LinkId(key.node if f[3] is None else _id(f[3]))
             mtime_ns = _int(f[2], -_TIME, _TIME)
-            return Content(clock, content, _int(f[1]), mtime_ns, via, _dot_tuple(f[4]), Strategy(_int(f[5])))
+            strategy, floor, age_ns = Strategy(_int(f[5])), *[*f[6:8], None, None][:2]
+            floor, age_ns = clock if floor is None else _int(floor, 0, clock), _int(age_ns or 0)
+            return Content(clock, content, _int(f[1]), mtime_ns, via, _dot_tuple(f[4]), strategy, floor, age_ns)
         case "s":
             return Settled(clock, _dot_tuple(f[0]))
         case "d":
@@ -330,6 +379,9 @@ def _decode(key: Key, clock: int, f: list[Any]) -> Body | None:
             return Place(clock, parent, parent if f[1] is None else InodeId(_id(f[1])))
         case "n":
             return Name(clock, _name(f[0]))
+        case "k":
+            builds_on = None if f[1] is None else tuple(InodeId(_id(one)) for one in _bounded(f[1], BUILDS_ON_LIMIT))
+            return Acknowledgement(clock, _marks(f[0]), builds_on, _marks(f[2]), bool(_int(int(f[3]), 0, 1)))
     return None
 
 

@@ -14,7 +14,7 @@ from base.errors import FileSystemError
 from base.ids import Dot, InodeId, PodId, WriterId
 from crdt_meta.derive import Written
 from crdt_meta.display import Display, Entry
-from crdt_meta.hlc import MAX_CLOCK, HybridClock
+from crdt_meta.hlc import ABSURD_CLOCK, MAX_CLOCK, HybridClock, nanoseconds
 from crdt_meta.links import LinkRow
 from crdt_meta.log import MetadataLog
 from crdt_meta.node import Delta, Kind
@@ -149,3 +149,30 @@ class Settling(Reading):
         """Return a clock later than ``latest`` and every record of a node, even where a broken clock gave them theirs."""
         latest = max([latest, *(body.clock for _, body in self._records_of(node, "icasxlpn"))])
         return min(max(self._clock.tick(), latest + 1), MAX_CLOCK)
+
+    def _dot_clock(self, node: bytes) -> int:
+        """Return a clock for a new content: new, and later than every record of the node that isn't absurd."""
+        latest = max([0, *(body.clock for _, body in self._records_of(node, "icasxlpn"))])
+        now = self._clock.tick()
+        return now if latest >= ABSURD_CLOCK else max(now, latest + 1)
+
+    def _touched(self, directory: InodeId) -> int:
+        """Return the clock of the last change of a directory's entries."""
+        return max(self.view.rows.directory(one)[0] for one in self.display.group(directory))
+
+    def _timed(self, *directories: InodeId) -> Records:
+        """Return the records that give directories whose entries change now a time, where a broken clock hides this.
+
+        Usually none: then the change itself is the latest. (Its own clock must not follow the broken one, which would
+        spread to everything beside it.)
+        """
+        now, records = self._clock.last, Records()
+        for directory in dict.fromkeys(directories):
+            touched = self._touched(directory)
+            if touched > now:
+                for member in self.display.group(directory):
+                    earlier = self._own(member, Attributes)
+                    stamp = self._stamp(member, touched)
+                    values = {**(earlier.values if earlier else {}), "mtime_ns": (stamp, nanoseconds(now))}
+                    records.append((member, Attributes(stamp, values)))
+        return records

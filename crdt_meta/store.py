@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS part (writer INTEGER, segment INTEGER, sequence INTEG
     whole INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (writer, segment, sequence)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS record (node BLOB, kind TEXT, writer INTEGER, clock INTEGER, holder INTEGER,
     segment INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (node, kind, writer, clock, holder)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS record_dead ON record (node) WHERE kind IN ('d', 's');
 CREATE TABLE IF NOT EXISTS link (id BLOB PRIMARY KEY, inode BLOB, kind INTEGER NOT NULL, parent BLOB NOT NULL,
     name BLOB NOT NULL, alive INTEGER NOT NULL, edge INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS link_by_name ON link (parent, name) WHERE alive > 0;
@@ -150,6 +151,11 @@ class Store:
                 self._side = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             with suppress(sqlite3.OperationalError):
                 self._side.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def free_pages(self, limit: int) -> None:
+        """Give pages of the file that are of no use back to the file system."""
+        self.begin()
+        self.db.execute(f"PRAGMA incremental_vacuum({limit})").fetchall()
 
     def close(self) -> None:
         """Close; what was not committed is gone."""

@@ -13,6 +13,7 @@ from base.errors import FileSystemError
 from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId, new_inode_id
 from crdt_meta.derive import succession
 from crdt_meta.display import Entry
+from crdt_meta.hlc import nanoseconds
 from crdt_meta.links import LinkRow
 from crdt_meta.node import Kind, Node
 from crdt_meta.records import (
@@ -50,11 +51,11 @@ class Tree(Settling):
         mode: int,
         uid: int,
         gid: int,
-        mtime_ns: int,
+        mtime_ns: int | None = None,
         target: bytes = b"",
         rdev: int = 0,
     ) -> Node:
-        """Make a file, directory, link or special file.
+        """Make a file, directory, link or special file; without ``mtime_ns`` all its times are that of this call.
 
         Raises EEXIST, ENOENT, ENOTDIR, EINVAL, ENAMETOOLONG, ENOSPC.
         """
@@ -65,9 +66,10 @@ class Tree(Settling):
         inode, now = new_inode_id(), self._clock.tick()
         self.view.fresh(inode)
         strategy = self._strategy_of(parent, name) if kind is Kind.FILE else Strategy.KEEP_BOTH
-        birth = Birth(now, kind, mode & 0o7777, uid, gid, mtime_ns, target, rdev, strategy=strategy)
+        modified_ns = nanoseconds(now) if mtime_ns is None else mtime_ns
+        birth = Birth(now, kind, mode & 0o7777, uid, gid, modified_ns, target, rdev, strategy=strategy)
         place = self.display.group(parent)[0]
-        self._write([(inode, birth), (inode, LinkBirth(now, inode, place, name))])
+        self._write([(inode, birth), (inode, LinkBirth(now, inode, place, name)), *self._timed(parent)])
         return self._must(inode)
 
     def link(self, inode: InodeId, parent: InodeId, name: bytes) -> Node:
@@ -80,7 +82,8 @@ class Tree(Settling):
         self._settle(inode)
         link = LinkId(new_inode_id())
         self.view.fresh(link)
-        self._write([(link, LinkBirth(self._clock.tick(), inode, self.display.group(parent)[0], name))])
+        born = LinkBirth(self._clock.tick(), inode, self.display.group(parent)[0], name)
+        self._write([(link, born), *self._timed(parent)])
         made = self.lookup(parent, name)
         if made is None:
             raise FileSystemError(errno.EIO)
@@ -110,7 +113,7 @@ class Tree(Settling):
         if entry.inode.kind is Kind.DIRECTORY:
             raise FileSystemError(errno.EISDIR)
         before = self.node_of(entry)
-        self._write(self._deletions(entry))
+        self._write(self._deletions(entry) + self._timed(parent))
         return self.get(before.inode) or self.gone(before)
 
     def rmdir(self, parent: InodeId, name: bytes) -> None:
@@ -120,7 +123,7 @@ class Tree(Settling):
             raise FileSystemError(errno.ENOTDIR)
         if self.display.entries(entry.inode.id):
             raise FileSystemError(errno.ENOTEMPTY)
-        self._write(self._deletions(entry))
+        self._write(self._deletions(entry) + self._timed(parent))
 
     def _deletions(self, entry: Entry) -> Records:
         """Return the records that delete what an entry stands for, naming the contents that it showed."""
@@ -136,6 +139,9 @@ class Tree(Settling):
             return ()
         earlier = self._own(link, Deletion)
         dots = dict.fromkeys(() if earlier is None else earlier.dots)
+        if inode in self.view.contested:  # of a file that was hidden behind another, not shown beside it
+            siblings = self.view.rows.siblings(inode)
+            dots |= dict.fromkeys(dot for one in siblings for dot in (one.dot, *one.more_dots))
         return tuple(dots | dict.fromkeys((row.dot, *row.more_dots)))
 
     # -- moving -------------------------------------------------------------------------------------------------------
@@ -174,11 +180,13 @@ class Tree(Settling):
             source = self._settled_entry(parent, name)
         if exchange and there is not None:
             self._check_loop(there, parent)
-            self._write(self._heal() + self._moves(source, new_parent, new_name) + self._moves(there, parent, name))
+            moves = self._moves(source, new_parent, new_name) + self._moves(there, parent, name)
+            self._write(self._heal() + moves + self._timed(parent, new_parent))
             return None
         replaced = None if there is None else self._replaceable(source, there)
         records = [] if there is None else self._deletions(there)
-        self._write(self._heal() + records + self._moves(source, new_parent, new_name))
+        records += self._moves(source, new_parent, new_name)
+        self._write(self._heal() + records + self._timed(parent, new_parent))
         if replaced is None or replaced.kind is Kind.DIRECTORY:
             return None
         return self.get(replaced.inode) or self.gone(replaced)
@@ -246,7 +254,7 @@ class Tree(Settling):
         given = {"mode": mode, "uid": uid, "gid": gid, "mtime_ns": mtime_ns}
         records: Records = []
         group = self.display.group(inode)
-        touched = max(self.view.rows.directory(one)[0] for one in group) if node.is_directory else 0
+        touched = self._touched(inode) if node.is_directory else 0
         for member in group:
             now = self._stamp(member, touched)
             earlier = self._own(member, Attributes)
@@ -286,18 +294,29 @@ class Tree(Settling):
         return Xattrs(now, {key: one for key, one in values.items() if one[1] is not None or key in others})
 
     def publish(
-        self, inode: InodeId, link: LinkId, content: ContentId, size: int, mtime_ns: int, replaces: Sequence[Dot]
+        self,
+        inode: InodeId,
+        link: LinkId,
+        content: ContentId,
+        size: int,
+        mtime_ns: int,
+        replaces: Sequence[Dot],
+        ctime_ns: int | None = None,
     ) -> Node:
-        """Give a file a content in place of the dots that its handle showed. Raises ENOENT when it is unknown."""
+        """Give a file a content in place of the dots that its handle showed; it was written at ``ctime_ns`` (None: now).
+
+        Raises ENOENT when the file is unknown.
+        """
         self._settle(inode, replaces)
         if not self.view.records.of(inode, "i"):
             raise FileSystemError(errno.ENOENT)
         path = self.path(inode)
         strategy = Strategy.KEEP_BOTH if path is None else self._strategy_for(path.decode("utf-8", "surrogateescape"))
-        now = self._clock.tick()
+        now = self._dot_clock(inode)
         via = self._via(inode, link)
-        named, obsolete = succession(self._log.writer, self._records_of(inode, "ics"), replaces)
-        record = Content(now, content, size, mtime_ns, via, named, strategy)
+        named, floor, obsolete = succession(self._log.writer, self._records_of(inode, "ics"), replaces, now)
+        age_ns = 0 if ctime_ns is None else max(0, nanoseconds(now) - ctime_ns)
+        record = Content(now, content, size, mtime_ns, via, named, strategy, floor, age_ns)
         self._write([(inode, record)], [Key("c", inode, clock) for clock in obsolete])
         return self._must(inode)
 

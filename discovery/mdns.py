@@ -83,8 +83,8 @@ class Announcer:
     Announced are the addresses of this machine as they change, behind those that ``service`` has of its own.
 
     ``only`` limits multicast to the interface with that IPv4 address, see `discovery.interfaces.multicast_scope`.
-    ``on_found`` is called for each new or changed pod, ``on_lost`` when it said goodbye or was not heard of any more;
-    both on the trio side, and they must be quick and not raise.
+    ``on_found`` is called for each new or changed pod, also for this one's own name announced from elsewhere;
+    ``on_lost`` when it said goodbye or was not heard of any more. Both run on the trio side, are quick and don't raise.
     """
 
     def __init__(
@@ -103,6 +103,8 @@ class Announcer:
         self._poll_s = poll_s
         self._known: dict[PodId, Service] = {}
         self._heard: set[PodId] = set()
+        self._double: Service | None = None
+        """What is announced under this pod's own name from elsewhere."""
         self._zeroconf: Zeroconf | None = None
         self._announcing = anyio.Lock()
         self._announced = False
@@ -152,6 +154,7 @@ class Announcer:
     async def _restart(self, present: tuple[Interface, ...], inbox: _Inbox) -> None:
         await self._stop()
         self._heard.clear()
+        self._lose_double()
         if not present:
             return
         addresses = list(dict.fromkeys(entry.address for entry in present))
@@ -234,7 +237,10 @@ class Announcer:
         if info is None:
             return
         service = read_service(info.name, info.properties, info.parsed_addresses(), info.port)
-        if service is None or (self._service is not None and service.pod_id == self._service.pod_id):
+        if service is None:
+            return
+        if self._service is not None and service.pod_id == self._service.pod_id:
+            self._resolved_own(service)
             return
         if service.pod_id not in self._known and len(self._known) >= MAX_SERVICES:
             return
@@ -243,6 +249,22 @@ class Announcer:
             self._known[service.pod_id] = service
             if self._on_found is not None:
                 self._on_found(service)
+
+    def _resolved_own(self, service: Service) -> None:
+        """Tell of this pod's own announcement if it comes from elsewhere, too: from a copy of its home."""
+        assert self._service is not None
+        own = (*self._service.addresses, *self._addresses)
+        double = service if service.port != self._service.port or not set(service.addresses) <= set(own) else None
+        if double != self._double:
+            self._lose_double()
+            self._double = double
+            if double is not None and self._on_found is not None:
+                self._on_found(double)
+
+    def _lose_double(self) -> None:
+        double, self._double = self._double, None
+        if double is not None and self._on_lost is not None:
+            self._on_lost(double)
 
     def _lose(self, pod: PodId) -> None:
         self._heard.discard(pod)

@@ -103,6 +103,12 @@ class Dialer:
                 candidate.due_at = now + self._rng.uniform(0, FIRST_PAUSE_S)
         self._wake.set()
 
+    def hurry(self) -> None:
+        """Try all addresses now."""
+        for candidate in self._candidates.values():
+            candidate.failures, candidate.due_at = 0, anyio.current_time()
+        self._wake.set()
+
     async def run(self) -> None:
         """Dial until cancelled."""
         async with anyio.create_task_group() as group:

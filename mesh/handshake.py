@@ -2,7 +2,8 @@
 
 The dialer speaks first. Both name their protocol versions, cluster, pod and a random number of the running process.
 When their rosters differ they exchange what the other lacks, *then* each judges the other by its roster: certificate,
-admission, eviction. Only when both said READY does anything else pass.
+admission, eviction. Then they introduce themselves: which incarnation each is, and whether another process goes by its
+name. Only when both said READY does anything else pass.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Any, Final
 
 import anyio
 
-from base.errors import DamagedError, RefusedError, UnreachableError, WormholeError, from_wire, to_wire
+from base.errors import DamagedError, NamesakeError, RefusedError, UnreachableError, WormholeError, from_wire, to_wire
 from base.ids import ClusterId, PodId
 from mesh.api import Lane
 from mesh.channel import Channel
 from mesh.identity import CertificateInfo, read_certificate
+from mesh.introduction import Chronicle, RestoredError, introduce
+from mesh.namesakes import UNKNOWN_AGE, namesake
 from mesh.roster import ID_BYTES, Roster
 from mesh.wire import OLDEST_VERSION, PROTOCOL_VERSION, Frame, Kind, ProtocolError, Tag, encode
 
@@ -27,6 +30,7 @@ HANDSHAKE_S: Final = 10.0
 PAGE_BYTES: Final = 1 << 20
 MAX_PAGES: Final = 4096
 PROCESS_BYTES: Final = 8
+MAX_AGE_MS: Final = 1 << 53
 
 
 def new_process_id() -> bytes:
@@ -49,6 +53,10 @@ class Hello:
     """Where it listens."""
     dial: int
     """The dialer's number of this attempt, growing; of two links dialled by one process the later is kept."""
+    age_ms: int = UNKNOWN_AGE
+    """How long the process has run."""
+    introduces: bool = False
+    """Whether it tells of its starts (`mesh.introduction`); pods of the first versions don't."""
 
     def body(self) -> dict[str, Any]:
         """Return the message's body."""
@@ -61,6 +69,8 @@ class Hello:
             "digest": self.digest,
             "port": self.port,
             "dial": self.dial,
+            "age_ms": self.age_ms,
+            "introduces": self.introduces,
         }
 
 
@@ -80,7 +90,10 @@ def read_hello(frame: Frame) -> Hello:
                 "port": int(port),
                 "dial": int(dial),
             } if len(process) == PROCESS_BYTES and 0 <= port <= 65535:
-                return Hello(oldest, newest, ClusterId(cluster), PodId(pod), process, Lane(lane), digest, port, dial)
+                age_ms, introduces = frame.body.get("age_ms"), frame.body.get("introduces") is True
+                age_ms = age_ms if type(age_ms) is int and 0 <= age_ms < MAX_AGE_MS else UNKNOWN_AGE
+                who = (ClusterId(cluster), PodId(pod), process)
+                return Hello(oldest, newest, *who, Lane(lane), digest, port, dial, age_ms, introduces)
     raise ProtocolError("The other side didn't introduce itself as a pod.")
 
 
@@ -107,6 +120,11 @@ class Local:
     roster: Roster
     learn: Callable[[list[bytes], PodId], Awaitable[None]]
     """Adds records, durably, before it returns."""
+    age_ms: int = 0
+    """How long this process has run."""
+    chronicle: Chronicle | None = None
+    turned_away: Callable[[Hello], Awaitable[NamesakeError | None]] | None = None
+    """Returns what the other side is told if another process with its key is linked and must be preferred."""
 
     def hello(self, lane: Lane, dial: int) -> Hello:
         """Return what this pod says first."""
@@ -120,6 +138,8 @@ class Local:
             self.roster.digest(),
             self.port,
             dial,
+            self.age_ms,
+            self.chronicle is not None,
         )
 
 
@@ -137,6 +157,8 @@ class Peer:
     local_host: str
     dial: int
     """The dialer's number of the attempt (see `Hello`)."""
+    age_ms: int = UNKNOWN_AGE
+    """How long it had run when it said hello."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,15 +205,22 @@ async def _greet(channel: Channel, local: Local, dial: Dial | None) -> Peer:
         if theirs.digest != mine.digest and mine.lane is Lane.CONTROL:
             await _exchange(channel, local, theirs.pod)
         judge(local.roster, certificate)
+        if local.turned_away is not None and (double := await local.turned_away(theirs)) is not None:
+            await refuse(channel, double)
+            raise UnreachableError(f"The pod {theirs.pod} is linked already, as an earlier process.")
+        if local.chronicle is not None and theirs.introduces and mine.lane is Lane.CONTROL:
+            await introduce(channel, local.chronicle, theirs.pod)
         await channel.send(encode(Tag.READY, None))
         await _expect_ready(channel)
     except (RefusedError, DamagedError) as error:
-        await refuse(channel, error)
+        mine_only = isinstance(error, NamesakeError | RestoredError)
+        await refuse(channel, RefusedError(error.message) if mine_only else error)
         raise
     if mine.lane is Lane.BULK:
         channel.set_kind(Kind.BULK)
     host, _ = channel.remote
-    return Peer(theirs.pod, theirs.process, mine.lane, version, host, theirs.port, channel.local_host, mine.dial)
+    who = (theirs.pod, theirs.process, mine.lane, version)
+    return Peer(*who, host, theirs.port, channel.local_host, mine.dial, theirs.age_ms)
 
 
 def judge(roster: Roster, certificate: CertificateInfo) -> None:
@@ -224,7 +253,9 @@ def _check_hello(mine: Hello, theirs: Hello, certificate: CertificateInfo, expec
     if theirs.pod == mine.pod:
         if theirs.process == mine.process:
             raise SelfDialledError("This address is this pod's own.")
-        raise RefusedError("Another pod runs with this pod's key.", "Stop the copy of this home.")
+        if (mine.age_ms, mine.process) < (theirs.age_ms, theirs.process):
+            raise namesake()
+        raise RefusedError("A copy of this pod's home runs elsewhere.", "It stops; use one home on one machine only.")
     if expected is not None and theirs.pod != expected:
         raise RefusedError("Another pod answers at this address.")
     if theirs.lane is not mine.lane:

@@ -17,13 +17,14 @@ from typing import Any, Final, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
-from base.errors import DamagedError, RefusedError, UnreachableError, WormholeError, from_wire, to_wire
+from base.errors import DamagedError, NamesakeError, RefusedError, UnreachableError, WormholeError, from_wire, to_wire
 from base.ids import PodId
 from mesh.api import Lane
 from mesh.channel import Channel, ConnectionLostError
 from mesh.handshake import Peer, refuse
 from mesh.join_stream import JoinStream as JoinStream
 from mesh.join_stream import open_join as open_join
+from mesh.namesakes import steady_ms
 from mesh.wire import Kind, ProtocolError, Tag, encode
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,9 @@ class Link:
         """Whether this pod opened the connection."""
         self.error: WormholeError | None = None
         """Why the link ended; None while it runs and after an orderly end."""
+        self.told_to_stop = False
+        """Whether the peer ended it since another process goes by this pod's name."""
+        self.since_ms = steady_ms()
         self._channel = channel
         self._dispatcher = dispatcher
         self._kind = Kind.BULK if peer.lane is Lane.BULK else Kind.CONTROL
@@ -164,7 +168,7 @@ class Link:
         """Take no new requests and close once those under way are answered (another link replaces this one)."""
         if not self._retired:
             self._retired = True
-            if self._group is not None:
+            if self._group is not None and self._open:
                 self._group.start_soon(self._linger)
 
     async def _linger(self) -> None:
@@ -253,7 +257,9 @@ class Link:
                 case Tag.PONG, _:
                     pass
                 case Tag.GOODBYE, _:
-                    raise ConnectionLostError(from_wire(frame.body).message)
+                    told = from_wire(frame.body)
+                    self.told_to_stop = isinstance(told, NamesakeError)
+                    raise told if self.told_to_stop else ConnectionLostError(told.message)
                 case ((Tag.ANSWER | Tag.FAILURE | Tag.REQUEST | Tag.HELLO | Tag.READY), _):
                     raise ProtocolError("The other side sent a malformed message.")
                 case tag, body:

@@ -9,20 +9,21 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from base.errors import MachineError, RefusedError, UnreachableError, WormholeError
+from base.errors import DamagedError, MachineError, NamesakeError, RefusedError, UnreachableError, WormholeError
 from base.ids import ClusterId, PodId
 from mesh import listener as door
 from mesh.address import format_address, is_loopback, is_wildcard, own_host, parse_address
 from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog, Role, State
 from mesh.dialer import Dialer, Source
 from mesh.identity import Identity
+from mesh.introduction import Chronicle, RestoredError
 from mesh.join_stream import JoinHandler
 from mesh.link import Link
 from mesh.membership import TICK_S, Membership, MembershipSettings
@@ -35,6 +36,7 @@ from mesh.roster_store import RosterStore, Seen
 from mesh.send import Send
 from mesh.spread import Spreader
 from mesh.switchboard import Switchboard
+from mesh.timekeeper import Timekeeper
 from mesh.wire import Tag
 
 INCARNATIONS_PER_START: Final = 1 << 20
@@ -77,12 +79,23 @@ class MeshNode:
         incarnation = roster_store.count_start() * INCARNATIONS_PER_START
         self._membership = Membership(self._me, settings or MembershipSettings(), self._rng, incarnation)
         self._spreader = Spreader(self._me, self._rng, self._run, self._ask)
-        self._switchboard = Switchboard(self._me, self._registry, self._table, self, self._link_came, self._link_went)
+        self._switchboard = Switchboard(
+            *(self._me, self._registry, self._table, self), self._link_came, self._link_went, self._stray
+        )
+        self.clocks = Timekeeper(self._ask, self.alive)
         self._dialer = Dialer(self._me, self._switchboard.dial_control, self._is_linked, self._is_welcome, self._rng)
         self._door = door.Listener(
             lambda: self._registry.server_context, lambda: self._registry.certificate, self._switchboard.accept
         )
-        self._handlers: dict[int, Handler] = {Tag.LOG_SINCE: self._spreader.serve_since}
+        self._handlers: dict[int, Handler] = {
+            Tag.LOG_SINCE: self._spreader.serve_since,
+            Tag.CLOCK: self.clocks.serve,
+        }
+        self.on_namesake: Callable[[NamesakeError], None] = lambda _: None
+        """Called when another process with this pod's key is preferred by somebody: this one must stop."""
+        self.on_restored: Callable[[int], Awaitable[None]] = self._stay_away
+        """Called with the last own sequence that is certainly the same everywhere, when this pod turns out to be a
+        restored one. No link is up before it returns; what it raises ends `run`."""
         self._listeners: list[Callable[[], None]] = []
         self._group: TaskGroup | None = None
         self._quiet = QuietLog(logger, anyio.current_time)
@@ -171,6 +184,19 @@ class MeshNode:
         """Set the log that is replicated."""
         self._spreader.set_log(log)
 
+    def set_chronicle(self, chronicle: Chronicle) -> None:
+        """Set what is told of this pod's starts whenever a link is made; before `run`."""
+        self._switchboard.chronicle = chronicle
+
+    def clock_agrees(self) -> bool:
+        """Tell whether this pod's clock may be trusted where something expires.
+
+        It must be near the median of those of the linked pods. Linked with nobody it isn't trusted, except by a pod
+        that is alone in its cluster.
+        """
+        others = self.roster.pods().keys() - {self._me}
+        return self.clocks.agrees() or not any(self.roster.is_member(pod) for pod in others)
+
     def set_join_handler(self, handler: JoinHandler | None) -> None:
         """Set who talks to joiners; None: nobody is admitted here."""
         self._door.join_handler = handler
@@ -226,6 +252,7 @@ class MeshNode:
                 group.start_soon(self._door.run, listeners)
                 group.start_soon(self._dialer.run)
                 group.start_soon(self._spreader.run)
+                group.start_soon(self.clocks.run)
                 group.start_soon(self._tick)
                 task_status.started()
         finally:
@@ -282,6 +309,24 @@ class MeshNode:
         self._spreader.link_down(pod)
         self._dialer.lost(pod)
         self._settle(force=True)
+
+    def _stray(self, error: NamesakeError | RestoredError) -> None:
+        if isinstance(error, NamesakeError):
+            self.on_namesake(error)
+        elif self._group is not None and not self._switchboard.paused:
+            logger.warning("%s", error.message)
+            self._group.start_soon(self._return, error)
+
+    async def _return(self, error: RestoredError) -> None:
+        """Come back as a restored pod: with all links ended, told nothing and telling nothing, until it is ready."""
+        await self._switchboard.pause(error)
+        async with self._spreader.still():
+            await self.on_restored(error.after_sequence)
+        self._switchboard.resume()
+        self._dialer.hurry()
+
+    async def _stay_away(self, after_sequence: int) -> None:
+        raise DamagedError("This pod was restored from a backup and can't take a new writer.", "Join anew.")
 
     # -- the cores
 

@@ -65,6 +65,10 @@ class Spreader:
         """Set who belongs to the cluster."""
         self._broadcast.set_members(pods)
 
+    def still(self) -> anyio.Lock:
+        """Return what keeps received entries from being applied while it is held."""
+        return self._receiving
+
     def link_up(self, pod: PodId) -> None:
         """Say that a pod can be reached."""
         now = anyio.current_time()

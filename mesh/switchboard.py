@@ -12,13 +12,15 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup
 
-from base.errors import RefusedError, UnreachableError, WormholeError
+from base.errors import NamesakeError, RefusedError, UnreachableError, WormholeError
 from base.ids import PodId
 from mesh.address import format_address, parse_address
 from mesh.api import Lane
 from mesh.channel import Channel
-from mesh.handshake import HANDSHAKE_S, Dial, Local, greet, new_process_id
+from mesh.handshake import HANDSHAKE_S, Dial, Hello, Local, greet, new_process_id
+from mesh.introduction import Chronicle, RestoredError
 from mesh.link import Dispatcher, Link
+from mesh.namesakes import steady_ms, turned_away
 from mesh.peers import LinkTable
 from mesh.quiet import QuietLog
 from mesh.registry import Registry
@@ -42,14 +44,24 @@ class Switchboard:
         dispatcher: Dispatcher,
         came: Callable[[Link], None],
         went: Callable[[PodId], None],
+        stray: Callable[[NamesakeError | RestoredError], None],
     ) -> None:
-        """``came`` is called when a pod gets its first control link, ``went`` when it has none any more."""
+        """``came`` is called when a pod gets its first control link, ``went`` when it has none any more.
+
+        ``stray``: another process goes by this pod's name, or this pod's home is a restored one.
+        """
         self._me = me
         self._registry = registry
         self._table = table
         self._dispatcher = dispatcher
         self._came = came
         self._went = went
+        self._stray = stray
+        self._started_ms = steady_ms()
+        self.chronicle: Chronicle | None = None
+        """What is told of the pod's starts when links are made; None: nothing."""
+        self.paused = False
+        """Whether no links are made."""
         self._process = new_process_id()
         self._dials = 0
         self._opening: set[PodId] = set()
@@ -94,6 +106,18 @@ class Switchboard:
             await link.flushed()
         link.close(RefusedError("This pod was evicted from the cluster.", "Join it anew from another home."))
 
+    async def pause(self, reason: WormholeError) -> None:
+        """End all links at once, and make none until `resume`; returns when they are gone."""
+        self.paused, links = True, self._table.all()
+        for link in links:
+            link.close(reason)
+        for link in links:
+            await link.closed.wait()
+
+    def resume(self) -> None:
+        """Make links again."""
+        self.paused = False
+
     async def flush(self) -> None:
         """Return when what was said to everybody is on its way, after a second at the latest."""
         with anyio.move_on_after(FLUSH_S):
@@ -123,17 +147,33 @@ class Switchboard:
             await self._registry.learn(records, sender)
 
         try:
-            local = Local(self._me, self._process, self.port, self._registry.roster, learn)
-            peer = await greet(channel, local, dial)
-            if self._group is None:
+            if self.paused:
+                raise UnreachableError("This pod makes no links at the moment.")
+            age_ms = steady_ms() - self._started_ms
+            peer = await greet(
+                channel,
+                Local(
+                    *(self._me, self._process, self.port, self._registry.roster),
+                    *(learn, age_ms, self.chronicle, self._turned_away),
+                ),
+                dial,
+            )
+            if self._group is None or self.paused:
                 raise UnreachableError("This pod is stopping.")
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, NamesakeError | RestoredError):
+                self._stray(error)
             await channel.close()
             raise
         link = Link(channel, peer, self._dispatcher, dialled=dial is not None)
         self._insert(link)
         self._group.start_soon(self._carry, link)
         return peer.pod
+
+    async def _turned_away(self, newcomer: Hello) -> NamesakeError | None:
+        mine = self._registry.roster.entry(self._me)
+        witness = self._me if mine is None else mine.name
+        return await turned_away(self._table.control(newcomer.pod), newcomer.process, newcomer.age_ms, witness)
 
     def _insert(self, link: Link) -> None:
         """Put a link into the table, where a pod may have two control links for a moment."""
@@ -159,6 +199,8 @@ class Switchboard:
         finally:
             if self._table.remove(link):
                 self._went(link.peer.pod)
+            if link.told_to_stop and isinstance(link.error, NamesakeError):
+                self._stray(link.error)
             if link.error is not None:
                 logger.info("the link to %s ended: %s", link.peer.pod, link.error.message)
 

@@ -47,6 +47,7 @@ class Tag(IntEnum):
     READY = 6
     PING = 7
     PONG = 8
+    INTRODUCTION = 9
     # join, the only ones allowed without a certificate
     JOIN_START = 10
     JOIN_PAKE = 11
@@ -56,6 +57,7 @@ class Tag(IntEnum):
     # membership
     ROSTER = 20
     GOSSIP = 21
+    CLOCK = 22
     # replicated log
     LOG_PUSH = 30
     LOG_VECTOR = 31

@@ -8,6 +8,7 @@ from crdt_meta.node import Kind, Node
 from mesh.api import Member, Role, State
 from operations.finding import find, number_of, text_argument, text_of
 from operations.parts import Parts
+from operations.timekeeping import clock_warnings
 from operations.where import names
 from policies.situation import Tally, is_connected, judge
 
@@ -93,6 +94,7 @@ def warnings(parts: Parts, members: list[Member], tally: Tally) -> list[str]:
         found.append(
             f"Changed on two pods at the same time, so that versions stand side by side: {number_of(conflicts, 'file')}."
         )
+    found += clock_warnings(parts.mesh.clocks.ahead_s(), {member.pod: member.name for member in members})
     if parts.mounts.directory is None:
         found.append("The tree is not mounted on this pod.")
     return found

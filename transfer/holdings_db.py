@@ -143,6 +143,16 @@ class HoldingsDb:
         upto = await self._write(work, durable=True)
         self.own_cursor = Cursor(self.own_cursor.generation, max(upto, self.own_cursor.sequence))
 
+    async def begin_anew(self) -> None:
+        """Give this pod's own table another generation: others know a later one than this, which was restored."""
+        generation = os.urandom(GENERATION_BYTES)
+
+        def work(writer: sqlite3.Connection) -> None:
+            writer.execute("INSERT OR REPLACE INTO meta VALUES ('generation', ?)", (generation,))
+
+        await self._write(work, durable=True)
+        self.own_cursor = Cursor(generation, self.own_cursor.sequence)
+
     async def apply(self, pod: PodId, page: Page) -> Verdict:
         """Take a page of another pod's table if it fits (`judge`)."""
 

@@ -188,6 +188,10 @@ class Transfer:
 
     # -- who has what
 
+    async def begin_holdings_anew(self) -> None:
+        """Make others forget what they know of this pod's holdings: its home was restored from an older one."""
+        await self._database.begin_anew()
+
     def holders(self, content: ContentId) -> Holders:
         """Return who has every chunk of a content, as far as known here."""
         me, alive = self._mesh.pod_id, self._mesh.alive()

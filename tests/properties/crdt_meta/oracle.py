@@ -68,12 +68,13 @@ class Candidate(NamedTuple):
 def load(store: Store) -> list[tuple[bytes, bytes, Any]]:
     """Return (node, writer, record) of everything that a replica has."""
     writers = dict(store.db.execute("SELECT id, writer FROM writer").fetchall())
-    found = []
+    found: dict[Any, tuple[int, bytes, Any]] = {}
     for node, kind, number, clock, value in store.query("SELECT node, kind, writer, clock, value FROM record"):
         body = decode(Key(kind, node, clock), value)
-        if body is not None:
-            found.append((node, writers[number], body))
-    return found
+        if body is not None:  # of those who hold a record, the one who heard last of its author counts
+            place = (node, kind, number, clock)
+            found[place] = max(found.get(place, (0, b"", None)), (body.clock, value, body), key=lambda one: one[:2])
+    return [(node, writers[number], body) for (node, _, number, _), (_, _, body) in found.items()]
 
 
 def conflict_name(name: bytes, pod: str, clock: int, again: int) -> bytes:
@@ -116,8 +117,12 @@ class Oracle:
     # -- files --------------------------------------------------------------------------------------------------------
 
     def _versions(self, inode: bytes) -> list[One]:
-        """What no record replaces is alive."""
+        """What no record replaces is alive; a writer says from which on its own contents may be."""
         gone: set[tuple[bytes, int]] = set()
+        floor: dict[bytes, int] = defaultdict(int)
+        for writer, body in self.of[inode]:
+            if isinstance(body, Content):
+                floor[writer] = max(floor[writer], body.floor)
         for _, body in self.of[inode]:
             gone |= set(getattr(body, "replaces", ())) if isinstance(body, Content) else set()
             gone |= set(body.dots) if isinstance(body, Settled) else set()
@@ -130,7 +135,7 @@ class Oracle:
                 names, via = {(writer, body.clock)}, body.via
             else:
                 continue
-            if not names & {tuple(dot) for dot in gone}:
+            if not names & {tuple(dot) for dot in gone} and body.clock >= floor[writer]:
                 order = (body.clock, writer)
                 found.append(
                     One(order, body.content, body.size, body.mtime_ns, via, body.strategy, frozenset(names))  # type: ignore[arg-type]

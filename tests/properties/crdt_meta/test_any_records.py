@@ -58,7 +58,16 @@ def draw(rng: random.Random) -> tuple[bytes, Body]:
         (
             Birth(clock, kind, 0o644, 0, 0, clock, b"", 0, content, clock, strategy, origin),
             LinkBirth(clock, InodeId(node if rng.random() < 0.8 else rng.choice(NODES)), parent, name),
-            Content(clock, content, clock, clock, LinkId(rng.choice(NODES)), dots, strategy),
+            Content(
+                clock,
+                content,
+                clock,
+                clock,
+                LinkId(rng.choice(NODES)),
+                dots,
+                strategy,
+                rng.choice((0, clock, clock // 2)),
+            ),
             Settled(clock, dots),
             Attributes(clock, attributes),
             Xattrs(clock, {b"user.x": (clock, rng.choice((None, b"1", b"2")))}),

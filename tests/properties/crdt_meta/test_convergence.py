@@ -37,33 +37,55 @@ async def converge(world: World, steps: int, check_every: int) -> dict[bytes, Sh
         world.step()
         if world.rng.random() < world.mail_rate:
             replica = world.rng.choice(world.replicas)
-            await replica.log.receive(world.mail(replica), SENDER)
+            mail = world.mail(replica)
+            await replica.log.receive(mail, SENDER)
+        if world.rng.random() < 0.1:
+            replica = world.rng.choice(world.remaining())
+            await replica.meta.tidying.turn(replica.surroundings, world.now_s)
+        if world.rng.random() < 0.03:
+            world.come_and_go()
         if step % check_every == 0:
             check(world.rng.choice(world.replicas))
-    for one in world.replicas:
+    world.away.clear()
+    for _ in range(6):
+        await exchange(world)
+        for one in world.remaining():
+            await one.meta.tidying.turn(one.surroundings, world.now_s)
+        world.now_s += 1000.0
+    await exchange(world)
+    trees = [check(one) for one in world.remaining()]
+    assert all(tree == trees[0] for tree in trees), "replicas differ"
+    return trees[0]
+
+
+async def exchange(world: World) -> None:
+    """All who are left hear everything from everybody."""
+    for one in world.remaining():
+        for other in world.remaining():
+            one.surroundings.learn(other.surroundings)
+    for one in world.remaining():
         one.save()
-    for one in world.replicas:
-        for other in world.replicas:
+    for one in world.remaining():
+        for other in world.remaining():
             for writer in other.log.vector():
                 while entries := other.log.read(writer, one.log.vector().get(writer, 0), 1 << 20):
                     if not await one.log.receive(entries, SENDER):
                         break
-    trees = [check(one) for one in world.replicas]
-    assert all(tree == trees[0] for tree in trees), "replicas differ"
-    return trees[0]
 
 
 async def check_another_order(world: World) -> None:
     """A replica that hears of everything in another order shows the same; so does a view made anew."""
     other = Replica(world, len(world.replicas))
     world.replicas.append(other)
-    heaps = [world.replicas[0].log.read(w, 0, 1 << 30) for w in world.replicas[0].log.vector()]
+    first = world.remaining()[0]
+    other.surroundings.learn(first.surroundings)
+    heaps = [first.log.read(w, 0, 1 << 30) for w in first.log.vector()]
     while heaps := [heap for heap in heaps if heap]:
         heap = world.rng.choice(heaps)
         number = world.rng.randrange(1, 6)
         await other.log.receive([heap.pop(0) for _ in range(min(number, len(heap)))], SENDER)
     tree = check(other)
-    assert tree == shown_tree(world.replicas[0]), "the order of arrival matters"
+    assert tree == shown_tree(first), "the order of arrival matters"
     other.meta.view.rebuild()
     other.tree._nodes.clear()
     assert shown_tree(other) == tree, "the rebuilt view differs"
@@ -79,12 +101,12 @@ def check_nothing_lost(world: World, tree: dict[bytes, Shown]) -> None:
 
 def check_nothing_resurrected(world: World, tree: dict[bytes, Shown]) -> None:
     """What somebody saved over or removed is not shown, unless it had got a name of its own before."""
-    oracle = Oracle(load(world.replicas[0].meta.store), world.pod_name)
-    over, removed = {one.base for one in world.saved}, {one.content for one in world.removed}
+    oracle = Oracle(load(world.remaining()[0].meta.store), world.pod_name)
+    over, removed = {one.base for one in world.saved}, {one.content for one in world.removed if one.last}
     for shown in tree.values():
         if shown.content in (EMPTY_CONTENT, SAME_CONTENT):
             continue
-        owner = world.replicas[0].meta.view.sibling_owner.get(InodeId(shown.inode), shown.inode)
+        owner = world.remaining()[0].meta.view.sibling_owner.get(InodeId(shown.inode), shown.inode)
         settled = shown.inode in oracle.birth and oracle.birth[shown.inode][1].origin is not None
         assert settled or shown.content not in over, "what was saved over is back"
         assert settled or shown.content not in removed or len(oracle.links[owner]) > 1, "what was removed is back"
@@ -102,11 +124,11 @@ async def run(seed: int, folder: Path, *, steps: int | None = None, check_every:
                 check_nothing_resurrected(world, tree)
             world.counts["conflict"] += any(b".conflict-" in path for path in tree)
             world.counts["merged"] += any(
-                len(world.replicas[0].tree.display.group(InodeId(one.inode))) > 1
+                len(world.remaining()[0].tree.display.group(InodeId(one.inode))) > 1
                 for one in tree.values()
                 if one.kind is Kind.DIRECTORY
             )
-            world.counts["repaired"] += bool(world.replicas[0].meta.view.demoted)
+            world.counts["repaired"] += bool(world.remaining()[0].meta.view.demoted)
             await check_another_order(world)
         finally:
             world.close()

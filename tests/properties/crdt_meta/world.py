@@ -18,11 +18,13 @@ import pytest
 
 from base.errors import FileSystemError
 from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId, PodId, WriterId, hash_bytes
+from crdt_meta.log import Committed
 from crdt_meta.metadata import Metadata, Roots
 from crdt_meta.node import Kind, Node
 from crdt_meta.records import Strategy
 from mesh.api import Entry
 from tests.properties.crdt_meta.checks import NAMES, Shadow
+from tests.properties.crdt_meta.surroundings import Surroundings
 
 FILES = (b"a.txt", b"b.txt", b"c")
 START_S = 1_800_000_000.0
@@ -55,20 +57,24 @@ class Handle(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """Somebody saved ``content`` over ``base``; it is in the transaction ``sequence`` of the replica."""
+    """Somebody saved ``content`` over ``base``, in some transaction."""
 
-    replica: int
-    sequence: int
+    at: Committed
     content: ContentId
     base: ContentId
 
 
 class Removed(NamedTuple):
-    """Somebody removed a name that showed ``content``."""
+    """Somebody removed a name that showed ``content``, in some transaction."""
 
-    replica: int
-    sequence: int
+    at: Committed
     content: ContentId
+    last: bool
+    """Whether the file had no other name there."""
+
+
+def _is_after(at: Committed, writer: WriterId, sequence: int) -> bool:
+    return at.writer == writer and at.sequence > sequence
 
 
 class Replica:
@@ -82,6 +88,7 @@ class Replica:
         self.folder.mkdir()
         self.safe = world.folder / f"{index}.safe"
         self.handles: list[Handle] = []
+        self.surroundings = Surroundings(self)
         self.open()
 
     def open(self) -> None:
@@ -100,20 +107,30 @@ class Replica:
         world.pods[self.meta.writer] = PodId(f"{self.index:032x}")
         self.shadow = Shadow()
         self.tree.on_delta(self.shadow.forget)
+        self.log.incoming.is_retired = lambda writer: writer in self.surroundings.adoptions
+        self.meta.acknowledgements.builds_on = lambda: [handle.inode for handle in self.handles]
+
+    def reborn(self, after: int, owed: int | None) -> None:
+        """Go on under a new writer id."""
+        old = self.meta.writer
+        new = self.meta.reborn(after, owed)
+        self.world.pods[new] = self.world.pods[old]
+        self.world.renamed(old, after, new)
+        self._sync()
 
     def _sign(self, data: bytes) -> bytes:
-        return hash_bytes(b"key" + self.meta.writer + data)
+        return hash_bytes(b"key" + self.log.writer + data)
 
     @property
-    def sequence(self) -> int:
-        """The sequence of the transaction that an operation now goes into."""
-        return self.log.table.received[self.meta.writer] + 1
+    def now_at(self) -> Committed:
+        """The transaction that an operation now goes into."""
+        return Committed(self.meta.writer, self.log.table.received[self.meta.writer] + 1)
 
     def save(self) -> None:
         """Commit, sync, tell; what is on the disk then is what a power cut leaves."""
-        sequence = self.log.commit()
+        committed = self.log.commit()
         self._sync()
-        self.log.durable(sequence)
+        self.log.durable(committed)
 
     def _sync(self) -> None:
         if self.world.power_cuts:
@@ -131,7 +148,7 @@ class Replica:
         self.open()
         self._sync()  # opening does
         assert self.log.vector().get(self.meta.writer, 0) >= told, "a told transaction was lost"
-        self.world.forget(self.index, self.sequence - 1)
+        self.world.forget(self.meta.writer, self.now_at.sequence - 1)
         self.handles.clear()
 
 
@@ -153,6 +170,9 @@ class World:
         self.removed: list[Removed] = []
         self.made = 0
         self.counts: Counter[str] = Counter()
+        self.away: set[int] = set()
+        """Replicas that have been out of reach for very long."""
+        self.evicted: set[int] = set()
         self.replicas = [Replica(self, index) for index in range(replicas)]
         for one in self.replicas:
             one.skew_s = rng.choice((0.0, 0.0, 0.0, 0.0, 0.5, -3.0, YEAR_S, -START_S))
@@ -186,17 +206,53 @@ class World:
         self.made += 1
         return ContentId(hash_bytes(b"content %d" % self.made))
 
-    def forget(self, replica: int, upto: int) -> None:
-        """Strike out what a replica did after the transaction that survived."""
-        self.saved = [one for one in self.saved if one.replica != replica or one.sequence <= upto]
-        self.removed = [one for one in self.removed if one.replica != replica or one.sequence <= upto]
+    def forget(self, writer: WriterId, upto: int) -> None:
+        """Strike out what a writer did after the transaction that survived."""
+        self.saved = [one for one in self.saved if one.at.writer != writer or one.at.sequence <= upto]
+        self.removed = [one for one in self.removed if one.at.writer != writer or one.at.sequence <= upto]
+
+    def renamed(self, old: WriterId, after: int, new: WriterId) -> None:
+        """Note that what a writer did after a transaction is now another's."""
+        first = Committed(new, 1)
+        self.saved = [one._replace(at=first) if _is_after(one.at, old, after) else one for one in self.saved]
+        self.removed = [one._replace(at=first) if _is_after(one.at, old, after) else one for one in self.removed]
+
+    def is_apart(self, one: int, other: int) -> bool:
+        """Tell whether two replicas can't hear of each other."""
+        return one != other and bool({one, other} & (self.away | self.evicted))
+
+    def come_and_go(self) -> None:
+        """Sometimes a replica is out of reach for longer than the others wait, and comes back; some are evicted."""
+        index = self.rng.randrange(len(self.replicas))
+        if index in self.away:
+            self.away.discard(index)
+            self.counts["return"] += 1
+        elif self.rng.random() < 0.5:
+            self.away.add(index)
+            self.now_s += 4000.0
+            self.counts["go away"] += 1
+        elif len(self.replicas) - len(self.evicted) > 2 and self.rng.random() < 0.2:
+            self.evicted.add(index)
+            self._strike_unheard(index)
+            self.counts["evict"] += 1
+
+    def _strike_unheard(self, index: int) -> None:
+        """Forget what an evicted replica did and nobody else heard of."""
+        for writer, pod in self.pods.items():
+            if int(pod, 16) == index:
+                heard = [one.log.table.received.get(writer, 0) for one in self.remaining()]
+                self.forget(writer, max(heard))
+
+    def remaining(self) -> list[Replica]:
+        """Return the replicas that weren't evicted."""
+        return [one for one in self.replicas if one.index not in self.evicted]
 
     # -- operations ---------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
         """Do one random thing on one random replica."""
         self.now_s += self.rng.choice((0.0, 0.0, 0.001, 0.7, 30.0))
-        replica = self.rng.choice(self.replicas)
+        replica = self.rng.choice(self.remaining())
         (name,) = self.rng.choices(list(self.weights), list(self.weights.values()))
         try:
             OPERATIONS[name][1](self, replica)
@@ -252,12 +308,12 @@ class World:
         return self.rng.randrange(1, 1 << 40)
 
     def _save(self, replica: Replica, handle: Handle) -> None:
-        content, sequence = self.content(), replica.sequence
+        content, at = self.content(), replica.now_at
         node = replica.tree.publish(
             handle.inode, handle.link, content, self.rng.randrange(1, 9999), self._time(), handle.shown
         )
         assert node.nlink, "saving leaves a file without a name"
-        self.saved.append(Saved(replica.index, sequence, content, handle.content))
+        self.saved.append(Saved(at, content, handle.content))
 
     def publish(self, replica: Replica) -> None:
         if (found := self.some(replica, Kind.FILE)) is not None:
@@ -287,9 +343,9 @@ class World:
             self._unlink(replica, *found)
 
     def _unlink(self, replica: Replica, parent: InodeId, name: bytes, node: Node) -> None:
-        sequence, plain = replica.sequence, self._is_plain(replica, parent, name, node)
+        at, plain = replica.now_at, self._is_plain(replica, parent, name, node)
         gone = replica.tree.unlink(parent, name)
-        self._removed(replica, sequence, node, gone, plain)
+        self._removed(at, node, gone, plain)
         assert replica.tree.lookup(parent, name) is None
         if gone.nlink == 0:
             replica.handles = [one for one in replica.handles if one.inode != gone.inode]
@@ -300,9 +356,9 @@ class World:
         view = replica.meta.view
         return node.inode not in view.contested and name not in view.naming.claims.get(view.naming.group(parent)[0], ())
 
-    def _removed(self, replica: Replica, sequence: int, node: Node, gone: Node, plain: bool) -> None:
+    def _removed(self, at: Committed, node: Node, gone: Node, plain: bool) -> None:
         """Note it, and look whether just one link went."""
-        self.removed.append(Removed(replica.index, sequence, node.content))
+        self.removed.append(Removed(at, node.content, gone.nlink == 0))
         if self.strategy is Strategy.KEEP_BOTH and plain:
             assert gone.inode == node.inode
             assert gone.nlink == node.nlink - 1, "another link went, too, or none"
@@ -348,7 +404,7 @@ class World:
         # another member may go with its last entry, if it was deleted and stood for the sake of that
         before = replica.tree.lookup(into, new)
         no_replace = self.rng.random() < 0.1
-        sequence = replica.sequence
+        at = replica.now_at
         plain = before is None or self._is_plain(replica, into, new, before)
         replaced = replica.tree.rename(parent, name, into, new, no_replace=no_replace)
         assert before is None or not no_replace
@@ -361,7 +417,7 @@ class World:
         assert name == new and group(into) == group(parent) or replica.tree.lookup(parent, name) is None  # noqa: RUF021
         if before is not None and not before.is_directory:
             assert replaced is not None
-            self._removed(replica, sequence, before, replaced, plain)
+            self._removed(at, before, replaced, plain)
             if replaced.nlink == 0:
                 replica.handles = [one for one in replica.handles if one.inode != replaced.inode]
         self.counts["rename over"] += before is not None
@@ -416,6 +472,9 @@ class World:
     def mail(self, replica: Replica) -> list[Entry]:
         """Return a heap of entries that another replica sends: with repetitions, gaps, writers mixed."""
         other = self.rng.choice(self.replicas)
+        if self.is_apart(replica.index, other.index) or replica.index in self.evicted:
+            return []
+        replica.surroundings.learn(other.surroundings)
         mine, heap = replica.log.vector(), []
         for writer in other.log.vector():
             after = max(0, mine.get(writer, 0) + self.rng.choice((0, 0, 0, 0, -1, -3, 1)))

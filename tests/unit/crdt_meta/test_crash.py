@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from base.ids import EMPTY_CONTENT, ROOT_INODE
+from crdt_meta.log import Committed
 from crdt_meta.node import JournalEntry, Kind
 from tests.unit.crdt_meta.pods import Mesh, Pod, content, exchange
 
@@ -51,7 +52,7 @@ def test_a_crash_after_any_step(ann: Pod, bob: Pod, steps: int) -> None:
             lambda: pod.rename("/f", "/g"),
             pod.log.commit,
             pod.meta.store.sync,
-            lambda: pod.log.durable(pod.meta.store.vector[pod.writer]),
+            lambda: pod.log.durable(Committed(pod.writer, pod.log.table.received[pod.writer])),
         ]
 
     for step in work(ann)[:steps]:
@@ -117,7 +118,7 @@ def test_a_torn_log_is_never_told(ann: Pod, bob: Pod) -> None:
     ann.log.commit()
     assert ann.log.vector() == {}
     assert ann.log.read(ann.writer, 0, 1 << 20) == []
-    assert len(ann.log.durable(1)) == 1
+    assert len(ann.log.durable(Committed(ann.writer, 1))) == 1
     assert ann.log.vector() == {ann.writer: 1}
     assert len(ann.log.read(ann.writer, 0, 1 << 20)) == 1
 

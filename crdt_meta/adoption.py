@@ -1,0 +1,118 @@
+"""Records of writers that write no more are copied, author and dots unchanged, into the adopter's own segments.
+
+From then on they are cared for (collected, written anew) by somebody. Two adopters make identical records. When the
+copies are complete the writer is *retired*: everybody who has the adopter's log so far drops the writer's own. Who has
+more of the writer than the adopter had adopts the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Iterator
+from typing import Final
+
+from anyio import lowlevel
+
+from base.ids import WriterId
+from crdt_meta.log import MetadataLog
+from crdt_meta.peers import Peers, Retired
+from crdt_meta.records import Key, decode
+from crdt_meta.segments import Segment
+from crdt_meta.view import Changed, View
+
+SLICE_S: Final = 0.005
+BATCH: Final = 64
+"""Records copied or dropped between two looks at the clock."""
+
+logger = logging.getLogger(__name__)
+
+
+class Adoption:
+    """See the module."""
+
+    def __init__(self, view: View, log: MetadataLog) -> None:
+        self._view = view
+        self._log = log
+
+    async def turn(self, peers: Peers) -> None:
+        """Adopt what nobody cares for, and drop what others care for."""
+        table = self._log.table
+        await self.adopt(peers.orphans(), peers)
+        for writer, adoptions in sorted(peers.retired().items()):
+            if writer == self._log.writer or table.last_segment(writer) is None:
+                continue
+            upto = max(one.upto for one in adoptions)
+            if table.received[writer] > upto:
+                await self.adopt([writer], peers)
+            elif any(self._has_copies(writer, one) for one in adoptions):
+                await self._drop(writer, upto)
+
+    def _has_copies(self, writer: WriterId, retired: Retired) -> bool:
+        """Tell whether the copies that somebody made are here, and everything that is here of the writer is among them."""
+        table = self._log.table
+        here = retired.by == self._log.writer or table.applied.get(retired.by, 0) >= retired.sequence
+        return here and table.received[writer] <= retired.upto
+
+    async def adopt(self, writers: Collection[WriterId], peers: Peers) -> None:
+        """Copy everything of some writers, and retire them. One whose log has not fully arrived is left for later."""
+        table = self._log.table
+        for writer in sorted(writers):
+            if writer == self._log.writer or table.waits(writer):
+                continue
+            upto = table.received.get(writer, 0)
+            await self._in_slices(self._copy(writer))
+            self._log.commit()
+            if table.received.get(writer, 0) == upto:
+                await peers.retire(writer, Retired(upto, self._log.writer, table.received[self._log.writer]))
+                logger.info("adopted the records of the writer %s", writer.hex())
+
+    async def _in_slices(self, steps: Iterator[None]) -> None:
+        started = time.perf_counter()
+        for _ in steps:
+            if time.perf_counter() - started > SLICE_S:
+                self._log.commit()
+                await lowlevel.checkpoint()
+                started = time.perf_counter()
+
+    def _copy(self, writer: WriterId) -> Iterator[None]:
+        for batch in self._batches(writer):
+            copies = []
+            for key, value in batch:
+                copy = key._replace(author=key.author or writer)
+                if key.kind != "k" and value is not None and not self._holds(copy, value):
+                    copies.append((copy, value, decode(copy, value)))
+            self._log.on_delta(self._log.hold(copies))
+            yield
+
+    def _holds(self, key: Key, value: bytes) -> bool:
+        """Tell whether this pod holds that very record, adopted or its own."""
+        own = key._replace(author=None) if key.author == self._log.writer else key
+        found = self._view.records.body_of(own, self._log.writer)
+        return found is not None and found == decode(key, value)
+
+    async def _drop(self, writer: WriterId, upto: int) -> None:
+        """Drop the writer's own records and log."""
+        await self._in_slices(self._forget(writer))
+        self._log.forget(writer, upto)
+        self._log.commit()
+
+    def _forget(self, writer: WriterId) -> Iterator[None]:
+        records = self._view.records
+        for batch in self._batches(writer):
+            changed = []
+            for key, _ in batch:
+                before = records.body_of(key, writer) if key.kind == "l" else None
+                records.drop(key, writer)
+                changed.append(Changed(key, None, before))
+            self._log.on_delta(self._view.apply(changed, remote=True))
+            yield
+
+    def _batches(self, writer: WriterId) -> Iterator[list[tuple[Key, bytes | None]]]:
+        """Yield what a writer's segments hold."""
+        for segment in self._log.table.changed_since(writer, 0):
+            held = Segment(self._log.table.parts(writer, segment)).records()
+            found = [(key, value) for text, value in held.items() if (key := Key.parse(text)) is not None]
+            for first in range(0, len(found), BATCH):
+                self._view.store.begin()
+                yield found[first : first + BATCH]

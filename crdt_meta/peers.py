@@ -1,0 +1,55 @@
+"""What the metadata's housekeeping must be told about the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple, Protocol
+
+from base.ids import WriterId
+
+
+class Retired(NamedTuple):
+    """A writer whose records others hold."""
+
+    upto: int
+    """Its last transaction that they know."""
+    by: WriterId
+    sequence: int
+    """The copies are complete with this transaction of ``by``."""
+
+
+class Peers(Protocol):
+    """What the housekeeping must be told about the cluster; all quick."""
+
+    def counted(self) -> Mapping[WriterId, float | None]:
+        """Return the writers of other members, not retired → None if reachable, else when last heard of, or 0.0."""
+        ...
+
+    def orphans(self, forgotten: Collection[WriterId] = ()) -> Collection[WriterId]:
+        """Return the writers whose records this pod shall adopt, of those that aren't retired.
+
+        Those that it gave up itself; and, if it is the pod chosen for it among those that can be reached, those of pods
+        that left or were evicted, and the ``forgotten``.
+        """
+        ...
+
+    def retired(self) -> Mapping[WriterId, Collection[Retired]]:
+        """Return all writers whose records were adopted, with each adoption."""
+        ...
+
+    async def retire(self, writer: WriterId, retired: Retired) -> None:
+        """Tell everybody that a writer's records are adopted, once everything written before is on the disk."""
+        ...
+
+    def is_caught_up(self) -> bool:
+        """Tell whether this pod has heard from others since its start, or is the only one."""
+        ...
+
+    def clock_agrees(self) -> bool:
+        """Tell whether this pod's clock can be trusted."""
+        ...
+
+    @property
+    def forget_after_s(self) -> float:
+        """How long a pod may be absent before it holds nothing up."""
+        ...

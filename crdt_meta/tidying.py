@@ -1,0 +1,200 @@
+"""The metadata's housekeeping: acknowledging, writing segments anew, collecting what is dead, adopting what is orphaned.
+
+`Tidying.turn` does what is due, in slices. It is called every few seconds; nothing in here waits for time to pass.
+
+Must never: collect anything before everybody who counts has acknowledged, since this start, a state in which it was of
+no use; write a segment anew before others were asked whether this pod is a restored copy.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Final
+
+from anyio import lowlevel
+
+from base.ids import WriterId
+from crdt_meta.acknowledgement import Acknowledgements, Vector
+from crdt_meta.adoption import Adoption
+from crdt_meta.collection import removable
+from crdt_meta.log import MetadataLog
+from crdt_meta.peers import Peers
+from crdt_meta.records import Key
+from crdt_meta.store import Store
+from crdt_meta.view import View
+
+SLICE_S: Final = 0.005
+SEGMENTS_A_TURN: Final = 20
+CANDIDATES_LIMIT: Final = 20_000
+PAGES_FREED_A_TURN: Final = 2_000
+CHANGES_LIMIT_BYTES: Final = 4096
+"""A full segment is written anew when the changes since it was last written as a whole are larger than this, and..."""
+CHANGES_SHARE: Final = 0.5
+"""... than this share of it."""
+OPEN_PARTS_LIMIT: Final = 256
+"""The segment that new records go into is written anew when it has so many parts."""
+REST_S: Final = 300.0
+"""Between two searches for what is dead, when the last one found nothing."""
+FRESH_START_S: Final = 3600.0
+"""A pod forgets nobody before it has run for so long."""
+
+logger = logging.getLogger(__name__)
+
+
+class _Stage(Enum):
+    IDLE = "idle"
+    SEARCHING = "searching"
+    WAITING = "waiting"
+
+
+class Tidying:
+    """See the module."""
+
+    def __init__(self, store: Store, view: View, log: MetadataLog, acks: Acknowledgements, adoption: Adoption) -> None:
+        self._store = store
+        self._view = view
+        self._log = log
+        self._acks = acks
+        self._adoption = adoption
+        self._stage = _Stage.IDLE
+        self._candidates: list[bytes] = []
+        self._vector: Vector = {}
+        self._rest_until = 0.0
+        self._weighed = -1
+        self._started: float | None = None
+
+    async def turn(self, peers: Peers, now: float) -> None:
+        """Do what is due. ``now``: seconds since the epoch."""
+        self._started = now if self._started is None else self._started
+        counted = peers.counted()
+        if self._acks.wanted(counted):
+            self._acknowledge(counted, asks=False)
+        if peers.is_caught_up():
+            await self._compact()
+            await self._adoption.turn(peers)
+            await self._collect(peers, now)
+        self._store.free_pages(PAGES_FREED_A_TURN)
+        self._log.commit()
+
+    def _acknowledge(self, counted: Mapping[WriterId, float | None], *, asks: bool) -> Vector:
+        away = {writer: heard for writer, heard in counted.items() if heard is not None}
+        own = self._acks.of(self._log.writer)
+        for writer, heard in away.items():
+            away[writer] = max(heard, own.seen.get(writer, 0) / 1000 if own is not None else 0.0)
+        return self._acks.write(away, asks=asks)
+
+    # -- compaction ---------------------------------------------------------------------------------------------------
+
+    async def _compact(self) -> None:
+        for segment in self._heavy():
+            self._log.compact(segment)
+            self._log.commit()
+            await lowlevel.checkpoint()
+
+    def _heavy(self) -> list[int]:
+        """Return some of the own segments that are worth writing anew, going round."""
+        first = self._weighed + 1
+        weights = self._log.table.weights(self._log.writer, first, first + SEGMENTS_A_TURN - 1)
+        self._weighed = first + SEGMENTS_A_TURN - 1 if first + SEGMENTS_A_TURN <= self._log.open_segment else -1
+        found = []
+        for segment, parts, size, whole in weights:
+            if segment == self._log.open_segment:
+                due = parts > OPEN_PARTS_LIMIT
+            else:
+                due = parts > 1 and (not whole or size - whole > max(CHANGES_LIMIT_BYTES, CHANGES_SHARE * whole))
+            if due:
+                found.append(segment)
+        return found
+
+    # -- collection ---------------------------------------------------------------------------------------------------
+
+    def _counting(self, peers: Peers, now: float) -> dict[WriterId, float | None]:
+        """Return those whose acknowledgement is needed: all who count, but whom nobody has heard of for too long."""
+        counted = dict(peers.counted())
+        limit_s = peers.forget_after_s
+        if not peers.clock_agrees() or now - (self._started or now) < min(FRESH_START_S, limit_s):
+            return counted
+        own = self._acks.of(self._log.writer)
+        late = {
+            writer
+            for writer, heard in counted.items()
+            if heard is not None and now - max(heard, own.seen.get(writer, 0) / 1000 if own else now) > limit_s
+        }
+        while late:
+            others = counted.keys() - late
+            again = {writer for writer in late if now - self._acks.seen(writer, others) <= limit_s}
+            if not again:
+                break
+            late -= again
+        return {writer: heard for writer, heard in counted.items() if writer not in late}
+
+    async def _collect(self, peers: Peers, now: float) -> None:
+        if self._stage is _Stage.IDLE and now >= self._rest_until:
+            await self._search(peers, now)
+        if self._stage is _Stage.WAITING:
+            await self._finish(peers, now)
+
+    async def _search(self, peers: Peers, now: float) -> None:
+        """Look for what seems dead, and ask whether everybody has seen that."""
+        self._stage = _Stage.SEARCHING
+        may_come_back = self._acks.may_come_back(())
+        started = time.perf_counter()
+        self._candidates = []
+        for node in self._marked():
+            if len(self._candidates) >= CANDIDATES_LIMIT:
+                break
+            if removable(self._view, node, self._log.writer, may_come_back):
+                self._candidates.append(node)
+            if time.perf_counter() - started > SLICE_S:
+                await lowlevel.checkpoint()
+                started = time.perf_counter()
+        late = [writer for writer, heard in peers.counted().items() if heard is not None]
+        if not self._candidates and not (late and self._forgettable(peers, now)):
+            self._stage, self._rest_until = _Stage.IDLE, now + REST_S
+            return
+        self._vector = self._acknowledge(peers.counted(), asks=True)
+        self._stage = _Stage.WAITING
+
+    def _forgettable(self, peers: Peers, now: float) -> set[WriterId]:
+        return set(peers.counted()) - set(self._counting(peers, now))
+
+    def _marked(self) -> Iterator[bytes]:
+        """Yield the nodes with deletions or settled dots, in order."""
+        after = b""
+        while True:
+            rows = self._store.query(
+                "SELECT DISTINCT node FROM record WHERE kind IN ('d', 's') AND node > ? ORDER BY node LIMIT 256",
+                (after,),
+            )
+            for (node,) in rows:
+                yield bytes(node)
+            if not rows:
+                return
+            after = rows[-1][0]
+
+    async def _finish(self, peers: Peers, now: float) -> None:
+        """Once everybody has acknowledged: forget who is long gone, and drop what is still dead."""
+        counting = self._counting(peers, now)
+        if not self._acks.have(self._vector, counting, peers.retired()):
+            return
+        self._stage = _Stage.IDLE
+        if forgotten := set(peers.counted()) - counting.keys():
+            await self._adoption.adopt(forgotten & set(peers.orphans(forgotten)), peers)
+            return
+        candidates, self._candidates = self._candidates, []
+        may_come_back = self._acks.may_come_back(counting)
+        dropped, started = 0, time.perf_counter()
+        for node in candidates:
+            keys: list[Key] = removable(self._view, node, self._log.writer, may_come_back)
+            if keys:
+                self._log.on_delta(self._log.hold([], keys))
+                dropped += len(keys)
+            if time.perf_counter() - started > SLICE_S:
+                self._log.commit()
+                await lowlevel.checkpoint()
+                started = time.perf_counter()
+        if dropped:
+            logger.info("collected %d records of what was deleted", dropped)

@@ -1,0 +1,70 @@
+"""What a replica knows of the others: who counts, who is away, whose records were adopted by whom."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
+
+from base.ids import WriterId
+from crdt_meta.peers import Retired
+
+if TYPE_CHECKING:
+    from tests.properties.crdt_meta.world import Replica
+
+DAY_S = 86_400.0
+LONG_S = 200 * DAY_S
+
+
+class Surroundings:
+    """Implements `crdt_meta.peers.Peers`; adoptions are told before any mail, as the roster is."""
+
+    forget_after_s = 180 * DAY_S
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self.adoptions: dict[WriterId, set[Retired]] = defaultdict(set)
+
+    def _others(self) -> dict[WriterId, int]:
+        """Return the writers, not retired, of others -> the replica."""
+        world, me = self._replica.world, self._replica.index
+        found = {writer: int(pod, 16) for writer, pod in world.pods.items() if writer not in self.adoptions}
+        return {writer: index for writer, index in found.items() if index != me}
+
+    def counted(self) -> Mapping[WriterId, float | None]:
+        world = self._replica.world
+        apart = lambda index: world.is_apart(self._replica.index, index)  # noqa: E731
+        return {
+            writer: world.now_s - LONG_S if apart(index) else None
+            for writer, index in self._others().items()
+            if index not in world.evicted
+        }
+
+    def orphans(self, forgotten: Collection[WriterId] = ()) -> Collection[WriterId]:
+        world, me = self._replica.world, self._replica
+        found = {writer for writer, pod in world.pods.items() if int(pod, 16) == me.index and writer != me.meta.writer}
+        if world.rng.random() < 0.5:
+            evicted = {writer for writer, index in self._others().items() if index in world.evicted}
+            found |= evicted | set(forgotten)
+        return found - self.adoptions.keys()
+
+    def retired(self) -> Mapping[WriterId, Collection[Retired]]:
+        return self.adoptions
+
+    async def retire(self, writer: WriterId, retired: Retired) -> None:
+        self._replica.save()
+        self.adoptions[writer].add(retired)
+
+    def learn(self, other: Surroundings) -> None:
+        """Hear of adoptions; a replica whose own writer was retired goes on under a new one, at once."""
+        for writer, adoptions in other.adoptions.items():
+            self.adoptions[writer] |= adoptions
+        meta = self._replica.meta
+        if meta.writer in self.adoptions:
+            self._replica.reborn(max(one.upto for one in self.adoptions[meta.writer]), None)
+
+    def is_caught_up(self) -> bool:
+        return True
+
+    def clock_agrees(self) -> bool:
+        return True

@@ -1,0 +1,237 @@
+"""What pods with real metadata tell each other of their starts; homes are restored by copying files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from base.errors import RefusedError, WormholeError
+from base.ids import PodId
+from crdt_meta.chronicle import Chronicle
+from mesh.introduction import RestoredError
+from mesh.wire import ProtocolError, encode, unpack
+from tests.unit.crdt_meta.pods import Mesh, Pod, exchange
+
+HOME = b"this home"
+IDS = {name: PodId(name[:1] * 32) for name in ("ann", "bob", "eve")}
+
+
+def began(pod: Pod, place: bytes = HOME) -> Chronicle:
+    chronicle = Chronicle(pod.meta, place)
+    pod.mesh.names[pod.log.writer], pod.mesh.keys[pod.log.writer] = pod.name, pod.key
+    pod.writer = pod.log.writer
+    return chronicle
+
+
+def carried(body: object) -> object:
+    return unpack(encode(9, body)[5:])
+
+
+def introduced(mine: Chronicle, me: str, theirs: Chronicle, other: str) -> list[WormholeError | None]:
+    """Carry an introduction; return what each side raises."""
+    openings = carried(mine.opening(IDS[other])), carried(theirs.opening(IDS[me]))
+    accounts = (carried(mine.account(IDS[other], openings[1])), carried(theirs.account(IDS[me], openings[0])))
+    found: list[WormholeError | None] = []
+    for side, pod, opening, account in (
+        (mine, other, openings[1], accounts[1]),
+        (theirs, me, openings[0], accounts[0]),
+    ):
+        try:
+            side.settle(IDS[pod], opening, account)
+            found.append(None)
+        except WormholeError as error:
+            found.append(error)
+    return found
+
+
+def meet(*pods: Pod) -> None:
+    """Give each what the other has, of all writers."""
+    for pod in pods:
+        pod.tell()
+    for to, source in (pods, pods[::-1]):
+        for writer in source.log.vector():
+            to.hear(source.log.read(writer, to.log.vector().get(writer, 0), 1 << 20))
+
+
+def again(pod: Pod, place: bytes = HOME) -> tuple[Pod, Chronicle]:
+    """Start a pod anew."""
+    pod.tell()
+    pod.close()
+    pod = pod.mesh.pod(pod.name)
+    return pod, began(pod, place)
+
+
+def backup(pod: Pod, folder: Path) -> None:
+    pod.tell()
+    shutil.copytree(pod.folder, folder)
+
+
+def restore(pod: Pod, folder: Path, place: bytes = HOME) -> tuple[Pod, Chronicle]:
+    pod.close()
+    shutil.rmtree(pod.folder)
+    shutil.copytree(folder, pod.folder)
+    pod = pod.mesh.pod(pod.name)
+    return pod, began(pod, place)
+
+
+def test_ordinary_starts_are_no_restores(ann: Pod, bob: Pod) -> None:
+    of_ann, of_bob = began(ann), began(bob)
+    for turn in range(4):
+        ann.save(f"/{turn}", "x")
+        assert introduced(of_ann, "ann", of_bob, "bob") == [None, None]
+        exchange(ann, bob)
+        assert introduced(of_ann, "ann", of_bob, "bob") == [None, None], "another link in the same run"
+        if turn % 2:
+            ann, of_ann = again(ann)
+        else:
+            bob, of_bob = again(bob)
+            bob.save(f"/bob{turn}", "x")
+    assert of_bob.known(IDS["ann"]).starts[:2] == of_ann.chain.starts[:2]
+    assert len(of_ann.chain.starts) == 3
+
+
+def test_what_is_known_of_others_survives_a_start(ann: Pod, bob: Pod) -> None:
+    of_ann, of_bob = began(ann), began(bob)
+    introduced(of_ann, "ann", of_bob, "bob")
+    bob, of_bob = again(bob)
+    assert of_bob.known(IDS["ann"]) == of_ann.chain
+
+
+def test_a_backup_that_goes_on_is_noticed_by_both(ann: Pod, bob: Pod, tmp_path: Path) -> None:
+    of_ann, of_bob = began(ann), began(bob)
+    ann.save("/one", "x")
+    introduced(of_ann, "ann", of_bob, "bob")
+    backup(ann, tmp_path / "backup")
+    ann, of_ann = again(ann)
+    ann.save("/two", "x")
+    introduced(of_ann, "ann", of_bob, "bob")
+    ann, of_ann = restore(ann, tmp_path / "backup")
+    ann.save("/other", "x")
+    ann.tell()
+    mine, theirs = introduced(of_ann, "ann", of_bob, "bob")
+    assert isinstance(mine, RestoredError)
+    assert mine.after_sequence == 1
+    assert isinstance(theirs, RefusedError)
+    assert not isinstance(theirs, RestoredError)
+    ann, of_ann = again(ann)
+    mine, theirs = introduced(of_ann, "ann", of_bob, "bob")
+    assert isinstance(mine, RestoredError), "a crash before the rebirth forgets nothing"
+    assert mine.after_sequence == 1
+
+
+def test_a_home_copied_while_the_pod_ran_is_noticed_by_what_others_have(ann: Pod, bob: Pod, tmp_path: Path) -> None:
+    of_ann, of_bob = began(ann), began(bob)
+    ann.save("/one", "x")
+    introduced(of_ann, "ann", of_bob, "bob")
+    backup(ann, tmp_path / "backup")
+    ann.save("/two", "x")
+    exchange(ann, bob)
+    ann, of_ann = restore(ann, tmp_path / "backup")
+    mine, _ = introduced(of_ann, "ann", of_bob, "bob")
+    assert isinstance(mine, RestoredError), "bob has more of ann than ann"
+    assert mine.after_sequence == 1
+    ann.save("/other", "x")
+    ann.tell()
+    ann.save("/more", "x")
+    ann.tell()
+    mine, _ = introduced(of_ann, "ann", of_bob, "bob")
+    assert isinstance(mine, RestoredError), "bob has another second transaction of ann"
+    assert mine.after_sequence == 1
+
+
+@pytest.mark.parametrize("while_running", [False, True])
+def test_a_copy_takes_a_new_writer_at_once(ann: Pod, bob: Pod, eve: Pod, tmp_path: Path, while_running: bool) -> None:
+    """Bob has what ann wrote after the backup, eve has not: ann writes, and links up with eve first."""
+    of_ann, of_bob, of_eve = began(ann), began(bob), began(eve)
+    ann.save("/one", "x")
+    exchange(ann, eve)
+    introduced(of_ann, "ann", of_eve, "eve")
+    backup(ann, tmp_path / "backup")
+    if not while_running:
+        ann, of_ann = again(ann)
+    ann.save("/two", "x")
+    introduced(of_ann, "ann", of_bob, "bob")
+    exchange(ann, bob)
+    before = ann.writer
+    ann, of_ann = restore(ann, tmp_path / "backup", b"another home")
+    assert of_ann.is_copy
+    assert ann.log.writer != before
+    ann.save("/three", "x")
+    assert introduced(of_ann, "ann", of_eve, "eve") == [None, None]
+    meet(ann, eve)
+    meet(eve, bob)
+    assert introduced(of_ann, "ann", of_bob, "bob") == [None, None]
+    meet(ann, bob)
+    meet(ann, eve)
+    for pod in (ann, bob, eve):
+        assert sorted(pod.ls()) == ["one", "three", "two"]
+    assert ann.shape() == bob.shape() == eve.shape()
+    writer = ann.log.writer
+    ann, of_ann = again(ann, b"another home")
+    assert not of_ann.is_copy
+    assert ann.log.writer == writer
+    assert introduced(of_ann, "ann", of_bob, "bob") == [None, None]
+
+
+def test_two_links_at_once(ann: Pod, bob: Pod) -> None:
+    """Both dial: what the second introduction continues was told in the first one."""
+    of_ann, of_bob = began(ann), began(bob)
+    introduced(of_ann, "ann", of_bob, "bob")
+    ann, of_ann = again(ann)
+    opening_a, opening_b = of_ann.opening(IDS["bob"]), of_bob.opening(IDS["ann"])
+    account = of_ann.account(IDS["bob"], opening_b)
+    of_bob.settle(IDS["ann"], opening_a, account)
+    of_bob.settle(IDS["ann"], opening_a, account)
+    assert of_bob.known(IDS["ann"]) == of_ann.chain
+
+
+def changed(body: object, **values: object) -> object:
+    assert isinstance(body, dict)
+    return {**body, **values}
+
+
+START = [b"i" * 16, b"w" * 8, 0]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        lambda body: None,
+        lambda body: [],
+        lambda body: {},
+        lambda body: changed(body, starts=None),
+        lambda body: changed(body, starts=[[1, 2, 3]]),
+        lambda body: changed(body, starts=[START, START]),
+        lambda body: changed(body, after=b"n" * 16),
+        lambda body: changed(body, after=b"short"),
+        lambda body: changed(body, known=[[b"", b"", 0]]),
+        lambda body: changed(body, have=[-1, b"d" * 16]),
+        lambda body: changed(body, have=[True, b"d" * 16]),
+        lambda body: changed(body, have=[1 << 62, b"d" * 16]),
+        lambda body: changed(body, have=[1, b"d" * 17]),
+        lambda body: changed(body, have=[1]),
+    ],
+)
+def test_hostile_accounts_are_refused(ann: Pod, bob: Pod, hostile: Callable[[Any], Any]) -> None:
+    of_ann, of_bob = began(ann), began(bob)
+    opening = of_bob.opening(IDS["ann"])
+    account = of_bob.account(IDS["ann"], of_ann.opening(IDS["bob"]))
+    with pytest.raises(ProtocolError):
+        of_ann.settle(IDS["bob"], opening, hostile(account))
+    of_ann.settle(IDS["bob"], opening, account)
+
+
+@pytest.mark.parametrize("opening", [None, [], {"head": b"", "writer": b"", "known": b""}, {"head": 1}])
+def test_hostile_openings_are_refused(ann: Pod, opening: object) -> None:
+    with pytest.raises(ProtocolError):
+        began(ann).account(IDS["bob"], opening)
+
+
+def test_a_start_that_cannot_be_read_stops_the_pod(world: Mesh, ann: Pod) -> None:
+    ann.meta.store.set_meta("incarnations", b"\x92\x09\x90")
+    with pytest.raises(WormholeError, match="can't be read"):
+        began(ann)
