@@ -38,6 +38,7 @@ FIRST_KINDS: Final = "dsnpax"
 
 logger = logging.getLogger(__name__)
 Records = dict[str, bytes | None]
+Change = tuple[str, bytes | None]
 
 
 class Incoming:
@@ -180,10 +181,13 @@ class Incoming:
         if not self._table.waits(writer) or not (as_it_is or self._table.is_complete(writer)):
             return
         segments, committed = self._table.unshown_segments(writer), time.perf_counter()
-        for step in (_first, _second, _third, _fourth):
-            for segment in segments:
-                slices = self._apply_difference(writer, segment, step)
-                for delta in slices:
+        needed = dict.fromkeys(segments, STEPS)
+        for step in STEPS:
+            for segment in [segment for segment in segments if step in needed[segment]]:
+                found = self._difference(writer, segment)
+                if step is STEPS[0]:
+                    needed[segment] = tuple(one for one in STEPS if any(one(*change) for change in found))
+                for delta in self._apply_step(writer, segment, [change for change in found if step(*change)]):
                     on_delta(delta)
                     if time.perf_counter() - committed > COMMIT_S:
                         commit()
@@ -194,30 +198,31 @@ class Incoming:
             self._segments.forget(writer, segment)
         commit()
 
-    def _apply_difference(
-        self, writer: WriterId, segment: int, step: Callable[[str, bytes | None], bool]
-    ) -> Iterator[Delta]:
+    def _difference(self, writer: WriterId, segment: int) -> list[Change]:
         old = self._loaded(self._table.shown_parts(writer, segment))
         new = self._loaded(self._table.readable_parts(writer, segment))
-        keys = ((Key.parse(text), value) for text, value in difference(old, new).items() if step(text, value))
+        return list(difference(old, new).items())
+
+    def _apply_step(self, writer: WriterId, segment: int, changes: list[Change]) -> Iterator[Delta]:
+        keys = ((Key.parse(text), value) for text, value in changes)
         todo = [(key, value) for key, value in keys if key is not None]
-        while todo:
+        for at in range(0, len(todo), RECORDS_A_SLICE):
+            now = todo[at : at + RECORDS_A_SLICE]
             self._store.begin()
-            now, todo = todo[:RECORDS_A_SLICE], todo[RECORDS_A_SLICE:]
             self._view.expect(key for key, _ in now)
             yield self._view.apply([self._write(writer, segment, key, value) for key, value in now], remote=True)
 
     @staticmethod
     def _loaded(parts: list[Part]) -> Records:
         """Return the records of a segment as far as its parts can be read: the same on every pod."""
-        segment = Segment()
+        segment, records = Segment(), Records()
         for part in parts:
             try:
-                segment.apply(part)
+                records.update(segment.apply(part))
             except DamagedError as error:
                 logger.warning("a part of the metadata log can't be read: %s", error)
-                return segment.records()
-        return segment.records()
+                break
+        return {text: value for text, value in records.items() if value is not None}
 
 
 def _kind(text: str) -> str:
@@ -238,3 +243,7 @@ def _third(text: str, value: bytes | None) -> bool:
 
 def _fourth(text: str, value: bytes | None) -> bool:
     return value is None and _kind(text) == "d"
+
+
+STEPS: Final[tuple[Callable[[str, bytes | None], bool], ...]] = (_first, _second, _third, _fourth)
+"""Which changes are applied together while a log is shown; a later step's only after all of an earlier one's."""

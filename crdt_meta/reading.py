@@ -32,6 +32,9 @@ class Reading:
         self.display = display
         self._pod_of_writer = pod_of_writer
         self._nodes: OrderedDict[InodeId, Node] = OrderedDict()
+        self._paths: dict[InodeId, bytes | None] = {}
+        """Paths of directories, as long as none moves."""
+        self._paths_at = -1
         self.root_owner = (0, 0)
         """uid and gid that the root shows until somebody changes them."""
 
@@ -223,6 +226,14 @@ class Reading:
 
     def _directory_path(self, directory: InodeId) -> bytes | None:
         """Return the path of a directory, nothing for the root; None when it isn't attached to it."""
+        if self._paths_at != self.view.moves or len(self._paths) >= CACHED_NODES:
+            self._paths.clear()
+            self._paths_at = self.view.moves
+        if directory not in self._paths:
+            self._paths[directory] = self._path_above(directory)
+        return self._paths[directory]
+
+    def _path_above(self, directory: InodeId) -> bytes | None:
         names: list[bytes] = []
         at = directory
         while at != ROOT_INODE:

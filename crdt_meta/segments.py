@@ -41,8 +41,6 @@ class Segment:
         self.epoch = parts[-1].epoch if parts else 0
         for part in parts:
             _guarded(self._doc.apply_update, unpacked(part))
-        self._changed: dict[str, bytes | None] = {}
-        self._subscription = self._map.observe(_noting(self._changed))
 
     def __len__(self) -> int:
         return len(self._map)
@@ -56,7 +54,6 @@ class Segment:
                     self._map[key] = value
                 elif key in self._map:
                     del self._map[key]
-        self._changed.clear()
         return self._doc.get_update(before)
 
     def records(self) -> dict[str, bytes | None]:
@@ -71,10 +68,12 @@ class Segment:
 
     def apply(self, part: Part) -> dict[str, bytes | None]:
         """Apply a part of the same epoch; return the records that it wrote (None: removed). Raises `DamagedError`."""
-        self._changed.clear()
-        _guarded(self._doc.apply_update, unpacked(part))
-        changed = dict(self._changed)
-        self._changed.clear()
+        changed: dict[str, bytes | None] = {}
+        subscription = self._map.observe(_noting(changed))  # only here: own writes need none, and each key costs
+        try:
+            _guarded(self._doc.apply_update, unpacked(part))
+        finally:
+            self._map.unobserve(subscription)
         return changed
 
 

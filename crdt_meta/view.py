@@ -32,7 +32,7 @@ from crdt_meta.records import Attributes, Birth, Body, Content, Key, LinkBirth, 
 from crdt_meta.recordtable import Records
 from crdt_meta.rows import InodeRow, Rows, SiblingRow
 from crdt_meta.showing import inode_rows, plain_row
-from crdt_meta.store import Store
+from crdt_meta.store import VIEW_TABLES, Store
 
 FEW: Final = 8
 """For more changes than this it pays to read what they touch with one query."""
@@ -72,11 +72,13 @@ class View:
         self.links = Links(store)
         self.rows = Rows(store)
         self.naming = Naming(self, pod_name_of)
+        self.moves = 0  # of directories: what was derived from their places holds until the next
         self.reload()
         store.on_flush.append(self._write_totals)
 
     def reload(self) -> None:
         """Read what is kept in memory anew from the rows."""
+        self.moves += 1
         self.files, self.directories, self.bytes = self._written = self.rows.totals()  # first: queries write them
         self.twins = self.rows.twins()
         self.kept = self.links.kept()
@@ -103,8 +105,7 @@ class View:
 
     def expect(self, keys: Iterable[Key]) -> None:
         """Read what there is of many nodes at once: changes of them are about to be applied."""
-        unknown = self.records.expect({key.node for key in keys})
-        for node in unknown:
+        for node in self.records.expect({key.node for key in keys}):
             self.absent(node)
 
     def apply(self, changed: Sequence[Changed], *, remote: bool) -> Delta:
@@ -196,10 +197,9 @@ class View:
                     return False
         if birth is None or place is None or len(self.links.to(inode)) > 1:
             return False
-        row = plain_row(inode, birth, content, known)
-        if row is None:
+        if (row := plain_row(inode, birth, content, known)) is None:
             return False
-        self._put_inode(batch, inode, self.rows.inode(inode), row)
+        self._put_inode(batch, inode, row)
         link = LinkId(inode)
         shown = self.links.get(link)
         if not stays:
@@ -214,9 +214,9 @@ class View:
                 batch.links.add(LinkId(place.parent))
         return True
 
-    def _put_inode(self, batch: _Batch, inode: InodeId, old: InodeRow | None, new: InodeRow) -> None:
+    def _put_inode(self, batch: _Batch, inode: InodeId, new: InodeRow) -> None:
         """Write the row of an inode without siblings."""
-        if old != new:
+        if (old := self.rows.inode(inode)) != new:
             batch.altered.add(inode)
             batch.delta.inodes.add(inode)
             self.rows.put_inode(inode, new)
@@ -351,6 +351,7 @@ class View:
         """Keep the counts, twins and the delta true to a changed row."""
         for row in (old, new):
             if row is not None and row.kind == Kind.DIRECTORY:
+                self.moves += 1
                 self.demoted.discard(row.inode)
                 self.kept.discard(row.inode)
         if new is not None and new.edge:
@@ -390,7 +391,7 @@ class View:
     def rebuild(self) -> None:
         """Derive everything anew from the records (a check for tests, and a way out of a damaged view)."""
         self.store.savepoint()
-        for table in ("link", "hardlink", "inode", "sibling", "directory", "twin"):
+        for table in VIEW_TABLES:
             self.store.db.execute(f"DELETE FROM {table}")  # noqa: S608 (fixed names)
         self.rows.set_totals(0, 0, 0)
         for forget in self.store.on_clear:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from base.home import Home
 from crdt_meta.metadata import Metadata
@@ -12,6 +12,7 @@ from mesh.node import MeshNode
 from mesh.roster_store import RosterStore
 from operations.catalogue import TreeCatalogue
 from operations.mounting import MountKeeper
+from operations.tally import Tallies
 from policies.config import ClusterConfig, PodConfig
 from transfer.service import Transfer
 
@@ -34,3 +35,5 @@ class Parts:
     """Tell all pods small values about this one; those told earlier stay."""
     stop: Callable[[], None]
     """Ask the pod to end in order."""
+    tallies: Tallies = field(default_factory=Tallies)
+    """How many files stand how, for `wormhole status`."""

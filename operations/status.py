@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import os
 
-from anyio import lowlevel
-
-from base.ids import EMPTY_CONTENT, ContentId, PodId
 from crdt_meta.node import Kind, Node
 from mesh.api import Member, Role, State
 from operations.finding import find, number_of, text_argument, text_of
 from operations.parts import Parts
 from operations.timekeeping import clock_warnings
 from operations.where import names
-from policies.situation import Standing, Tally, is_connected, judge, standing
-
-PAGE = 256
-"""Contents judged between two looks at the rest of the pod."""
+from policies.situation import Tally, is_connected, judge
 
 
 async def status(parts: Parts, args: dict[str, object]) -> dict[str, object]:
     """Describe the pod, the cluster as it sees it, and with ``path`` one file or folder."""
     members = parts.mesh.members()
-    tally = await tally_files(parts)
+    tally = await parts.tallies.tally(parts)
     counted = [member for member in members if is_counted(member)]
     reachable = frozenset(one.pod for one in counted if one.state is State.ALIVE)
     connected = is_connected(parts.mesh.pod_id, [one.pod for one in by_admission(parts, counted)], reachable)
@@ -74,37 +68,6 @@ def by_admission(parts: Parts, members: list[Member]) -> list[Member]:
     """Sort members by the time of their admission, the founder first."""
     entries = parts.roster.roster.pods()
     return sorted(members, key=lambda member: (entries[member.pod].order, member.pod))
-
-
-async def tally_files(parts: Parts) -> Tally:
-    """Judge every file, in slices so that the mount is not held up."""
-    announced = frozenset(member.pod for member in parts.mesh.members() if member.announced)
-    short = pending = missing = 0
-    after: ContentId | None = None
-    while page := parts.catalogue.page(after, PAGE):
-        for info in page:
-            found = content_standing(parts, info.content, info.copies, announced)
-            files = len(parts.metadata.tree.references(info.content)) if found is not Standing.SAFE else 0
-            short += files * (found is Standing.SHORT)
-            pending += files * (found is Standing.PENDING)
-            missing += files * (found is Standing.MISSING)
-        after = page[-1].content
-        await lowlevel.checkpoint()
-    return Tally(parts.metadata.tree.totals().files, short, pending, missing)
-
-
-def content_standing(parts: Parts, content: ContentId, copies: int, announced: frozenset[PodId]) -> Standing:
-    """Judge one content by what is known of its holders."""
-    if content == EMPTY_CONTENT:
-        return Standing.SAFE
-    holders = parts.transfer.holders(content)
-    return standing(
-        wanted=parts.catalogue.copies_wanted(copies),
-        kept=len(holders.kept),
-        cached=len(holders.cached),
-        planned=len(holders.absent & announced),
-        absent=len(holders.absent - announced),
-    )
 
 
 def warnings(parts: Parts, members: list[Member], tally: Tally) -> list[str]:
