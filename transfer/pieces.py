@@ -26,7 +26,7 @@ from transfer import disk
 from transfer.offload import INLINE_BYTES, Offload
 from transfer.packfile import Spot
 from transfer.packs import Packs
-from transfer.patience import Patience
+from transfer.quickdisk import QuickDisk
 
 MAX_DESCRIPTORS: Final = 128
 MAX_VERIFIED: Final = 65_536
@@ -73,7 +73,7 @@ class Pieces:
         self._verified: OrderedDict[ChunkId, None] = OrderedDict()
         self._stale: set[ChunkId | int] = set()
         self._scratch = memoryview(bytearray(WARM_BYTES))
-        self._disk = Patience()
+        self._disk = QuickDisk()
 
     def _final(self, piece: ChunkId, area: Area) -> str:
         name = piece.hex()

@@ -13,7 +13,7 @@ from typing import Final
 from transfer import disk
 
 QUICK_NS: Final = 1_000_000
-"""A read that takes longer ends the patience (ns)."""
+"""A read that takes longer is no quick one (ns)."""
 MOST_BYTES: Final = 128 * 1024
 FIRST_PAUSE_NS: Final = 1_000_000_000
 LONGEST_PAUSE_NS: Final = 60_000_000_000
@@ -21,7 +21,7 @@ QUICK_IN_A_ROW: Final = 32
 """After so many quick reads the pause after the next slow one is short again."""
 
 
-class Patience:
+class QuickDisk:
     """What was learnt about one disk. Loop thread only."""
 
     def __init__(self) -> None:
