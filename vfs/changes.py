@@ -124,13 +124,19 @@ class Changes:
         own, inodes, notifier = self._own, self._inodes, self._notifier
         self.count += 1
         for inode in delta.inodes:
-            known = inodes.changed(inode)
+            known = inodes.get(inode)
+            told = None
+            if known is not None:
+                told, known.attributes = known.attributes, None
             live = self._files.get(inode)
             if live is not None:
                 self._refresh(live)
             if known is None or (own is not None and self._publishing is None):
                 continue
-            notifier.inode(known.number, inode == self._publishing or (live is not None and live.overlaid))
+            attributes_only = inode == self._publishing or (live is not None and live.overlaid)
+            # Without attributes of ours the kernel has none either: it was told, or dropped them when it wrote.
+            if told is not None or not attributes_only:
+                notifier.inode(known.number, attributes_only)
         for entry in delta.entries:
             directory, name = entry
             for listing in self._listings.get(directory, ()):

@@ -182,6 +182,24 @@ class LiveFile:
             await self._begin().truncate(size)
             self._changed(now_ns)
 
+    def seal_now(self) -> bool:
+        """Do what `seal` does without waiting; False (and nothing done) when that isn't possible."""
+        if not self.dirty:
+            return True
+        if self._lock.locked() or self._draft is None:
+            return False
+        sealed = self._draft.seal_now()
+        if sealed is None:
+            return False
+        self._note_seal(*sealed)
+        return True
+
+    def _note_seal(self, content: ContentId, size: int) -> None:
+        self.dirty = False
+        self._seals += 1
+        self.sealed = SealedContent(self._seals, content, size)
+        self.queued = False
+
     async def seal(self) -> None:
         """Turn dirty bytes into a sealed content. They are in the store then, but not yet on the disk."""
         async with self._lock:
@@ -193,9 +211,9 @@ class LiveFile:
             except BaseException:
                 self.dirty = True
                 raise
-            self._seals += 1
-            self.sealed = SealedContent(self._seals, content, size)
-            self.queued = False
+            dirty = self.dirty
+            self._note_seal(content, size)
+            self.dirty = dirty
 
     # -- the tree moves -----------------------------------------------------------------------------------------------
 

@@ -35,6 +35,12 @@ SLICE: Final = 64
 PAUSE_S: Final = 0.01
 """Between two batches, unless somebody waits for one: a large batch costs hardly more than a small one (s)."""
 
+STEADY_S: Final = 0.1
+"""The same while files keep being closed (s) ..."""
+
+AT_ONCE: Final = 5
+"""... but so many batches may follow each other at `PAUSE_S` after a rest."""
+
 FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 30.0
 
@@ -72,8 +78,15 @@ class Publisher:
         self._queue[live.inode] = live
         self._wake.set()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether `room` wouldn't wait, and nothing has to hurry."""
+        return len(self._queue) < QUEUE_LIMIT // 2
+
     async def room(self) -> None:
         """Wait until the queue has room for one more. Raises what keeps the queue from getting shorter."""
+        if len(self._queue) >= QUEUE_LIMIT // 2:
+            self._urgent.set()
         while len(self._queue) >= QUEUE_LIMIT:
             if self._failure is not None:
                 raise self._failure
@@ -129,13 +142,16 @@ class Publisher:
 
     async def run(self) -> None:
         """Publish until cancelled."""
+        free_at = anyio.current_time()  # one batch a STEADY_S would end at this time
         while True:
             while not self._queue:
                 self._wake = anyio.Event()
                 await self._wake.wait()
             self._urgent = anyio.Event()
+            now = anyio.current_time()
+            free_at = max(free_at, now - AT_ONCE * STEADY_S) + STEADY_S
             if await self._batch():
-                with anyio.move_on_after(PAUSE_S):
+                with anyio.move_on_after(max(PAUSE_S, free_at - anyio.current_time())):
                     await self._urgent.wait()
             else:
                 await anyio.sleep(self._retry_s)
