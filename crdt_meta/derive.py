@@ -177,10 +177,18 @@ def shown_versions(versions: Sequence[Version], links: Mapping[LinkId, Sequence[
     return tuple(one for one in versions if one.via in seen and not is_named(one, seen[one.via]))
 
 
+def ctime_of(body: Body) -> int:
+    """Return when what a record says came about (ns since the epoch)."""
+    return nanoseconds(body.clock) - (min(body.age_ns, nanoseconds(body.clock)) if isinstance(body, Content) else 0)
+
+
 def inode_state(
-    records: Sequence[Written], versions: Sequence[Version], links: Mapping[LinkId, Sequence[Deletion]]
+    records: Sequence[Written], versions: Sequence[Version], links: Mapping[LinkId, Sequence[Deletion]], linked_ns: int
 ) -> InodeState | None:
-    """Return what an inode of these records and `versions_of` shows, or None while its birth hasn't arrived."""
+    """Return what an inode of these records and `versions_of` shows, or None while its birth hasn't arrived.
+
+    ``linked_ns`` is when its links changed last, which moves its ctime as well.
+    """
     born = birth_of(records)
     if born is None:
         return None
@@ -190,7 +198,7 @@ def inode_state(
     if shown:
         latest = shown[0]
         stamps["mtime_ns"] = (latest.dot.clock, latest.dot.writer, latest.mtime_ns)
-    changed = max(body.clock for _, body in records)
+    changed_ns = max(linked_ns, *(ctime_of(body) for _, body in records))
     for author, body in records:
         if isinstance(body, Attributes):
             for key, (clock, value) in body.values.items():
@@ -201,7 +209,7 @@ def inode_state(
         stamps["uid"][2],
         stamps["gid"][2],
         stamps["mtime_ns"][2],
-        nanoseconds(changed),
+        changed_ns,
         birth.target,
         birth.rdev,
         shown,

@@ -1,8 +1,8 @@
 """Hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", 2014), as one integer.
 
-The upper bits are milliseconds since the epoch, the lower 16 a counter. A writer's stamps only grow, and are later than
-everything it has seen, unless that lies absurdly far in the future: then a broken clock elsewhere would drag every pod
-along.
+A stamp counts 65,536ths of a millisecond since the epoch: so many writes a pod can make in one before its stamps run
+ahead of its clock. A writer's stamps only grow, and are later than everything it has seen, unless that lies absurdly
+far in the future: then a broken clock elsewhere would drag every pod along.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-COUNTER_BITS: Final = 16
-SALTS: Final = 1 << 15
+FRACTION_BITS: Final = 16
+SALTS: Final = 1 << 10
+"""The last bits of what is read from the clock; a 64th of a millisecond is left of it."""
 MAX_CLOCK: Final = (1 << 63) - 1
 MAX_DRIFT_MS: Final = 10 * 60 * 1000
 """Stamps further ahead of the own clock than this are not followed."""
@@ -28,7 +29,8 @@ class HybridClock:
         """The latest stamp given or followed."""
 
     def _physical(self) -> int:
-        return max(0, int(self._now() * 1000)) << COUNTER_BITS | self._salt
+        stamp = max(0, int(self._now() * (1000 << FRACTION_BITS)))
+        return stamp - stamp % SALTS + self._salt
 
     def tick(self) -> int:
         """Return the next stamp."""
@@ -37,10 +39,10 @@ class HybridClock:
 
     def observe(self, stamp: int) -> None:
         """Make later stamps greater than one seen elsewhere, if it isn't absurd."""
-        if self.last < stamp <= self._physical() + (MAX_DRIFT_MS << COUNTER_BITS):
+        if self.last < stamp <= self._physical() + (MAX_DRIFT_MS << FRACTION_BITS):
             self.last = stamp
 
 
 def nanoseconds(stamp: int) -> int:
-    """Return the time of a stamp as nanoseconds since the epoch (to the millisecond), in 63 bits whatever it claims."""
-    return min((stamp >> COUNTER_BITS) * 1_000_000, MAX_CLOCK)
+    """Return the time of a stamp as nanoseconds since the epoch, in 63 bits whatever it claims; later stamps are later."""
+    return min(stamp * 1_000_000 >> FRACTION_BITS, MAX_CLOCK)

@@ -14,6 +14,7 @@ from crdt_meta.derive import explicit_mtime, merged_xattrs
 from crdt_meta.display import Display, Entry
 from crdt_meta.hlc import nanoseconds
 from crdt_meta.node import Conflict, Delta, JournalEntry, Kind, Node, Totals, Version
+from crdt_meta.records import Attributes
 from crdt_meta.rows import InodeRow, pack_dots, unpack_dots
 from crdt_meta.view import View
 
@@ -66,6 +67,13 @@ class Reading:
             return None
         return self._node(row, links[0].id, len(links))
 
+    def departed(self, inode: InodeId) -> Node | None:
+        """Return what a directory was that was removed, for those who still have it open; None when it isn't known."""
+        row = self.view.rows.inode(inode)
+        if row is None or row.kind is not Kind.DIRECTORY:
+            return None
+        return replace(self._node(row, LinkId(inode), 0), nlink=0)
+
     def _must(self, inode: InodeId) -> Node:
         node = self.get(inode)
         if node is None:
@@ -116,9 +124,9 @@ class Reading:
         values = {"mode": ROOT_MODE, "uid": uid, "gid": gid, "mtime_ns": 0}
         stamps: dict[str, tuple[int, bytes]] = {}
         changed = 0
-        for writer, body in self.view.records.of(ROOT_INODE, "a"):
+        for writer, body in self.view.records.of(ROOT_INODE, "ax"):
             changed = max(changed, body.clock)
-            for key, (clock, value) in getattr(body, "values", {}).items():
+            for key, (clock, value) in body.values.items() if isinstance(body, Attributes) else ():
                 if (clock, writer) > stamps.get(key, (0, b"")):
                     stamps[key], values[key] = (clock, writer), value
         touched, subdirectories = self.view.rows.directory(ROOT_INODE)

@@ -81,6 +81,8 @@ class Content(NamedTuple):
     strategy: Strategy
     floor: int = 0
     """Of the writer's own contents of this inode those with an earlier clock are replaced, too, named or not."""
+    age_ns: int = 0
+    """How long before this record the file was written to: publishing it later must not move its ctime."""
 
 
 class Settled(NamedTuple):
@@ -236,7 +238,8 @@ def encode(body: Body, node: bytes) -> bytes:
         case Content():
             via = None if body.via == node else body.via
             fields = [body.content, body.size, body.mtime_ns, via, _dots(body.replaces), int(body.strategy)]
-            fields += [] if body.floor == body.clock else [body.floor]
+            if body.floor != body.clock or body.age_ns:
+                fields += [body.floor, body.age_ns] if body.age_ns else [body.floor]
         case Settled() | Deletion():
             fields = [_dots(body.dots)]
         case Attributes():
@@ -353,7 +356,9 @@ def _decode(key: Key, clock: int, f: list[Any]) -> Body | None:
             via = LinkId(key.node if f[3] is None else _id(f[3]))
             mtime_ns = _int(f[2], -_TIME, _TIME)
             floor = clock if len(f) < 7 else _int(f[6], 0, clock)
-            return Content(clock, content, _int(f[1]), mtime_ns, via, _dot_tuple(f[4]), Strategy(_int(f[5])), floor)
+            age_ns = 0 if len(f) < 8 else _int(f[7])
+            strategy = Strategy(_int(f[5]))
+            return Content(clock, content, _int(f[1]), mtime_ns, via, _dot_tuple(f[4]), strategy, floor, age_ns)
         case "s":
             return Settled(clock, _dot_tuple(f[0]))
         case "d":

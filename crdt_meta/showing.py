@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from base.ids import ContentId, Dot, InodeId, LinkId, WriterId
-from crdt_meta.derive import InodeState, Version, Written, inode_state, sibling_inode
-from crdt_meta.hlc import nanoseconds
+from crdt_meta.derive import InodeState, Version, Written, ctime_of, inode_state, sibling_inode
 from crdt_meta.node import Kind
 from crdt_meta.records import Attributes, Birth, Content, Strategy
 from crdt_meta.rows import InodeRow, SiblingRow
@@ -19,20 +18,22 @@ def plain_row(
     """Return the row of an inode of one link and, at most, one content record; None where that is not all of it."""
     writer, born = birth
     latest: Birth | Content = born
-    dot, clock = Dot(writer, born.clock), born.clock
+    dot = Dot(writer, born.clock)
     if content is not None:
         by, latest = content
         if born.kind is not Kind.FILE or dot not in latest.replaces:
             return None
-        dot, clock = Dot(by, latest.clock), max(clock, latest.clock)
+        dot = Dot(by, latest.clock)
     if len(known) > 2 + (content is not None):
         version = Version(dot, latest.content, latest.size, latest.mtime_ns, LinkId(inode), latest.strategy, None)
         of_inode = [one for one in known if isinstance(one[1], OF_INODE)]
-        state = inode_state(of_inode, [version], {LinkId(inode): ()})
+        linked_ns = max(ctime_of(body) for _, body in known)
+        state = inode_state(of_inode, [version], {LinkId(inode): ()}, linked_ns)
         return None if state is None else _row(inode, state, state.versions)
     size = latest.size if born.kind is Kind.FILE else len(born.target)
+    ctime_ns = max(ctime_of(body) for _, body in known)
     return InodeRow(
-        *(inode, born.kind, born.mode & 0o7777, born.uid, born.gid, latest.mtime_ns, nanoseconds(clock), size),
+        *(inode, born.kind, born.mode & 0o7777, born.uid, born.gid, latest.mtime_ns, ctime_ns, size),
         *(latest.content, born.target, born.rdev, dot, (), latest.strategy),
     )
 

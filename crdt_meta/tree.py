@@ -13,6 +13,7 @@ from base.errors import FileSystemError
 from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId, new_inode_id
 from crdt_meta.derive import succession
 from crdt_meta.display import Entry
+from crdt_meta.hlc import nanoseconds
 from crdt_meta.links import LinkRow
 from crdt_meta.node import Kind, Node
 from crdt_meta.records import (
@@ -50,11 +51,11 @@ class Tree(Settling):
         mode: int,
         uid: int,
         gid: int,
-        mtime_ns: int,
+        mtime_ns: int | None = None,
         target: bytes = b"",
         rdev: int = 0,
     ) -> Node:
-        """Make a file, directory, link or special file.
+        """Make a file, directory, link or special file; without ``mtime_ns`` all its times are that of this call.
 
         Raises EEXIST, ENOENT, ENOTDIR, EINVAL, ENAMETOOLONG, ENOSPC.
         """
@@ -65,7 +66,8 @@ class Tree(Settling):
         inode, now = new_inode_id(), self._clock.tick()
         self.view.fresh(inode)
         strategy = self._strategy_of(parent, name) if kind is Kind.FILE else Strategy.KEEP_BOTH
-        birth = Birth(now, kind, mode & 0o7777, uid, gid, mtime_ns, target, rdev, strategy=strategy)
+        modified_ns = nanoseconds(now) if mtime_ns is None else mtime_ns
+        birth = Birth(now, kind, mode & 0o7777, uid, gid, modified_ns, target, rdev, strategy=strategy)
         place = self.display.group(parent)[0]
         self._write([(inode, birth), (inode, LinkBirth(now, inode, place, name))])
         return self._must(inode)
@@ -289,9 +291,19 @@ class Tree(Settling):
         return Xattrs(now, {key: one for key, one in values.items() if one[1] is not None or key in others})
 
     def publish(
-        self, inode: InodeId, link: LinkId, content: ContentId, size: int, mtime_ns: int, replaces: Sequence[Dot]
+        self,
+        inode: InodeId,
+        link: LinkId,
+        content: ContentId,
+        size: int,
+        mtime_ns: int,
+        replaces: Sequence[Dot],
+        ctime_ns: int | None = None,
     ) -> Node:
-        """Give a file a content in place of the dots that its handle showed. Raises ENOENT when it is unknown."""
+        """Give a file a content in place of the dots that its handle showed; it was written at ``ctime_ns`` (None: now).
+
+        Raises ENOENT when the file is unknown.
+        """
         self._settle(inode, replaces)
         if not self.view.records.of(inode, "i"):
             raise FileSystemError(errno.ENOENT)
@@ -300,7 +312,8 @@ class Tree(Settling):
         now = self._clock.tick()
         via = self._via(inode, link)
         named, floor, obsolete = succession(self._log.writer, self._records_of(inode, "ics"), replaces, now)
-        record = Content(now, content, size, mtime_ns, via, named, strategy, floor)
+        age_ns = 0 if ctime_ns is None else max(0, nanoseconds(now) - ctime_ns)
+        record = Content(now, content, size, mtime_ns, via, named, strategy, floor, age_ns)
         self._write([(inode, record)], [Key("c", inode, clock) for clock in obsolete])
         return self._must(inode)
 

@@ -15,6 +15,7 @@ from base.ids import ROOT_INODE, ContentId, InodeId, LinkId, WriterId
 from crdt_meta.derive import (
     Edge,
     InodeState,
+    ctime_of,
     deletions_of,
     edges_of,
     inode_of,
@@ -27,7 +28,7 @@ from crdt_meta.derive import (
 from crdt_meta.links import KEPT, LinkRow, Links
 from crdt_meta.naming import Naming
 from crdt_meta.node import Delta, Kind
-from crdt_meta.records import Attributes, Birth, Body, Content, Key, LinkBirth, Name, Place
+from crdt_meta.records import Attributes, Birth, Body, Content, Key, LinkBirth, Name, Place, Xattrs
 from crdt_meta.recordtable import Records
 from crdt_meta.rows import InodeRow, Rows, SiblingRow
 from crdt_meta.showing import inode_rows, plain_row
@@ -124,13 +125,12 @@ class View:
 
     def _mark(self, batch: _Batch, change: Changed) -> None:
         key = change.key
-        if key.kind in "icsa":
+        if key.kind in "icsax":
             batch.inodes.add(InodeId(key.node))
         if key.kind in "ax":
             batch.delta.inodes.add(InodeId(key.node))
         if key.kind in "lpnd":
             batch.links.add(LinkId(key.node))
-        if key.kind in "ld":
             self._mark_link(batch, LinkId(key.node), change.before)
 
     def _mark_link(self, batch: _Batch, link: LinkId, before: Body | None) -> None:
@@ -148,14 +148,15 @@ class View:
         if inode == ROOT_INODE:
             batch.delta.inodes.add(inode)
             return
-        records = self.records.of(inode, "icsa")
-        deletions = {}
+        records = self.records.of(inode, "icsax")
+        deletions, linked_ns = {}, 0
         for link in self.links.to(inode):
-            found = self.records.of(link, "ld")
+            found = self.records.of(link, "lpnd")
             if inode_of(found) == inode:
                 deletions[link] = deletions_of(found)
+                linked_ns = max(linked_ns, *(ctime_of(body) for _, body in found))
         versions = versions_of(inode, records)
-        state = inode_state(records, versions, deletions)
+        state = inode_state(records, versions, deletions, linked_ns)
         lives = state is not None
         if state is not None and state.kind is not Kind.DIRECTORY:
             for link, deleted in deletions.items():
@@ -178,7 +179,7 @@ class View:
         birth: tuple[WriterId, Birth] | None = None
         place: LinkBirth | None = None
         content: tuple[WriterId, Content] | None = None
-        stays, known = True, self.records.of(inode, "icsalpnd")
+        stays, known = True, self.records.of(inode, "icsaxlpnd")
         for writer, body in known:
             match body:
                 case Birth() if birth is None and body.kind is not Kind.DIRECTORY and body.origin is None:
@@ -189,7 +190,7 @@ class View:
                     content = writer, body
                 case Place() | Name():
                     stays = False
-                case Attributes():
+                case Attributes() | Xattrs():
                     pass
                 case _:
                     return False

@@ -79,6 +79,6 @@ class Attributes:
         attributes.st_blksize = BLOCK_BYTES
         attributes.st_blocks = (size + 511) // 512
         attributes.st_mtime_ns = mtime_ns
-        attributes.st_ctime_ns = ctime_ns
+        attributes.st_ctime_ns = max(ctime_ns, known.ctime_ns)
         attributes.st_atime_ns = mtime_ns if known.atime_ns is None else known.atime_ns
         return attributes

@@ -99,6 +99,8 @@ class FileSystem:
         if node is not None:
             return node
         if known.orphan is None:
+            known.orphan = self._tree.departed(known.inode)
+        if known.orphan is None:
             raise FileSystemError(errno.ENOENT)
         return known.orphan
 
@@ -150,7 +152,6 @@ class FileSystem:
                 mode=bits,
                 uid=caller.uid,
                 gid=gid,
-                mtime_ns=time.time_ns(),
                 target=target,
                 rdev=rdev,
             )
@@ -185,7 +186,7 @@ class FileSystem:
             return
         known = self.inodes.changed(node.inode)
         if known is not None:
-            known.orphan = replace(node, nlink=0, ctime_ns=time.time_ns())
+            known.orphan = replace(node, nlink=0, ctime_ns=max(time.time_ns(), node.ctime_ns + 1))
         if live is not None:
             self.open_files.removed(live)
             live.removed()
@@ -281,18 +282,22 @@ class FileSystem:
         if (change.uid is not None or change.gid is not None) and mode is None and not node.is_directory:
             cleared = without_privileges(node.mode)
             mode = cleared if cleared != node.mode else None
-        if change.atime_ns is not None:
-            known.atime_ns = change.atime_ns
-        known.attributes = None
         mtime_ns = change.mtime_ns
         live = self.files.get(known.inode)
+        if change.atime_ns is not None:
+            known.atime_ns = change.atime_ns
+        elif mtime_ns is not None and known.atime_ns is None:
+            known.atime_ns = live.mtime_ns if live is not None and live.overlaid else node.mtime_ns
+        known.attributes = None
         if live is not None:
-            live.ctime_ns = time.time_ns()
+            live.touched(time.time_ns())
         if mtime_ns is not None and live is not None and live.overlaid:
             live.mtime_ns = mtime_ns
             self.publisher.moved(live)
             mtime_ns = None
         if mode is None and change.uid is None and change.gid is None and mtime_ns is None:
+            if change.atime_ns is not None:
+                known.ctime_ns = max(time.time_ns(), known.ctime_ns + 1, node.ctime_ns + 1)
             return
         if self._tree.get(known.inode) is None:
             self._change_orphan(known, node, mode, change, mtime_ns)
@@ -308,7 +313,7 @@ class FileSystem:
             uid=node.uid if change.uid is None else change.uid,
             gid=node.gid if change.gid is None else change.gid,
             mtime_ns=node.mtime_ns if mtime_ns is None else mtime_ns,
-            ctime_ns=time.time_ns(),
+            ctime_ns=max(time.time_ns(), node.ctime_ns + 1),
         )
 
     def get_xattr(self, number: int, name: bytes) -> bytes:
@@ -332,9 +337,9 @@ class FileSystem:
     def list(self, listing: Listing) -> list[tuple[bytes, Node]]:
         """Take a snapshot of a directory, ``.`` and ``..`` first. A removed directory is empty."""
         known = self.inodes.get(listing.inode)
-        here = self._tree.get(listing.inode) or (known and known.orphan)
-        if not here:
+        if known is None:
             raise FileSystemError(errno.ENOENT)
+        here = self.node(known)
         above = self._tree.parent(listing.inode)
         parent = (above and self._tree.get(above[0])) or here
         children = self._tree.children(listing.inode) if here.nlink else []

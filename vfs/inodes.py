@@ -37,7 +37,7 @@ def number_of(inode: InodeId) -> int:
 class Known:
     """One inode that the kernel knows."""
 
-    __slots__ = ("atime_ns", "attributes", "inode", "lookups", "number", "orphan")
+    __slots__ = ("atime_ns", "attributes", "ctime_ns", "inode", "lookups", "number", "orphan")
 
     def __init__(self, number: int, inode: InodeId) -> None:
         self.number = number
@@ -46,7 +46,9 @@ class Known:
         self.attributes: pyfuse3.EntryAttributes | None = None
         """What was told last; None when it has to be made anew."""
         self.atime_ns: int | None = None
-        """Set by utimens, kept in memory only; None: the modification time."""
+        """The time of access, kept in memory only; None: the modification time."""
+        self.ctime_ns = 0
+        """The ctime is at least this: of changes that are kept in memory only."""
         self.orphan: Node | None = None
         """What it was when its last name went, while somebody still uses it."""
 

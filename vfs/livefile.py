@@ -156,7 +156,12 @@ class LiveFile:
 
     def _changed(self, now_ns: int) -> None:
         self.dirty = True
-        self.mtime_ns = self.ctime_ns = now_ns
+        self.mtime_ns = now_ns
+        self.touched(now_ns)
+
+    def touched(self, now_ns: int) -> None:
+        """Move the ctime: to now, and never back, whatever other pods' clocks say."""
+        self.ctime_ns = max(now_ns, self.ctime_ns + 1, self.node.ctime_ns + 1)
 
     def write_now(self, offset: int, data: bytes, now_ns: int) -> bool:
         """Write without waiting; False (and nothing done) when that isn't possible."""

@@ -157,14 +157,17 @@ class OpenFiles:
         if offset + len(data) > SIZE_LIMIT:
             raise FileSystemError(errno.EFBIG)
         live = handle.live
-        now_ns = time.time_ns()
+        now_ns, before_ns = time.time_ns(), live.mtime_ns
         if not live.write_now(offset, data, now_ns):
             await self._bounded(live.write(offset, data, now_ns))
-        self._changed(live, handle.privileged)
+        self._changed(live, handle.privileged, before_ns)
         return len(data)
 
-    def _changed(self, live: LiveFile, privileged: bool) -> None:
+    def _changed(self, live: LiveFile, privileged: bool, before_ns: int) -> None:
+        """Follow a change of the bytes: the attributes are other ones, but the time of access stays ``before_ns``."""
         known = self._inodes.changed(live.inode)
+        if known is not None and known.atime_ns is None:
+            known.atime_ns = before_ns
         mode = live.node.mode
         if mode & (SETUID | SETGID) and not privileged:
             cleared = without_privileges(mode)
@@ -179,11 +182,13 @@ class OpenFiles:
             raise FileSystemError(errno.EFBIG)
         if handle is not None and handle in self._handles:
             live = self._handles[handle].live
-            await self._truncate(live, size, privileged)
+            if size != live.size:
+                await self._truncate(live, size, privileged)
             return live
         live = self._files.use(node)
         try:
-            await self._truncate(live, size, privileged)
+            if size != live.size:
+                await self._truncate(live, size, privileged)
             if live.writers == 0 and not live.unlinked:
                 await self._bounded(live.seal())
                 await self._publisher.room()
@@ -193,8 +198,9 @@ class OpenFiles:
         return live
 
     async def _truncate(self, live: LiveFile, size: int, privileged: bool) -> None:
+        before_ns = live.mtime_ns
         await self._bounded(live.truncate(size, time.time_ns()))
-        self._changed(live, privileged)
+        self._changed(live, privileged, before_ns)
 
     # -- durability ---------------------------------------------------------------------------------------------------
 

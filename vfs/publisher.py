@@ -202,7 +202,9 @@ class Publisher:
     def _publish(self, live: LiveFile, sealed: SealedContent) -> None:
         tree = self._tree
         with self._changes.publishing(live.inode):
-            node = tree.publish(live.inode, live.link, sealed.content, sealed.size, live.mtime_ns, live.shown)
+            node = tree.publish(
+                live.inode, live.link, sealed.content, sealed.size, live.mtime_ns, live.shown, live.ctime_ns
+            )
         live.published(node, sealed)
         live.error = None
         if live.journalled is not None and live.journalled.number <= sealed.number:
