@@ -319,16 +319,16 @@ class FileSystem:
     def get_xattr(self, number: int, name: bytes) -> bytes:
         """Return the value of an extended attribute. ENODATA, EOPNOTSUPP."""
         known = self.inodes.find(number)
-        return self.xattrs.get(known.inode, name, lambda: self.node(known))
+        return self.xattrs.get(known, name, lambda: self.node(known))
 
     def set_xattr(self, number: int, name: bytes, value: bytes | None) -> None:
-        """Store or remove (None) an extended attribute. ENODATA, EOPNOTSUPP, EPERM, E2BIG, ENOENT."""
+        """Store or remove (None) an extended attribute. ENODATA, EOPNOTSUPP, EPERM, E2BIG, ESTALE."""
         known = self.inodes.find(number)
-        self.xattrs.check(name, value)
-        if self._tree.get(known.inode) is None:
-            raise FileSystemError(errno.ENOENT)
+        node = self.node(known)
         with self.changes.own():
-            self.xattrs.set(known.inode, name, value)
+            self.xattrs.set(known, name, value)
+        if known.xattrs is not None:
+            known.orphan = replace(node, ctime_ns=max(time.time_ns(), node.ctime_ns + 1))
         known.attributes = None
         self._committer.request()
 

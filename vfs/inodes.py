@@ -37,7 +37,7 @@ def number_of(inode: InodeId) -> int:
 class Known:
     """One inode that the kernel knows."""
 
-    __slots__ = ("atime_ns", "attributes", "ctime_ns", "inode", "lookups", "number", "orphan")
+    __slots__ = ("atime_ns", "attributes", "ctime_ns", "inode", "lookups", "number", "orphan", "xattrs")
 
     def __init__(self, number: int, inode: InodeId) -> None:
         self.number = number
@@ -51,6 +51,8 @@ class Known:
         """The ctime is at least this: of changes that are kept in memory only."""
         self.orphan: Node | None = None
         """What it was when its last name went, while somebody still uses it."""
+        self.xattrs: dict[bytes, bytes] | None = None
+        """Of an orphan whose extended attributes were changed: what they are."""
 
 
 class Inodes:

@@ -182,13 +182,11 @@ class OpenFiles:
             raise FileSystemError(errno.EFBIG)
         if handle is not None and handle in self._handles:
             live = self._handles[handle].live
-            if size != live.size:
-                await self._truncate(live, size, privileged)
+            await self._truncate(live, size, privileged)
             return live
         live = self._files.use(node)
         try:
-            if size != live.size:
-                await self._truncate(live, size, privileged)
+            await self._truncate(live, size, privileged)
             if live.writers == 0 and not live.unlinked:
                 await self._bounded(live.seal())
                 await self._publisher.room()

@@ -137,7 +137,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def listxattr(self, inode: int, ctx: Any) -> Sequence[bytes]:
         """List the stored extended attributes."""
-        return self._fs.xattrs.names(self._fs.node(self._fs.inodes.find(inode)))
+        return self._fs.xattrs.names(self._fs.inodes.find(inode))
 
     @guarded
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:

@@ -30,6 +30,7 @@ from mesh.api import Member, Role, State
 from transfer.api import ContentInfo
 from transfer.service import Transfer
 from transfer.settings import TransferSettings
+from vfs.attributes import TYPE_BITS
 from vfs.mount import Mount, MountSettings
 
 HERE = PodId("1" * 32)
@@ -136,6 +137,18 @@ class Driver:
     async def do_unmount(self, force):
         await self.mount.unmount(force=force)
         return {}
+
+    async def do_far_tree(self):
+        """Bring the second pod up to date and tell what it shows."""
+        await self.meta.committer.durable()
+        await self.pass_on(self.meta, self.far, HERE)
+        tree = self.far.tree
+        shown = {}
+        for path, node in tree.walk(tree.resolve(b"/")):
+            facts = (TYPE_BITS[node.kind] | node.mode, node.uid, node.gid, node.nlink, node.mtime_ns, node.ctime_ns)
+            shown[path.decode()] = [*facts, 0 if node.is_directory else node.size]
+        del shown["/"]
+        return {"shown": shown}
 
     async def do_remote(self, what, words):
         """Bring the second pod up to date, let it act, and apply what it did."""
