@@ -105,7 +105,7 @@ def picture():
 
 def same_files():
     """Return which paths are one file."""
-    groups = {}
+    groups: dict[int, list[str]] = {}
     for path in names_below():
         groups.setdefault(os.lstat(path).st_ino, []).append(path)
     return sorted(groups.values())
