@@ -156,6 +156,7 @@ class Mount:
         async with anyio.create_task_group() as group:
             group.start_soon(self.filesystem.publisher.run)
             group.start_soon(self.filesystem.changes.watch)
+            group.start_soon(self.filesystem.open_files.patience.watch)
 
             async def requests() -> None:
                 await pyfuse3.main(min_tasks=2, max_tasks=WORKERS)

@@ -6,15 +6,12 @@ import errno
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-import anyio
-
-from base.errors import FileSystemError, UnreachableError, WormholeError
+from base.errors import FileSystemError, WormholeError
+from vfs.patience import Patience
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from crdt_meta.committer import Committer
     from crdt_meta.node import Node
     from crdt_meta.tree import Tree
@@ -25,17 +22,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 SIZE_LIMIT: Final = 1 << 44
 """The largest file (bytes)."""
 
 SETUID: Final = 0o4000
 SETGID: Final = 0o2000
 GROUP_EXECUTE: Final = 0o010
-
-PATIENCE: Final = 6
-"""Deadlines that one call may take while bytes keep trickling in."""
 
 ORDER_TRIES: Final = 8
 """How often a rename waits for the content of a file that keeps being rewritten."""
@@ -55,8 +47,8 @@ class Handle:
 class OpenFiles:
     """All open files of a mount.
 
-    Waits for other pods end with EIO: `transfer` sees to it after ``deadline_s`` without progress, and here they end
-    after `PATIENCE` times that, whatever happens. Waits for the local disk don't end early, as on any file system.
+    Waits for other pods end with EIO after ``deadline_s`` without progress, those for the local disk after a minute
+    (see `vfs.patience`).
     """
 
     def __init__(
@@ -75,7 +67,7 @@ class OpenFiles:
         self._inodes = inodes
         self._files = files
         self._publisher = publisher
-        self._deadline_s = deadline_s
+        self.patience = Patience(deadline_s, lambda: (transfer.bytes_moved()[0], transfer.bytes_used()))
         self._handles: dict[int, Handle] = {}
         self._last = 0
 
@@ -87,13 +79,6 @@ class OpenFiles:
         if handle is None:
             raise FileSystemError(errno.EBADF)
         return handle
-
-    async def _bounded(self, wait: Coroutine[Any, Any, T]) -> T:
-        """Wait for something that may need other pods. Raises UnreachableError."""
-        limit_s = PATIENCE * self._deadline_s
-        with anyio.move_on_after(limit_s):
-            return await wait
-        raise UnreachableError(f"Bytes of a file didn't arrive within {limit_s:g} s.")
 
     # -- open and close -----------------------------------------------------------------------------------------------
 
@@ -121,9 +106,9 @@ class OpenFiles:
         if live.unlinked:
             return
         if live.dirty:
-            await self._bounded(live.seal())
+            await self.patience.network(live.seal())
         if live.sealed is not None and not live.queued:
-            await self._publisher.room()
+            await self.patience.disk(self._publisher.room())
             self._publisher.queue(live)
         _raise_error(live)
 
@@ -136,7 +121,7 @@ class OpenFiles:
         live.writers -= handle.writable
         try:
             if live.overlaid and not live.queued and not live.unlinked and live.writers == 0:
-                await self._bounded(live.seal())
+                await self.patience.network(live.seal())
                 self._publisher.queue(live)
         except (WormholeError, OSError) as error:
             log.error("What was last written to a file could not be stored: %s", error)
@@ -149,7 +134,7 @@ class OpenFiles:
         """Return up to ``length`` bytes at ``offset``; fewer only at the end of the file."""
         live = self._handle(number).live
         data = live.read_now(offset, length)
-        return data if data is not None else await self._bounded(live.read(offset, length))
+        return data if data is not None else await self.patience.network(live.read(offset, length))
 
     async def write(self, number: int, offset: int, data: bytes) -> int:
         """Write all of ``data`` at ``offset`` and return its length."""
@@ -159,7 +144,7 @@ class OpenFiles:
         live = handle.live
         now_ns, before_ns = time.time_ns(), live.mtime_ns
         if not live.write_now(offset, data, now_ns):
-            await self._bounded(live.write(offset, data, now_ns))
+            await self.patience.network(live.write(offset, data, now_ns))
         self._changed(live, handle.privileged, before_ns)
         return len(data)
 
@@ -188,8 +173,8 @@ class OpenFiles:
         try:
             await self._truncate(live, size, privileged)
             if live.writers == 0 and not live.unlinked:
-                await self._bounded(live.seal())
-                await self._publisher.room()
+                await self.patience.network(live.seal())
+                await self.patience.disk(self._publisher.room())
                 self._publisher.queue(live)
         finally:
             self._files.done(live)
@@ -197,14 +182,16 @@ class OpenFiles:
 
     async def _truncate(self, live: LiveFile, size: int, privileged: bool) -> None:
         before_ns = live.mtime_ns
-        await self._bounded(live.truncate(size, time.time_ns()))
+        await self.patience.network(live.truncate(size, time.time_ns()))
         self._changed(live, privileged, before_ns)
 
     # -- durability ---------------------------------------------------------------------------------------------------
 
     async def fsync(self, number: int) -> None:
         """Return once what was written before the call survives a power cut of this pod."""
-        live = self._handle(number).live
+        await self.patience.disk(self._fsync(self._handle(number).live))
+
+    async def _fsync(self, live: LiveFile) -> None:
         if live.unlinked:
             return
         _raise_error(live)
@@ -222,16 +209,16 @@ class OpenFiles:
         """
         if node.is_directory:
             if len(self._publisher):
-                await self._publisher.settle_all()
+                await self.patience.disk(self._publisher.settle_all())
             return
         live = self._files.get(node.inode)
         if live is None or live.unlinked:
             return
         for _ in range(ORDER_TRIES):
             if live.queued:
-                await self._publisher.settle(live)
+                await self.patience.disk(self._publisher.settle(live))
             elif live.overlaid and (live.dirty or live.journalled is not live.sealed):
-                await self._publisher.journal(live)
+                await self.patience.disk(self._publisher.journal(live))
             else:
                 break
 

@@ -15,6 +15,7 @@ import random
 import sys
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -25,11 +26,13 @@ DEPTH = 3
 OPEN_LIMIT = 6
 SIZES = (0, 1, 100, 4096, 5000, 70_000, 1 << 20, (1 << 20) + 1, 2_500_000)
 PLACES = (0, 0, 1, 4095, 4096, 60_000, (1 << 20) - 3, 1 << 20, 2_000_000)
-FLAGS = (os.O_RDONLY, os.O_RDWR, os.O_WRONLY, os.O_RDWR | os.O_APPEND, os.O_RDWR | os.O_TRUNC, os.O_RDWR | os.O_CREAT)
-FLAGS += (
-    os.O_RDWR | os.O_CREAT | os.O_EXCL,
-    os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
-    os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+FLAGS = (
+    *(os.O_RDONLY, os.O_RDWR, os.O_WRONLY, os.O_RDWR | os.O_APPEND, os.O_RDWR | os.O_TRUNC, os.O_RDWR | os.O_CREAT),
+    *(
+        os.O_RDWR | os.O_CREAT | os.O_EXCL,
+        os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+        os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+    ),
 )
 SHOWN_STEPS = 40
 
@@ -203,15 +206,15 @@ class Comparer:
         """Do one operation on both sides."""
         rng = self.rng
         open_now = list(self.plain.files)
-        words = [self.on_path(), self.on_path()]
+        drawn = [self.on_path(), self.on_path()]
         if open_now:
-            words += [self.on_handle(rng.choice(open_now)) for _ in range(3)]
-        words = rng.choice(words)
+            drawn += [self.on_handle(rng.choice(open_now)) for _ in range(3)]
+        words = rng.choice(drawn)
         if words[0] == "open" and len(open_now) >= OPEN_LIMIT:
             words = ("shut", open_now[0])
         self.both(*words)
 
-    def on_path(self):
+    def on_path(self) -> tuple[Any, ...]:
         rng = self.rng
         path, new = self.path(), self.path()
         self.last += 1
@@ -238,7 +241,7 @@ class Comparer:
             ]
         )
 
-    def on_handle(self, handle):
+    def on_handle(self, handle) -> tuple[Any, ...]:
         rng = self.rng
         if handle in self.plain.maps:
             return rng.choice([("poke", handle, rng.randbytes(7), rng.randrange(1 << 22)), ("unmap", handle)])
