@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -100,36 +99,6 @@ def test_a_kill_brings_back_neither_older_versions_nor_removed_files(fresh):
         assert path.read_bytes() == b"durable!!and later"
         assert open_one.read_bytes() == b"durable!!"
         fresh.kill()
-
-
-SQL = """
-import sqlite3, sys
-db = sqlite3.connect(sys.argv[1] + "/data.db", isolation_level=None)
-db.execute(f"PRAGMA journal_mode={sys.argv[1].rsplit('-', 1)[1]}")
-db.execute("PRAGMA synchronous=EXTRA")
-db.execute("CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, data BLOB)")
-number = db.execute("SELECT coalesce(max(n), 0) FROM t").fetchone()[0]
-while True:
-    number += 1
-    db.execute("BEGIN")
-    db.execute("INSERT INTO t VALUES (?, randomblob(3000))", (number,))
-    db.execute("COMMIT")
-    print("committed", number, flush=True)
-"""
-
-
-@pytest.mark.parametrize("journal", ["delete", "wal"])
-def test_sqlite_survives_kills_of_the_pod(fresh, journal):
-    top = fresh.mount / f"sql-{journal}"
-    top.mkdir()
-    for _ in range(2):
-        lines = kill_in_the_middle(fresh, SQL, top, 25)
-        committed = max(int(number) for _, number in lines)
-        fresh.start()
-        db = sqlite3.connect(top / "data.db")
-        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        assert db.execute("SELECT max(n) FROM t").fetchone()[0] >= committed
-        db.close()
 
 
 def test_everything_is_there_after_an_orderly_stop(fresh):
