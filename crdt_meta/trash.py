@@ -95,6 +95,15 @@ class Trash(Publishing):
         found += [hidden for one in self._behind() if (hidden := self._hidden(one)).path == path]
         return sorted(found, key=lambda one: (one.removed_ns, one.dot), reverse=True)
 
+    def trash_of_inode(self, inode: InodeId) -> list[TrashEntry]:
+        """Return what is in the trash of one file, living or gone."""
+        return [self._entry(row) for row in self.view.trash.of(inode)]
+
+    def trashed(self, content: ContentId) -> tuple[int, PodId | None] | None:
+        """Return (size, author) of a content in the trash."""
+        row = next(iter(self.view.trash.holding(content)), None)
+        return None if row is None else (row.size, self._pod_of_writer(row.dot.writer))
+
     def trash_bytes(self) -> int:
         """Return the sizes of all contents in the trash together, also of those that files show as well."""
         return self.view.trash.bytes + sum(one.row.size for one in self._behind())
