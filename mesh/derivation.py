@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from base.ids import PodId, WriterId
-from mesh.records import Config, Record, RecordId, Revoke, Writer
+from mesh.records import Config, Record, RecordId, Retire, Revoke, Writer
 
 MAX_WRITERS_OF_POD: Final = 256
 
@@ -26,6 +26,15 @@ def writers(found: Iterable[Record], seniority: Mapping[PodId, int]) -> dict[Wri
         if isinstance(record.payload, Writer) and count[record.signer] <= MAX_WRITERS_OF_POD:
             claims.setdefault(record.payload.writer, record.signer)
     return claims
+
+
+def adoptions(found: Iterable[Record]) -> dict[WriterId, tuple[Retire, ...]]:
+    """Return the writers whose metadata was adopted, with each adoption."""
+    retired: dict[WriterId, set[Retire]] = {}
+    for record in found:
+        if isinstance(record.payload, Retire):
+            retired.setdefault(record.payload.writer, set()).add(record.payload)
+    return {writer: tuple(sorted(found, key=lambda one: (one.upto, one.by))) for writer, found in retired.items()}
 
 
 def configuration(

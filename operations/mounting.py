@@ -9,7 +9,9 @@ import anyio
 from anyio.abc import TaskGroup
 
 from base.errors import MachineError, UsageError
+from base.ids import InodeId
 from vfs.mount import Mount
+from vfs.mountpoint import mounted_at
 
 
 class MountKeeper:
@@ -37,6 +39,8 @@ class MountKeeper:
         path = directory or self._default
         if path is None:
             raise UsageError("This pod has no mount point.", "Name one: 'wormhole mount DIR'.")
+        if self._path is not None and mounted_at(self._path) is None:
+            await self._ended.wait()  # somebody else took it off: the kernel has told so, or does in a moment
         if self._mount is not None:
             if self._path == path:
                 return str(path)
@@ -64,6 +68,10 @@ class MountKeeper:
         if self._mount is not None:
             await self._mount.unmount(force=force)
             await self._ended.wait()
+
+    def open_inodes(self) -> list[InodeId]:
+        """Return the files that programs have open, or whose writing isn't in the tree yet."""
+        return [] if self._mount is None else [live.inode for live in self._mount.filesystem.files]
 
     async def settle(self) -> None:
         """Wait until every closed file is published."""
