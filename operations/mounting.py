@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -12,6 +13,9 @@ from base.errors import MachineError, UsageError
 from base.ids import InodeId
 from vfs.mount import Mount
 from vfs.mountpoint import mounted_at
+
+
+TAKEN_OFF_S: Final = 5.0
 
 
 class MountKeeper:
@@ -40,7 +44,8 @@ class MountKeeper:
         if path is None:
             raise UsageError("This pod has no mount point.", "Name one: 'wormhole mount DIR'.")
         if self._path is not None and mounted_at(self._path) is None:
-            await self._ended.wait()  # somebody else took it off: the kernel has told so, or does in a moment
+            with anyio.move_on_after(TAKEN_OFF_S):  # by somebody else; the kernel tells when nobody uses it any more
+                await self._ended.wait()
         if self._mount is not None:
             if self._path == path:
                 return str(path)
