@@ -59,6 +59,8 @@ class Roots:
     pod_of_writer: Callable[[WriterId], PodId | None]
     pod_name_of: Callable[[WriterId], str]
     strategy_for: Callable[[str], Strategy]
+    versions: Callable[[], int] = lambda: 10
+    """How many overwritten contents of a file the trash keeps."""
 
 
 class Metadata:
@@ -91,6 +93,7 @@ class Metadata:
             roots.pod_of_writer,
             roots.strategy_for,
             has_room or RoomOnDisk(path.parent),
+            roots.versions,
         )
         self.committer = Committer(self.log, self.store)
         self.acknowledgements = Acknowledgements(self.view, self.log, clock)

@@ -14,7 +14,6 @@ from base.ids import InodeId
 from vfs.mount import Mount
 from vfs.mountpoint import mounted_at
 
-
 TAKEN_OFF_S: Final = 5.0
 
 
