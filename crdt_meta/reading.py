@@ -246,17 +246,17 @@ class Reading:
 
     def resolve(self, path: bytes) -> Node:
         """Return what a path shows, links not followed. Raises ENOENT, ENOTDIR."""
-        node = self._must(ROOT_INODE)
+        at, entry = ROOT_INODE, None
         for name in path.split(b"/"):
             if name in (b"", b"."):
                 continue
-            if node.kind is not Kind.DIRECTORY:
+            if entry is not None and entry.inode.kind is not Kind.DIRECTORY:
                 raise FileSystemError(errno.ENOTDIR)
-            below = self.lookup(node.inode, name)
-            if below is None:
+            entry = self.display.lookup(at, name)
+            if entry is None:
                 raise FileSystemError(errno.ENOENT)
-            node = below
-        return node
+            at = entry.id
+        return self._must(ROOT_INODE) if entry is None else self.node_of(entry)
 
     def walk(self, node: Node) -> Iterator[tuple[bytes, Node]]:
         """Yield (path, node) of a node and everything below it; directories before their entries."""
