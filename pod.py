@@ -40,16 +40,16 @@ from discovery.service import Service
 from mesh.address import parse_address
 from mesh.api import Role, State
 from mesh.identity import Identity
-from mesh.introduction import RestoredError
 from mesh.membership import MembershipSettings
 from mesh.node import MeshNode
-from mesh.records import Writer, seal, verify
+from mesh.records import verify
 from mesh.roster import Roster
 from mesh.roster_store import RosterStore
 from operations.catalogue import TreeCatalogue
 from operations.handlers import handlers
 from operations.mounting import MountKeeper
 from operations.parts import Parts
+from operations.rebirth import Rebirth, is_void, may_renew, writer_records
 from operations.soundness import check_complete, damage, place_of
 from operations.where import names
 from policies.config import ClusterConfig, PodConfig, parse_cluster, parse_pod
@@ -100,7 +100,7 @@ def engine_roots(identity: Identity, roster: Roster, cluster: ClusterConfig) -> 
     def is_signed(writer: WriterId, signature: bytes, data: bytes) -> bool:
         pod = roster.writer_pod(writer)
         key = None if pod is None else roster.public_key(pod)
-        return key is not None and verify(key, signature, data)
+        return key is not None and verify(key, signature, data) and not is_void(roster, writer, data)
 
     def pod_name_of(writer: WriterId) -> str:
         pod = roster.writer_pod(writer)
@@ -158,8 +158,9 @@ class Pod:
         cluster, pod = read_configs(home, roster)
         metadata = Metadata(home.metadata_db, engine_roots(self.identity, roster, cluster))
         metadata.tree.root_owner = (os.getuid(), os.getgid())
-        self._chronicle = Chronicle(metadata, place_of(home))
-        roster_store.add(self._writer_records(roster, metadata))
+        may = may_renew(roster, self.identity.pod_id)
+        self._chronicle = Chronicle(metadata, place_of(home), may_renew=may)
+        roster_store.add(writer_records(self.identity, roster, metadata))
         mesh = MeshNode(
             self.identity,
             roster_store,
@@ -185,7 +186,7 @@ class Pod:
         mesh.set_join_handler(admissions.serve)
         mesh.set_chronicle(self._chronicle)
         mesh.on_namesake = self._give_way
-        mesh.on_restored = self._begin_anew
+        self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
         metadata.committer.on_durable = mesh.publish_log
         metadata.tree.on_delta(self._noticed)
         mounts = MountKeeper(self._make_mount, self._mount_point(pod))
@@ -204,27 +205,12 @@ class Pod:
             stop=self._stopping.set,
         )
 
-    def _writer_records(self, roster: Roster, metadata: Metadata) -> list[bytes]:
-        """Return the record that says whose the current writer is, if it is missing."""
-        if roster.writer_pod(metadata.writer) is not None:
-            return []
-        return [seal(Writer(metadata.writer), roster.cluster_id, self.identity.pod_id, self.identity.sign)]
-
     def _give_way(self, error: NamesakeError) -> None:
         """End in order: another process with this pod's key was there first."""
         if self._failure is None:
             self._failure = error
             self._catching_up.cancel()
             self._stopping.set()
-
-    async def _begin_anew(self, restored: RestoredError) -> None:
-        """Take a new writer, since others know of writes under the current one that aren't here."""
-        metadata = self.parts.metadata
-        metadata.reborn(restored.after, restored.owed)
-        self._chronicle.append()
-        await metadata.committer.durable()
-        await self.parts.transfer.begin_holdings_anew()
-        await self.parts.mesh.learn(self._writer_records(self.parts.roster.roster, metadata))
 
     @staticmethod
     def _mount_point(pod: PodConfig) -> Path | None:
@@ -302,6 +288,7 @@ class Pod:
             if parts.pod.pod.discovery:
                 await group.start(self._supervised, "discovery", self._announce)
             group.start_soon(self._gossip_room)
+            group.start_soon(self._rebirth.run)
             await self._catch_up()
             await publish_journalled(parts.metadata.tree, parts.metadata.committer, parts.transfer)
             if self._failure is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from base.ids import PodId, WriterId
-from mesh.records import Config, Record, RecordId, Revoke, Writer
+from mesh.records import Config, Record, RecordId, Revoke, Void, Writer
 
 MAX_WRITERS_OF_POD: Final = 256
 
@@ -26,6 +26,15 @@ def writers(found: Iterable[Record], seniority: Mapping[PodId, int]) -> dict[Wri
         if isinstance(record.payload, Writer) and count[record.signer] <= MAX_WRITERS_OF_POD:
             claims.setdefault(record.payload.writer, record.signer)
     return claims
+
+
+def voids(found: Iterable[Record], writers: Mapping[WriterId, PodId]) -> dict[WriterId, list[Void]]:
+    """Return what writers' own pods declared void."""
+    declared: dict[WriterId, list[Void]] = {}
+    for record in found:
+        if isinstance(record.payload, Void) and writers.get(record.payload.writer) == record.signer:
+            declared.setdefault(record.payload.writer, []).append(record.payload)
+    return declared
 
 
 def configuration(
