@@ -95,7 +95,7 @@ class Metadata:
         self.committer = Committer(self.log, self.store)
         self.acknowledgements = Acknowledgements(self.view, self.log, clock)
         adoption = Adoption(self.view, self.log)
-        self.tidying = Tidying(self.store, self.view, self.log, self.acknowledgements, adoption)
+        self.tidying = Tidying(self.store, self.view, self.log, self.acknowledgements, adoption, self.tree.heal)
         self.store.commit()
 
     @property

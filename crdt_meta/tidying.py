@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Final
 
@@ -53,12 +53,22 @@ class _Stage(Enum):
 class Tidying:
     """See the module."""
 
-    def __init__(self, store: Store, view: View, log: MetadataLog, acks: Acknowledgements, adoption: Adoption) -> None:
+    def __init__(
+        self,
+        store: Store,
+        view: View,
+        log: MetadataLog,
+        acks: Acknowledgements,
+        adoption: Adoption,
+        heal: Callable[[], None],
+    ) -> None:
+        """``heal`` writes down the places that cycles changed (`Tree.heal`)."""
         self._store = store
         self._view = view
         self._log = log
         self._acks = acks
         self._adoption = adoption
+        self._heal = heal
         self._stage = _Stage.IDLE
         self._candidates: list[bytes] = []
         self._vector: Vector = {}
@@ -140,6 +150,7 @@ class Tidying:
     async def _search(self, peers: Peers, now: float) -> None:
         """Look for what seems dead, and ask whether everybody has seen that."""
         self._stage = _Stage.SEARCHING
+        self._heal()
         may_come_back = self._acks.may_come_back(())
         started = time.perf_counter()
         self._candidates = []
