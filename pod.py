@@ -40,20 +40,18 @@ from discovery.service import Service
 from mesh.address import parse_address
 from mesh.api import Role, State
 from mesh.identity import Identity
-from mesh.introduction import RestoredError
 from mesh.membership import MembershipSettings
 from mesh.node import MeshNode
-from mesh.records import Writer, seal
-from mesh.roster import Roster
 from mesh.roster_store import RosterStore
 from operations.catalogue import TreeCatalogue
 from operations.handlers import handlers
 from operations.mount_facts import attribute, limit_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
+from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
 from operations.settings import engine_roots, mount_point, read_configs, transfer_settings
 from operations.soundness import check_complete, damage, place_of
-from operations.tidying import Cluster, forgotten_at, tidy
+from operations.tidying import Cluster, tidy
 from transfer.service import Transfer
 from vfs.mount import Mount, MountSettings
 from vfs.publisher import publish_journalled
@@ -95,7 +93,6 @@ class Pod:
         self._failure: WormholeError | None = None
         self._catching_up = anyio.CancelScope()
         self._told: dict[str, object] = {}
-        self._group: TaskGroup | None = None
         self.identity = Identity.load(home.identity)
         roster_store = RosterStore(home.roster_db)
         roster = roster_store.roster
@@ -106,8 +103,9 @@ class Pod:
         metadata.log.incoming.is_retired = lambda writer: writer in roster.adoptions()
         if (upto := forgotten_at(roster, metadata.writer)) is not None:
             metadata.reborn(upto, None)
-        self._chronicle = Chronicle(metadata, place_of(home))
-        roster_store.add(self._writer_records(roster, metadata))
+        may = may_renew(roster, self.identity.pod_id)
+        self._chronicle = Chronicle(metadata, place_of(home), may_renew=may)
+        roster_store.add(writer_records(self.identity, roster, metadata))
         mesh = MeshNode(
             self.identity,
             roster_store,
@@ -133,8 +131,7 @@ class Pod:
         mesh.set_join_handler(admissions.serve)
         mesh.set_chronicle(self._chronicle)
         mesh.on_namesake = self._give_way
-        mesh.on_restored = self._begin_anew
-        mesh.on_change(self._look_at_roster)
+        self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
         self._cluster = Cluster(metadata, mesh, roster, self.identity, cluster.cluster.forget_after_s)
         metadata.committer.on_durable = mesh.publish_log
         metadata.tree.on_delta(self._noticed)
@@ -155,40 +152,12 @@ class Pod:
             stop=self._stopping.set,
         )
 
-    def _writer_records(self, roster: Roster, metadata: Metadata) -> list[bytes]:
-        """Return the record that says whose the current writer is, if it is missing."""
-        if roster.writer_pod(metadata.writer) is not None:
-            return []
-        return [seal(Writer(metadata.writer), roster.cluster_id, self.identity.pod_id, self.identity.sign)]
-
     def _give_way(self, error: NamesakeError) -> None:
         """End in order: another process with this pod's key was there first."""
         if self._failure is None:
             self._failure = error
             self._catching_up.cancel()
             self._stopping.set()
-
-    async def _begin_anew(self, restored: RestoredError) -> None:
-        """Take a new writer, since others know of writes under the current one that aren't here."""
-        self.parts.metadata.reborn(restored.after, restored.owed)
-        self._chronicle.append()
-        await self.parts.transfer.begin_holdings_anew()
-        await self._tell_writer()
-
-    def _look_at_roster(self) -> None:
-        """Take a new writer when others adopted this pod's records, before anything else is heard from them."""
-        metadata = self.parts.metadata
-        upto = forgotten_at(self.parts.roster.roster, metadata.writer)
-        if upto is not None and self._group is not None:
-            metadata.reborn(upto, None)
-            self._chronicle.append()
-            self._group.start_soon(self._tell_writer)
-
-    async def _tell_writer(self) -> None:
-        """Say whose the new writer is, once what it wrote is on the disk."""
-        metadata = self.parts.metadata
-        await metadata.committer.durable()
-        await self.parts.mesh.learn(self._writer_records(self.parts.roster.roster, metadata))
 
     def _make_mount(self, directory: Path) -> Mount:
         parts = self.parts
@@ -228,7 +197,6 @@ class Pod:
         """Run until asked to stop (`Parts.stop`, SIGTERM, SIGINT); calls ``ready`` once it serves and its mount answers."""
         parts = self.parts
         async with anyio.create_task_group() as group:
-            self._group = group
             group.start_soon(self._signals)
             await group.start(parts.metadata.committer.run)
             await group.start(parts.transfer.run)
@@ -239,6 +207,7 @@ class Pod:
             if parts.pod.pod.discovery:
                 await group.start(self._supervised, "discovery", self._announce)
             group.start_soon(self._gossip_room)
+            group.start_soon(self._rebirth.run)
             await self._catch_up()
             await publish_journalled(parts.metadata.tree, parts.metadata.committer, parts.transfer)
             group.start_soon(tidy, self._cluster, parts.metadata, parts.mesh)

@@ -73,6 +73,21 @@ class Writer:
 
 
 @dataclass(frozen=True, slots=True)
+class Void:
+    """The signer's home was restored: a transaction that it gave out since, and what followed it, doesn't count.
+
+    The writer's log is the one that others had, in which another transaction has that number.
+    """
+
+    writer: WriterId
+    sequence: int
+    digest: bytes
+    """What tells that transaction from the other one."""
+    owed: int
+    """The log that others had goes on at least to this transaction."""
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """The signer left for good."""
 
@@ -112,7 +127,7 @@ class Retire:
     """The copies are complete with this transaction of the signer's writer ``by``."""
 
 
-Payload = Found | Admit | Writer | Left | Revoke | Config | Retire
+Payload = Found | Admit | Writer | Void | Left | Revoke | Config | Retire
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +255,8 @@ def _fields(payload: Payload) -> list[Any]:
             return [name, role.value, public_key, maybe_issuing, order, time_ns]
         case Writer(writer):
             return [writer]
+        case Void(writer, sequence, digest, owed):
+            return [writer, sequence, digest, owed]
         case Left(time_ns):
             return [time_ns]
         case Revoke(pod, keeps, config, time_ns):
@@ -282,6 +299,15 @@ def _read_writer(fields: list[Any], _signer: PodId) -> Writer:
     raise DamagedError("A writer record is malformed.")
 
 
+def _read_void(fields: list[Any], _signer: PodId) -> Void:
+    match fields:
+        case [bytes(writer), int(sequence), bytes(digest), int(owed)] if (
+            len(writer) == 8 and len(digest) == 16 and 0 < sequence < MAX_SEQUENCE and 0 <= owed < MAX_SEQUENCE
+        ):
+            return Void(WriterId(writer), sequence, digest, owed)
+    raise DamagedError("A record of void transactions is malformed.")
+
+
 def _read_left(fields: list[Any], _signer: PodId) -> Left:
     match fields:
         case [int(time_ns)]:
@@ -320,6 +346,7 @@ _READERS: Final[dict[str, Callable[[list[Any], PodId], Payload]]] = {
     "found": _read_found,
     "admit": _read_admit,
     "writer": _read_writer,
+    "void": _read_void,
     "left": _read_left,
     "revoke": _read_revoke,
     "config": _read_config,

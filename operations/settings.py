@@ -12,6 +12,7 @@ from crdt_meta.records import Strategy
 from mesh.identity import Identity
 from mesh.records import verify
 from mesh.roster import Roster
+from operations.rebirth import is_void
 from policies.config import ClusterConfig, PodConfig, parse_cluster, parse_pod
 from policies.forms import Share
 from transfer.settings import CacheMode, TransferSettings
@@ -41,7 +42,7 @@ def engine_roots(identity: Identity, roster: Roster, cluster: ClusterConfig) -> 
     def is_signed(writer: WriterId, signature: bytes, data: bytes) -> bool:
         pod = roster.writer_pod(writer)
         key = None if pod is None else roster.public_key(pod)
-        return key is not None and verify(key, signature, data)
+        return key is not None and verify(key, signature, data) and not is_void(roster, writer, data)
 
     def pod_name_of(writer: WriterId) -> str:
         pod = roster.writer_pod(writer)
