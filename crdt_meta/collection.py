@@ -73,5 +73,11 @@ def is_dead(view: View, inode: InodeId) -> bool:
     if view.links.living(inode):
         return False
     if born[1].kind is Kind.DIRECTORY:
-        return not (view.links.anything_in(inode) or view.trash.anything_in(inode))
+        used = view.links.anything_in(inode) or view.trash.anything_in(inode)
+        return not used and not _is_in_a_cycle(view, inode)
     return born[1].kind is not Kind.FILE or not view.trash.of(inode)
+
+
+def _is_in_a_cycle(view: View, inode: InodeId) -> bool:
+    """Tell whether a directory stands elsewhere only because it would be in a cycle with this one."""
+    return any(edge.parent == inode for one in view.demoted for edge in view.edges(one)[: view.chosen(one)])

@@ -310,13 +310,17 @@ class Above(Protocol):
         """Return the index of the edge that it shows."""
         ...
 
+    def exists(self, inode: InodeId) -> bool:
+        """Tell whether a directory is known."""
+        ...
+
 
 def repaired(
     wanted: Mapping[InodeId, list[Edge]],
     parent_now: Mapping[InodeId, InodeId | None],
     above: Above,
 ) -> dict[InodeId, int]:
-    """Break cycles: every cycle loses its latest edge, which falls back to where it came from.
+    """Break cycles: every cycle loses its latest edge, which falls back to where it came from, if that is known still.
 
     ``wanted`` are the directories looked at anew with their edges; ``parent_now`` what they showed before; ``above``
     answers for all others. Returns for each directory looked at (and each that a cycle drew in) the index of its edge.
@@ -346,5 +350,7 @@ def repaired(
                 chosen[inode] = above.chosen(inode)
         loser = max(cycle, key=lambda inode: (edges[inode][chosen[inode]].clock, inode))
         chosen[loser] += 1
+        while chosen[loser] < len(edges[loser]) - 1 and not above.exists(edges[loser][chosen[loser]].parent):
+            chosen[loser] += 1
         queue += [loser, path[0]]
     return chosen

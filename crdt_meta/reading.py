@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -246,17 +246,17 @@ class Reading:
 
     def resolve(self, path: bytes) -> Node:
         """Return what a path shows, links not followed. Raises ENOENT, ENOTDIR."""
-        node = self._must(ROOT_INODE)
+        at, entry = ROOT_INODE, None
         for name in path.split(b"/"):
             if name in (b"", b"."):
                 continue
-            if node.kind is not Kind.DIRECTORY:
+            if entry is not None and entry.inode.kind is not Kind.DIRECTORY:
                 raise FileSystemError(errno.ENOTDIR)
-            below = self.lookup(node.inode, name)
-            if below is None:
+            entry = self.display.lookup(at, name)
+            if entry is None:
                 raise FileSystemError(errno.ENOENT)
-            node = below
-        return node
+            at = entry.id
+        return self._must(ROOT_INODE) if entry is None else self.node_of(entry)
 
     def walk(self, node: Node) -> Iterator[tuple[bytes, Node]]:
         """Yield (path, node) of a node and everything below it; directories before their entries."""
@@ -343,3 +343,21 @@ class Reading:
         """Forget a draft: it was published, or its file is gone."""
         self.view.store.begin()
         self.view.store.db.execute("DELETE FROM journal WHERE inode = ?", (inode,))
+        self.forget_journal_writes(inode)
+
+    def journal_writes(self, inode: InodeId, writes: Iterable[tuple[int, bytes]]) -> None:
+        """Remember writes (offset, bytes) on top of a journalled content; durable with the next commit."""
+        self.view.store.begin()
+        self.view.store.db.executemany(
+            "INSERT INTO journal_write VALUES (NULL, ?, ?, ?)", [(inode, offset, data) for offset, data in writes]
+        )
+
+    def journalled_writes(self, inode: InodeId) -> list[tuple[int, bytes]]:
+        """Return the writes on top of a journalled content, in their order."""
+        query = "SELECT at, bytes FROM journal_write WHERE inode = ? ORDER BY number"
+        return self.view.store.db.execute(query, (inode,)).fetchall()
+
+    def forget_journal_writes(self, inode: InodeId) -> None:
+        """Forget writes: a later journalled content has them."""
+        self.view.store.begin()
+        self.view.store.db.execute("DELETE FROM journal_write WHERE inode = ?", (inode,))

@@ -218,6 +218,11 @@ class Tree(Deciding):
                 records.append((link.id, Name(now, name)))
         return records + self._buried(entry)
 
+    def heal(self) -> None:
+        """Write down the places that cycles changed, so that nothing depends on what made them any more."""
+        if records := self._heal():
+            self._write(records)
+
     def _heal(self) -> Records:
         """Write down the places of directories that a cycle changed, so that no later move revives a lost edge."""
         records: Records = []

@@ -312,6 +312,10 @@ class View:
         """Return the edges of a directory (for `repaired`)."""
         return edges_of(self.records.of(inode, "lp"))
 
+    def exists(self, inode: InodeId) -> bool:
+        """Tell whether a directory is known (for `repaired`)."""
+        return inode == ROOT_INODE or self.rows.inode(inode) is not None
+
     def chosen(self, inode: InodeId) -> int:
         """Return which edge a directory shows (for `repaired`)."""
         row = self.links.get(LinkId(inode))

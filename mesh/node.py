@@ -216,6 +216,10 @@ class MeshNode:
         """
         return await self._registry.learn(records, None)
 
+    def receiving(self) -> anyio.Lock:
+        """Return what keeps log entries from being received while it is held."""
+        return self._spreader.still()
+
     async def caught_up(self) -> None:
         """Return once a pod has told what it has of the log and nothing of that is missing here."""
         await self._spreader.caught_up()
