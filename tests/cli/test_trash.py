@@ -195,7 +195,8 @@ def test_the_trash_gives_way_before_the_disk_is_full(pods: tuple[Pod, Pod]) -> N
     toml = ann.home / "pod.toml"
     ann.does("down")
     used = 24 << 20
-    toml.write_text(toml.read_text() + f'\n[storage]\nlimit = "{used} B"\n[cache]\nlimit = "1 MiB"\n')
+    text = toml.read_text().replace('"20 GiB"', '"1 MiB"')
+    toml.write_text(f'{text}\n[storage]\nlimit = "{used} B"\n')
     assert ann.run("up").code == 0
     for number in range(6):
         (ann.mount / "big").write_bytes(os.urandom(10 << 20))
