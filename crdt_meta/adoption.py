@@ -55,11 +55,12 @@ class Adoption:
         return here and table.received[writer] <= retired.upto
 
     async def adopt(self, writers: Collection[WriterId], peers: Peers) -> None:
-        """Copy everything of some writers, and retire them. One whose log has not fully arrived is left for later."""
+        """Copy everything of some writers, as far as it is here, and retire them. What is fetched anew is waited for."""
         table = self._log.table
         for writer in sorted(writers):
-            if writer == self._log.writer or table.waits(writer):
+            if writer == self._log.writer or table.is_set_aside(writer):
                 continue
+            await self._log.incoming.show(writer, self._log.on_delta, self._log.commit, as_it_is=True)
             upto = table.received.get(writer, 0)
             await self._in_slices(self._copy(writer))
             self._log.commit()
@@ -111,7 +112,7 @@ class Adoption:
     def _batches(self, writer: WriterId) -> Iterator[list[tuple[Key, bytes | None]]]:
         """Yield what a writer's segments hold."""
         for segment in self._log.table.changed_since(writer, 0):
-            held = Segment(self._log.table.parts(writer, segment)).records()
+            held = Segment(self._log.table.readable_parts(writer, segment)).records()
             found = [(key, value) for text, value in held.items() if (key := Key.parse(text)) is not None]
             for first in range(0, len(found), BATCH):
                 self._view.store.begin()

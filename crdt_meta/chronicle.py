@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from base.errors import DamagedError, RefusedError
-from base.ids import PodId, WriterId, hash_bytes, new_writer_id
+from base.ids import PodId, WriterId, new_writer_id
 from crdt_meta import incarnation
 from crdt_meta.incarnation import INCARNATION_BYTES, WRITER_BYTES, Chain, Restored, Start
 from crdt_meta.metadata import Metadata
+from crdt_meta.transaction import digest
 from mesh.introduction import RestoredError
+from mesh.records import Void
 from mesh.wire import ProtocolError
 
 OWN_KEY: Final = "incarnations"
@@ -29,11 +32,11 @@ logger = logging.getLogger(__name__)
 class Chronicle:
     """Implements `mesh.introduction.Chronicle`. For the loop thread."""
 
-    def __init__(self, metadata: Metadata, place: bytes) -> None:
+    def __init__(self, metadata: Metadata, place: bytes, *, may_renew: bool = True) -> None:
         """Note a start of this pod, durably; to be made before it writes anything.
 
         ``place`` is the same as long as the home is this very one, and another one in a copy of it: a copy takes a new
-        writer at once, whatever others know.
+        writer at once, whatever others know, unless the pod has had too many (``may_renew`` is False).
         """
         self._store, self._log = metadata.store, metadata.log
         self._request = metadata.committer.request
@@ -42,7 +45,7 @@ class Chronicle:
         self.chain = Chain() if stored is None else _unpack(stored)
         self.is_copy = self._store.get_meta(PLACE_KEY) not in (None, place)
         """Whether this home was copied since the last start, or restored from a copy."""
-        if self.is_copy:
+        if self.is_copy and may_renew:
             logger.warning("this home is a copy, or was restored from one: it takes a new writer")
             writer = new_writer_id()
             self._store.set_meta("writer", writer)
@@ -109,16 +112,34 @@ class Chronicle:
         own = self._log.table.received.get(writer, 0)
         verdict = incarnation.compare(self.chain, Chain(known), writer)
         if isinstance(verdict, Restored):
-            raise RestoredError(min(verdict.after_sequence, own))
+            forked = verdict.after_sequence
+            raise RestoredError(min(forked, own, sequence), sequence, forked)
         if incarnation.contradicts(sequence, digest, own, self._digest(writer, sequence)):
-            untold = self.chain.after(known[-1].incarnation if known else b"") or self.chain.starts[-1:]
-            begun = next((one.sequence for one in untold if one.writer == writer), 0)
-            raise RestoredError(min(begun, own))
+            untold = self.chain.after(known[-1].incarnation if known else b"")
+            begun = next((one.sequence for one in untold or self.chain.starts[-1:] if one.writer == writer), 0)
+            raise RestoredError(min(begun, own, sequence), sequence, begun if untold else None)
+
+    def void(self, restored: RestoredError) -> Void | None:
+        """Return what this pod, before its rebirth, declares of what it gave out since it was restored, if anything."""
+        if restored.forked is None:
+            return None
+        writer = self._log.writer
+        first = next(iter(self._log.table.transactions(writer, restored.forked)), None)
+        return None if first is None else Void(writer, first.sequence, digest(first.header), restored.owed)
+
+    def put_right(self, voids: Mapping[WriterId, Iterable[Void]]) -> None:
+        """Have logs fetched anew that hold what their pods declared void; nothing may be received meanwhile."""
+        for writer, declared in voids.items():
+            for void in declared:
+                if writer != self._log.writer and self._digest(writer, void.sequence) == void.digest:
+                    logger.warning("the log of the writer %s is fetched anew: its pod was restored", writer.hex())
+                    self._log.set_aside(writer, void.owed)
+                    self._request()
 
     def _digest(self, writer: WriterId, sequence: int) -> bytes:
         """Return what tells a transaction from another one of its number; empty when it isn't kept here."""
         found = next(iter(self._log.table.transactions(writer, sequence - 1)), None) if sequence else None
-        return b"" if found is None or found.sequence != sequence else hash_bytes(found.header)[:DIGEST_BYTES]
+        return b"" if found is None or found.sequence != sequence else digest(found.header)
 
 
 def _unpack(data: bytes) -> Chain:

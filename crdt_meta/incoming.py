@@ -166,9 +166,19 @@ class Incoming:
 
     # -- catching up --------------------------------------------------------------------------------------------------
 
-    async def show(self, writer: WriterId, on_delta: Callable[[Delta], None], commit: Callable[[], object]) -> None:
-        """Show what waits of a writer, if everything is here that it has to wait for. A crash meanwhile repeats it."""
-        if not self._table.waits(writer) or not self._table.is_complete(writer):
+    async def show(
+        self,
+        writer: WriterId,
+        on_delta: Callable[[Delta], None],
+        commit: Callable[[], object],
+        *,
+        as_it_is: bool = False,
+    ) -> None:
+        """Show what waits of a writer, if everything is here that it has to wait for. A crash meanwhile repeats it.
+
+        ``as_it_is``: show what can be read though something is missing, since the writer is gone for good.
+        """
+        if not self._table.waits(writer) or not (as_it_is or self._table.is_complete(writer)):
             return
         segments, committed = self._table.unshown_segments(writer), time.perf_counter()
         needed = dict.fromkeys(segments, STEPS)
@@ -190,7 +200,7 @@ class Incoming:
 
     def _difference(self, writer: WriterId, segment: int) -> list[Change]:
         old = self._loaded(self._table.shown_parts(writer, segment))
-        new = self._loaded(self._table.parts(writer, segment))
+        new = self._loaded(self._table.readable_parts(writer, segment))
         return list(difference(old, new).items())
 
     def _apply_step(self, writer: WriterId, segment: int, changes: list[Change]) -> Iterator[Delta]:

@@ -44,6 +44,11 @@ class LogTable:
         """Tell whether transactions of a writer are here that aren't shown."""
         return self.applied.get(writer, 0) < self.received.get(writer, 0) or bool(self.owed.get(writer, 0))
 
+    def is_set_aside(self, writer: WriterId) -> bool:
+        """Tell whether a writer's log is being fetched anew."""
+        query = "SELECT 1 FROM part WHERE writer = ? AND sequence < 0"
+        return self._db.execute(query, (self._store.number_of(writer),)).fetchone() is not None
+
     def is_complete(self, writer: WriterId) -> bool:
         """Tell whether everything is here that those have to wait for."""
         return self.received.get(writer, 0) >= self.owed.get(writer, 0)
@@ -72,7 +77,8 @@ class LogTable:
         self._store.begin()
         number, received = self._store.number_of(writer), self.received.get(writer, 0)
         self._db.execute("DELETE FROM part WHERE writer = ? AND sequence < 0", (number,))
-        self._prune(number, segments, self.gone(writer))
+        if self.is_complete(writer):
+            self._prune(number, segments, self.gone(writer))
         self._mark(writer, received, received, 0)
 
     def _prune(self, number: int, segments: Sequence[int], gone: Iterable[Gone]) -> None:
@@ -93,7 +99,7 @@ class LogTable:
         self._store.begin()
         number = self._store.number_of(writer)
         self._db.execute("DELETE FROM tx WHERE writer = ?", (number,))
-        if self._db.execute("SELECT 1 FROM part WHERE writer = ? AND sequence < 0", (number,)).fetchone():
+        if self.is_set_aside(writer):
             self._db.execute("DELETE FROM part WHERE writer = ? AND sequence > 0", (number,))
         self._db.execute(
             "UPDATE part SET sequence = sequence - ? WHERE writer = ? AND sequence > 0", (SET_ASIDE, number)
@@ -166,6 +172,15 @@ class LogTable:
     def parts(self, writer: WriterId, segment: int) -> list[Part]:
         """Return the parts of a segment that count, in order: those of its last epoch."""
         return self._parts(writer, segment, "sequence > 0")
+
+    def readable_parts(self, writer: WriterId, segment: int) -> list[Part]:
+        """Return the parts of a segment that count of what is here, where its last epoch may have arrived in part."""
+        parts = self.parts(writer, segment)
+        if not parts or not parts[0].epoch or parts[0].whole:
+            return parts
+        query = "SELECT max(epoch) FROM part WHERE writer = ? AND segment = ? AND sequence > 0 AND whole"
+        epoch = self._db.execute(query, (self._store.number_of(writer), segment)).fetchone()[0] or 0
+        return self._parts(writer, segment, f"sequence > 0 AND epoch = {epoch}")
 
     def shown_parts(self, writer: WriterId, segment: int) -> list[Part]:
         """Return the parts of a segment that make up what records and view have of it."""

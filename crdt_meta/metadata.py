@@ -24,8 +24,9 @@ from crdt_meta.transaction import header_of
 from crdt_meta.tree import Tree
 from crdt_meta.view import View
 
-RESERVE_BYTES: Final = 4 << 20
-"""So much of the disk stays free for the metadata's own bookkeeping: operations that add are refused before."""
+RESERVE_BYTES: Final = 8 << 20
+"""So much of the disk stays free for the metadata's own bookkeeping: operations that add are refused before. While
+many files are removed the write-ahead log grows by 5 MiB between two checkpoints (measured)."""
 LOOK_EVERY_S: Final = 0.25
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class Roots:
     pod_of_writer: Callable[[WriterId], PodId | None]
     pod_name_of: Callable[[WriterId], str]
     strategy_for: Callable[[str], Strategy]
+    versions: Callable[[], int] = lambda: 10
+    """How many overwritten contents of a file the trash keeps."""
 
 
 class Metadata:
@@ -91,11 +94,12 @@ class Metadata:
             roots.pod_of_writer,
             roots.strategy_for,
             has_room or RoomOnDisk(path.parent),
+            roots.versions,
         )
         self.committer = Committer(self.log, self.store)
         self.acknowledgements = Acknowledgements(self.view, self.log, clock)
         adoption = Adoption(self.view, self.log)
-        self.tidying = Tidying(self.store, self.view, self.log, self.acknowledgements, adoption)
+        self.tidying = Tidying(self.store, self.view, self.log, self.acknowledgements, adoption, self.tree.heal)
         self.store.commit()
 
     @property

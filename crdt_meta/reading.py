@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -278,11 +278,17 @@ class Reading:
         return merged_xattrs(self.view.records.of(self.view.sibling_owner.get(inode, inode), "x"))
 
     def contents(self, after: ContentId | None, limit: int) -> list[tuple[ContentId, int, PodId | None]]:
-        """Return (content, size, author) of the contents that files show, in the order of their ids."""
-        rows = self.view.rows.contents(after, limit)
-        return [(content, size, self._pod_of_writer(writer)) for content, size, writer in rows]
+        """Return (content, size, author) of what files show and what is in the trash, in the order of the contents' ids."""
+        pages = (self.view.trash.contents(after, limit), self.view.rows.contents(after, limit))
+        upto = min((page[-1][0] for page in pages if page), default=b"")  # behind it one of the pages may miss some
+        found = {content: (size, by) for page in pages for content, size, by in page if content <= upto}
+        return [(content, size, self._pod_of_writer(by)) for content, (size, by) in sorted(found.items())]
 
     def references(self, content: ContentId) -> list[InodeId]:
+        """Return the inodes that show a content, and those that have it in the trash only."""
+        return list(dict.fromkeys((*self.showing(content), *(row.inode for row in self.view.trash.holding(content)))))
+
+    def showing(self, content: ContentId) -> list[InodeId]:
         """Return the inodes that show a content."""
         return [inode for inode, _, _ in self.view.rows.showing(content)]
 
@@ -337,3 +343,21 @@ class Reading:
         """Forget a draft: it was published, or its file is gone."""
         self.view.store.begin()
         self.view.store.db.execute("DELETE FROM journal WHERE inode = ?", (inode,))
+        self.forget_journal_writes(inode)
+
+    def journal_writes(self, inode: InodeId, writes: Iterable[tuple[int, bytes]]) -> None:
+        """Remember writes (offset, bytes) on top of a journalled content; durable with the next commit."""
+        self.view.store.begin()
+        self.view.store.db.executemany(
+            "INSERT INTO journal_write VALUES (NULL, ?, ?, ?)", [(inode, offset, data) for offset, data in writes]
+        )
+
+    def journalled_writes(self, inode: InodeId) -> list[tuple[int, bytes]]:
+        """Return the writes on top of a journalled content, in their order."""
+        query = "SELECT at, bytes FROM journal_write WHERE inode = ? ORDER BY number"
+        return self.view.store.db.execute(query, (inode,)).fetchall()
+
+    def forget_journal_writes(self, inode: InodeId) -> None:
+        """Forget writes: a later journalled content has them."""
+        self.view.store.begin()
+        self.view.store.db.execute("DELETE FROM journal_write WHERE inode = ?", (inode,))

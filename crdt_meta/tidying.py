@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from typing import Final
 
@@ -53,12 +53,22 @@ class _Stage(Enum):
 class Tidying:
     """See the module."""
 
-    def __init__(self, store: Store, view: View, log: MetadataLog, acks: Acknowledgements, adoption: Adoption) -> None:
+    def __init__(
+        self,
+        store: Store,
+        view: View,
+        log: MetadataLog,
+        acks: Acknowledgements,
+        adoption: Adoption,
+        heal: Callable[[], None],
+    ) -> None:
+        """``heal`` writes down the places that cycles changed (`Tree.heal`)."""
         self._store = store
         self._view = view
         self._log = log
         self._acks = acks
         self._adoption = adoption
+        self._heal = heal
         self._stage = _Stage.IDLE
         self._candidates: list[bytes] = []
         self._vector: Vector = {}
@@ -80,11 +90,14 @@ class Tidying:
         self._log.commit()
 
     def _acknowledge(self, counted: Mapping[WriterId, float | None], *, asks: bool) -> Vector:
-        away = {writer: heard for writer, heard in counted.items() if heard is not None}
-        own = self._acks.of(self._log.writer)
-        for writer, heard in away.items():
-            away[writer] = max(heard, own.seen.get(writer, 0) / 1000 if own is not None else 0.0)
+        away = {writer: self._last_heard(writer, heard) for writer, heard in counted.items() if heard is not None}
         return self._acks.write(away, asks=asks)
+
+    def _last_heard(self, writer: WriterId, heard: float) -> float:
+        """Return when a writer was last heard of here; at the start of this pod, if nothing else is known."""
+        own = self._acks.of(self._log.writer)
+        remembered = 0.0 if own is None else own.seen.get(writer, 0) / 1000
+        return max(heard, remembered) or self._started or 0.0
 
     # -- compaction ---------------------------------------------------------------------------------------------------
 
@@ -117,12 +130,8 @@ class Tidying:
         limit_s = peers.forget_after_s
         if not peers.clock_agrees() or now - (self._started or now) < min(FRESH_START_S, limit_s):
             return counted
-        own = self._acks.of(self._log.writer)
-        late = {
-            writer
-            for writer, heard in counted.items()
-            if heard is not None and now - max(heard, own.seen.get(writer, 0) / 1000 if own else now) > limit_s
-        }
+        away = {writer: self._last_heard(writer, heard) for writer, heard in counted.items() if heard is not None}
+        late = {writer for writer, heard in away.items() if now - heard > limit_s}
         while late:
             others = counted.keys() - late
             again = {writer for writer in late if now - self._acks.seen(writer, others) <= limit_s}
@@ -140,6 +149,7 @@ class Tidying:
     async def _search(self, peers: Peers, now: float) -> None:
         """Look for what seems dead, and ask whether everybody has seen that."""
         self._stage = _Stage.SEARCHING
+        self._heal()
         may_come_back = self._acks.may_come_back(())
         started = time.perf_counter()
         self._candidates = []

@@ -127,6 +127,16 @@ def header_of(raw: bytes) -> Header:
         raise DamagedError("A transaction is malformed.") from error
 
 
+def digest(raw: bytes) -> bytes:
+    """Return what tells a transaction from another one of its number, 16 bytes, given its stored header."""
+    return hash_bytes(raw)[:16]
+
+
+def digest_of_signed(data: bytes) -> bytes:
+    """Return the `digest` of a transaction, given what its writer signed."""
+    return digest(data.removeprefix(_CONTEXT))
+
+
 def read(blob: bytes, verify: Verify) -> Transaction:
     """Return a received transaction.
 

@@ -18,10 +18,14 @@ from mesh.wire import Frame, ProtocolError, Tag, encode
 class RestoredError(RefusedError):
     """This pod's home was restored from a backup, or copied: what its writer wrote since may contradict others."""
 
-    def __init__(self, after_sequence: int) -> None:
+    def __init__(self, after: int, owed: int, forked: int | None = None) -> None:
         super().__init__("This pod was restored from a backup, and takes a new writer first.", "Nothing need be done.")
-        self.after_sequence = after_sequence
-        """The last sequence of the own writer that is certainly the same everywhere."""
+        self.after = after
+        """The last transaction of the own writer that is certainly the same everywhere, and that others have."""
+        self.owed = owed
+        """The last transaction of the own writer that others have."""
+        self.forked = forked
+        """The last one that both histories have, where that is known exactly."""
 
 
 class Chronicle(Protocol):

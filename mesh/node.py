@@ -22,6 +22,7 @@ from mesh import listener as door
 from mesh.address import format_address, is_loopback, is_wildcard, own_host, parse_address
 from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog, Role, State
 from mesh.dialer import Dialer, Source
+from mesh.directory import Directory
 from mesh.identity import Identity
 from mesh.introduction import Chronicle, RestoredError
 from mesh.join_stream import JoinHandler
@@ -32,7 +33,7 @@ from mesh.quiet import QuietLog
 from mesh.records import Left, seal
 from mesh.registry import Registry
 from mesh.roster import Roster
-from mesh.roster_store import RosterStore, Seen
+from mesh.roster_store import RosterStore
 from mesh.send import Send
 from mesh.spread import Spreader
 from mesh.switchboard import Switchboard
@@ -75,7 +76,6 @@ class MeshNode:
         self._linked_host = ""
         self._table = LinkTable(self._me)
         self._registry = Registry(identity, roster_store, self._tell, self._table.linked, self._roster_changed)
-        self._remembered = roster_store.remembered()
         incarnation = roster_store.count_start() * INCARNATIONS_PER_START
         self._membership = Membership(self._me, settings or MembershipSettings(), self._rng, incarnation)
         self._spreader = Spreader(self._me, self._rng, self._run, self._ask)
@@ -83,6 +83,7 @@ class MeshNode:
             *(self._me, self._registry, self._table, self), self._link_came, self._link_went, self._stray
         )
         self.clocks = Timekeeper(self._ask, self.alive)
+        self._directory = Directory(self._me, roster_store, self._membership, self._switchboard.reached)
         self._dialer = Dialer(self._me, self._switchboard.dial_control, self._is_linked, self._is_welcome, self._rng)
         self._door = door.Listener(
             lambda: self._registry.server_context, lambda: self._registry.certificate, self._switchboard.accept
@@ -93,9 +94,9 @@ class MeshNode:
         }
         self.on_namesake: Callable[[NamesakeError], None] = lambda _: None
         """Called when another process with this pod's key is preferred by somebody: this one must stop."""
-        self.on_restored: Callable[[int], Awaitable[None]] = self._stay_away
-        """Called with the last own sequence that is certainly the same everywhere, when this pod turns out to be a
-        restored one. No link is up before it returns; what it raises ends `run`."""
+        self.on_restored: Callable[[RestoredError], Awaitable[None]] = self._stay_away
+        """Called when this pod turns out to be a restored one. No link is up before it returns; what it raises ends
+        `run`."""
         self._listeners: list[Callable[[], None]] = []
         self._group: TaskGroup | None = None
         self._quiet = QuietLog(logger, anyio.current_time)
@@ -118,8 +119,7 @@ class MeshNode:
 
     def members(self) -> list[Member]:
         """Return all pods ever admitted, sorted by name; this pod is among them."""
-        found = [self._member(pod) for pod in self.roster.pods()]
-        return sorted(found, key=lambda member: (member.name, member.pod))
+        return self._directory.members(self.address)
 
     def alive(self) -> frozenset[PodId]:
         """Return the pods that a request can be sent to now, without this one."""
@@ -216,6 +216,10 @@ class MeshNode:
         """
         return await self._registry.learn(records, None)
 
+    def receiving(self) -> anyio.Lock:
+        """Return what keeps log entries from being received while it is held."""
+        return self._spreader.still()
+
     async def caught_up(self) -> None:
         """Return once a pod has told what it has of the log and nothing of that is missing here."""
         await self._spreader.caught_up()
@@ -248,7 +252,8 @@ class MeshNode:
                 self._switchboard.run_in(group)
                 self._membership.set_address(self.address)
                 self._roster_changed()
-                self._look_for_remembered()
+                for host, port, pod in self._directory.remembered():
+                    self._dialer.add(host, port, pod, Source.REMEMBERED)
                 group.start_soon(self._door.run, listeners)
                 group.start_soon(self._dialer.run)
                 group.start_soon(self._spreader.run)
@@ -259,7 +264,7 @@ class MeshNode:
             self._group = None
             self._switchboard.run_in(None)
             with anyio.CancelScope(shield=True):
-                await self._remember()
+                await self._directory.remember(self.address)
 
     # -- what links call
 
@@ -321,11 +326,11 @@ class MeshNode:
         """Come back as a restored pod: with all links ended, told nothing and telling nothing, until it is ready."""
         await self._switchboard.pause(error)
         async with self._spreader.still():
-            await self.on_restored(error.after_sequence)
+            await self.on_restored(error)
         self._switchboard.resume()
         self._dialer.hurry()
 
-    async def _stay_away(self, after_sequence: int) -> None:
+    async def _stay_away(self, error: RestoredError) -> None:
         raise DamagedError("This pod was restored from a backup and can't take a new writer.", "Join anew.")
 
     # -- the cores
@@ -400,49 +405,3 @@ class MeshNode:
         return UnreachableError(
             f"The pod {entry.name if entry else pod} can't be reached.", "Check that it is up and on the network."
         )
-
-    def _member(self, pod: PodId) -> Member:
-        entry = self.roster.pods()[pod]
-        view = self._membership.view(pod)
-        seen = self._remembered.get(pod)
-        last_seen = seen.last_seen if seen else None
-        if view.last_seen is not None:
-            last_seen = time.time() - (anyio.current_time() - view.last_seen)
-        address = view.address or self._switchboard.reached.get(pod, "") or (seen.address if seen else "")
-        state = view.state
-        if pod == self._me:
-            address, last_seen = self.address, time.time()
-        if entry.left:
-            state = State.LEFT
-        if entry.revoked:
-            state = State.EVICTED
-        return Member(
-            pod,
-            entry.name,
-            entry.role,
-            state,
-            address,
-            view.latency_ms,
-            last_seen,
-            view.meta,
-            view.announced or entry.left or entry.revoked,
-        )
-
-    def _look_for_remembered(self) -> None:
-        for pod, seen in self._remembered.items():
-            try:
-                self._dialer.add(*parse_address(seen.address), pod, Source.REMEMBERED)
-            except WormholeError:
-                continue
-
-    async def _remember(self) -> None:
-        """Keep where pods were reached, for the next start; without that they are found again otherwise."""
-        found: list[tuple[PodId, Seen]] = []
-        for member in self.members():
-            address = self._switchboard.reached.get(member.pod) or member.address
-            if member.pod != self._me and address and member.last_seen is not None:
-                found.append((member.pod, Seen(address, member.last_seen)))
-        try:
-            await anyio.to_thread.run_sync(self._registry.store.remember, found)
-        except MachineError as error:
-            logger.warning("addresses of other pods weren't kept: %s", error.message)

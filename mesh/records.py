@@ -27,6 +27,7 @@ MAX_RECORD_BYTES: Final = 128 << 10
 MAX_NAME_BYTES: Final = 64
 MAX_CONFIG_BYTES: Final = 96 << 10
 MAX_ORDER: Final = 1 << 48
+MAX_SEQUENCE: Final = 1 << 62
 PREFIX: Final = b"wormhole roster record\0"
 
 RecordId = bytes
@@ -72,6 +73,21 @@ class Writer:
 
 
 @dataclass(frozen=True, slots=True)
+class Void:
+    """The signer's home was restored: a transaction that it gave out since, and what followed it, doesn't count.
+
+    The writer's log is the one that others had, in which another transaction has that number.
+    """
+
+    writer: WriterId
+    sequence: int
+    digest: bytes
+    """What tells that transaction from the other one."""
+    owed: int
+    """The log that others had goes on at least to this transaction."""
+
+
+@dataclass(frozen=True, slots=True)
 class Left:
     """The signer left for good."""
 
@@ -99,7 +115,19 @@ class Config:
     time_ns: int
 
 
-Payload = Found | Admit | Writer | Left | Revoke | Config
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """The signer adopted the metadata of a writer, which writes no more: nothing it wrote later is taken from it."""
+
+    writer: WriterId
+    upto: int
+    """The last transaction of it that the signer had."""
+    by: WriterId
+    sequence: int
+    """The copies are complete with this transaction of the signer's writer ``by``."""
+
+
+Payload = Found | Admit | Writer | Void | Left | Revoke | Config | Retire
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +255,16 @@ def _fields(payload: Payload) -> list[Any]:
             return [name, role.value, public_key, maybe_issuing, order, time_ns]
         case Writer(writer):
             return [writer]
+        case Void(writer, sequence, digest, owed):
+            return [writer, sequence, digest, owed]
         case Left(time_ns):
             return [time_ns]
         case Revoke(pod, keeps, config, time_ns):
             return [pod, list(keeps), config, time_ns]
         case Config(parent, toml, time_ns):
             return [parent, toml, time_ns]
+        case Retire(writer, upto, by, sequence):
+            return [writer, upto, by, sequence]
 
 
 def _read_found(fields: list[Any], signer: PodId) -> Found:
@@ -267,6 +299,15 @@ def _read_writer(fields: list[Any], _signer: PodId) -> Writer:
     raise DamagedError("A writer record is malformed.")
 
 
+def _read_void(fields: list[Any], _signer: PodId) -> Void:
+    match fields:
+        case [bytes(writer), int(sequence), bytes(digest), int(owed)] if (
+            len(writer) == 8 and len(digest) == 16 and 0 < sequence < MAX_SEQUENCE and 0 <= owed < MAX_SEQUENCE
+        ):
+            return Void(WriterId(writer), sequence, digest, owed)
+    raise DamagedError("A record of void transactions is malformed.")
+
+
 def _read_left(fields: list[Any], _signer: PodId) -> Left:
     match fields:
         case [int(time_ns)]:
@@ -292,11 +333,22 @@ def _read_config(fields: list[Any], _signer: PodId) -> Config:
     raise DamagedError("A configuration record is malformed.")
 
 
+def _read_retire(fields: list[Any], _signer: PodId) -> Retire:
+    match fields:
+        case [bytes(writer), int(upto), bytes(by), int(sequence)] if (
+            len(writer) == len(by) == 8 and writer != by and 0 <= upto <= MAX_SEQUENCE and 0 <= sequence <= MAX_SEQUENCE
+        ):
+            return Retire(WriterId(writer), upto, WriterId(by), sequence)
+    raise DamagedError("A record of an adoption is malformed.")
+
+
 _READERS: Final[dict[str, Callable[[list[Any], PodId], Payload]]] = {
     "found": _read_found,
     "admit": _read_admit,
     "writer": _read_writer,
+    "void": _read_void,
     "left": _read_left,
     "revoke": _read_revoke,
     "config": _read_config,
+    "retire": _read_retire,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 
+from base.birth import born_ns
 from base.errors import DamagedError, MachineError, RefusedError, WormholeError
 from base.home import Home
 from base.ids import PodId
@@ -39,15 +40,17 @@ def check_complete(home: Home, roster: Roster, pod: PodId) -> None:
 
 
 def place_of(home: Home) -> bytes:
-    """Return what tells this home from every copy of it: when the system made the file of its key, to the nanosecond.
+    """Return what tells this home from every copy of it: when the file of its key was made on this disk.
 
-    Nobody can set that time, and nothing writes to that file again. Change of rights or owner count, too: that does
-    no harm. The image of a whole disk can't be told from it.
+    Where no such time is recorded it is that of the last change of its inode; there a change of rights or owner looks
+    like a copy, which costs a writer id and no more. The image of a whole disk can't be told from it.
     """
+    key = home.identity / POD_KEY
     try:
-        return (home.identity / POD_KEY).stat().st_ctime_ns.to_bytes(8, "big", signed=True)
+        born, changed = born_ns(key), key.stat().st_ctime_ns
     except OSError as error:
         raise DamagedError(f"{home.identity} can't be read: {error.strerror}.", ADVICE) from error
+    return f"changed {changed}".encode() if born is None else f"born {born}".encode()
 
 
 def damage(home: Home, error: BaseException) -> WormholeError | None:

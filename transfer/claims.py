@@ -54,9 +54,9 @@ class Claims:
 
     # -- what drafts say
 
-    def sealed(self, content: ContentId, pieces: Iterable[ChunkId]) -> Seal:
-        """Note a sealed content with those of its pieces that its draft wrote."""
-        seal = Seal(content)
+    def sealed(self, content: ContentId, pieces: Iterable[ChunkId], *, single: bool = False) -> Seal:
+        """Note a sealed content with those of its pieces that its draft wrote; ``single``: it has one only."""
+        seal = Seal(content, single=single)
         self._store.share(pieces, seal)
         self._seals.setdefault(content, []).append(seal)
         return seal
@@ -87,13 +87,15 @@ class Claims:
                 self._wake.set()
                 return
 
-    def published(self, content: ContentId) -> None:
-        """Note that the tree refers to a content: its pieces stay."""
-        for seal in self._seals.pop(content, ()):
+    def published(self, content: ContentId) -> bool:
+        """Note that the tree refers to a content: its pieces stay. Tell whether a draft sealed it as one piece."""
+        seals = self._seals.pop(content, ())
+        for seal in seals:
             self._dead.pop(seal, None)
             self._store.settle(seal.pieces)
         if self._dead:
             self._wake.set()
+        return any(seal.single for seal in seals)
 
     @contextmanager
     def syncing(self) -> Iterator[None]:

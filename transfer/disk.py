@@ -42,6 +42,15 @@ def write_file(path: str, data: bytes | bytearray | memoryview) -> None:
     os.close(descriptor)
 
 
+def pwrite_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of ``data`` at an offset. Raises `OSError`."""
+    done = os.pwrite(descriptor, data, offset)
+    if done < len(data):
+        view = memoryview(data)
+        while done < len(data):
+            done += os.pwrite(descriptor, view[done:], offset + done)
+
+
 def fsync_path(path: str | Path) -> None:
     """Force one file or directory to the disk. Raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -234,10 +234,33 @@ class Draft(DraftBytes):
             self._note_seal(content, {*pieces, ChunkId(content)})
             return self._sealed
 
+    def seal_now(self) -> Sealed | None:
+        """Do what `seal` does without waiting, for a small content that is in memory; None: `seal` has to.
+
+        Raises `NoSpaceError`, `MachineError`; nothing is lost then.
+        """
+        if self._lock.locked():
+            return None
+        if self._sealed is not None:
+            return self._sealed
+        buffer, size = self._buffers.get(0), self.size
+        if buffer is None or not 0 < size == len(buffer) <= INLINE_BYTES or self._chunk_bytes != chunk_bytes_for(size):
+            return None
+        if not self._loaded or len(self._buffers) + len(self._flying) + len(self._spilled) > 1:
+            return None
+        piece = self._access.store.put(buffer, Area.KEPT, self._owner)
+        del self._buffers[0]
+        self._count(-size)
+        del self._chunks[1:]
+        self._set(0, piece, size)
+        self._sealed = Sealed(ContentId(piece), size)
+        self._note_seal(self._sealed.content, {piece})
+        return self._sealed
+
     def _note_seal(self, content: ContentId, needed: set[ChunkId]) -> None:
         """Let the sealed content own what it needs of what was written here, and let go of the rest."""
         claims, before = self._access.claims, self._seal
-        self._seal = claims.sealed(content, self._owner.pieces & needed)
+        self._seal = claims.sealed(content, self._owner.pieces & needed, single=len(needed) == 1)
         unneeded = self._owner.pieces - needed
         if before is not None:
             claims.supersede(before)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
@@ -40,6 +41,10 @@ CREATE INDEX IF NOT EXISTS cached_piece_content ON cached_piece (content);
 """
 
 
+OWN_LIMIT: Final = 8192
+"""Answers of `HoldingsDb.own` kept in memory."""
+
+
 class HoldingsDb:
     """The tables of one pod. Methods are for the loop thread."""
 
@@ -47,6 +52,7 @@ class HoldingsDb:
         """Open or make the database; raises `MachineError` when it can't be used."""
         self._offload = offload
         self._lock = anyio.Lock()
+        self._own: OrderedDict[ContentId, Holding] = OrderedDict()
         try:
             self._writer = self._connect(path)
             self._writer.executescript(SCHEMA)
@@ -140,7 +146,11 @@ class HoldingsDb:
                 writer.execute("INSERT OR REPLACE INTO own VALUES (?, ?, ?)", (content, int(state), sequence))
             return sequence
 
-        upto = await self._write(work, durable=True)
+        try:
+            upto = await self._write(work, durable=True)
+        finally:
+            for content in changes:
+                self._own.pop(content, None)
         self.own_cursor = Cursor(self.own_cursor.generation, max(upto, self.own_cursor.sequence))
 
     async def begin_anew(self) -> None:
@@ -176,8 +186,13 @@ class HoldingsDb:
 
     def own(self, content: ContentId) -> Holding:
         """Return what this pod has of a content, as it told the others."""
-        row = self._reader.execute("SELECT state FROM own WHERE content = ?", (content,)).fetchone()
-        return Holding(row[0]) if row else Holding.NONE
+        holding = self._own.get(content)
+        if holding is None:
+            row = self._reader.execute("SELECT state FROM own WHERE content = ?", (content,)).fetchone()
+            holding = self._own[content] = Holding(row[0]) if row else Holding.NONE
+            if len(self._own) > OWN_LIMIT:
+                self._own.popitem(last=False)
+        return holding
 
     def holds(self, content: ContentId) -> bool:
         """Tell whether this pod said that it has a content."""

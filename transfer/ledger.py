@@ -25,9 +25,11 @@ class Owner:
 class Seal(Owner):
     """The pieces that drafts wrote for one sealed content that isn't published."""
 
-    def __init__(self, content: ContentId) -> None:
+    def __init__(self, content: ContentId, *, single: bool = False) -> None:
         super().__init__()
         self.content = content
+        self.single = single
+        """Whether it consists of one piece."""
 
 
 class Ledger:

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -24,6 +24,9 @@ from base.errors import DamagedError
 from base.ids import ChunkId, hash_bytes
 from transfer import disk
 from transfer.offload import INLINE_BYTES, Offload
+from transfer.packfile import Spot
+from transfer.packs import Packs
+from transfer.quickdisk import QuickDisk
 
 MAX_DESCRIPTORS: Final = 128
 MAX_VERIFIED: Final = 65_536
@@ -50,6 +53,8 @@ class Fresh:
     size: int
     area: Area
     moved: bool = False
+    data: bytes | None = None
+    """Its bytes while they are in memory only: they go into a pack with the next sync."""
 
 
 class Pieces:
@@ -62,10 +67,13 @@ class Pieces:
         self._lock = threading.RLock()
         self._fresh: dict[ChunkId, Fresh] = {}
         self._syncing_now = False
-        self._descriptors: OrderedDict[ChunkId, int] = OrderedDict()
+        self.packs = Packs(self._root)
+        self._descriptors: OrderedDict[ChunkId | int, int] = OrderedDict()
+        """Of files by their piece, of packs by their number; loop thread only."""
         self._verified: OrderedDict[ChunkId, None] = OrderedDict()
-        self._stale: set[ChunkId] = set()
+        self._stale: set[ChunkId | int] = set()
         self._scratch = memoryview(bytearray(WARM_BYTES))
+        self._disk = QuickDisk()
 
     def _final(self, piece: ChunkId, area: Area) -> str:
         name = piece.hex()
@@ -76,7 +84,7 @@ class Pieces:
         fresh = self._fresh.get(piece)
         if fresh is not None:
             return fresh.area
-        if os.path.exists(self._final(piece, Area.KEPT)):
+        if self.packs.find(piece) is not None or os.path.exists(self._final(piece, Area.KEPT)):
             return Area.KEPT
         return Area.CACHED if os.path.exists(self._final(piece, Area.CACHED)) else None
 
@@ -86,14 +94,24 @@ class Pieces:
 
     def size(self, piece: ChunkId) -> int | None:
         """Return the bytes of a piece, or None when it isn't here."""
+        fresh = self._fresh.get(piece)
+        if fresh is not None:
+            return fresh.size
+        spot = self.packs.find(piece)
+        if spot is not None:
+            return spot.length
         try:
-            descriptor = self._open(piece)
+            descriptor = self._open_file(piece)
         except FileNotFoundError:
             return None
         try:
             return os.fstat(descriptor).st_size
         finally:
             os.close(descriptor)
+
+    def _in_memory(self, piece: ChunkId) -> bytes | None:
+        fresh = self._fresh.get(piece)
+        return None if fresh is None else fresh.data
 
     def read_now(self, piece: ChunkId, offset: int, length: int) -> bytes | None:
         """Return a range from the page cache without ever waiting for the disk; loop thread only.
@@ -102,29 +120,52 @@ class Pieces:
         """
         if self._stale:
             self._drop_stale()
+        data = self._in_memory(piece)
+        if data is not None:
+            return data[offset : offset + length]
         if piece not in self._verified:
             return self._read_small_now(piece, offset, length)
-        descriptor = self._descriptors.get(piece)
+        if piece not in self._descriptors:
+            spot = self.packs.find(piece)
+            if spot is not None:
+                return self._read_packed(spot, offset, length)
+        try:
+            descriptor = self._descriptor(piece, lambda: self._open_file(piece))
+        except FileNotFoundError:
+            return None
+        return self._read_warm(descriptor, offset, length)
+
+    def _descriptor(self, key: ChunkId | int, make: Callable[[], int]) -> int:
+        """Return the descriptor kept for a file or pack. Raises `FileNotFoundError`."""
+        descriptor = self._descriptors.get(key)
         if descriptor is None:
-            try:
-                descriptor = self._open(piece)
-            except FileNotFoundError:
-                return None
-            self._descriptors[piece] = descriptor
+            descriptor = self._descriptors[key] = make()
             if len(self._descriptors) > MAX_DESCRIPTORS:
                 os.close(self._descriptors.popitem(last=False)[1])
         else:
-            self._descriptors.move_to_end(piece)
-        return self._read_warm(descriptor, offset, length)
+            self._descriptors.move_to_end(key)
+        return descriptor
 
     def _drop_stale(self) -> None:
         """Forget descriptors of files that were removed or set aside: the piece may come back as another file."""
         with self._lock:
             stale, self._stale = self._stale, set()
-        for piece in stale:
-            descriptor = self._descriptors.pop(piece, None)
+        for key in stale:
+            descriptor = self._descriptors.pop(key, None)
             if descriptor is not None:
                 os.close(descriptor)
+
+    def _read_packed(self, spot: Spot, offset: int, length: int) -> bytes | None:
+        length = min(length, spot.length - offset)
+        if length <= 0:
+            return b""
+        path = self.packs.path(spot.pack)
+        try:
+            descriptor = self._descriptor(spot.pack, lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:  # it was just rewritten
+            return None
+        data = self._read_warm(descriptor, spot.at + offset, length)
+        return data if data is None or len(data) == length else None
 
     def _read_warm(self, descriptor: int, offset: int, length: int) -> bytes | None:
         if length > WARM_BYTES:
@@ -133,26 +174,30 @@ class Pieces:
         try:
             got = os.preadv(descriptor, [buffer[:length]], offset, os.RWF_NOWAIT)
         except BlockingIOError:
-            return None
+            return self._disk.read(descriptor, offset, length)
         except (OSError, AttributeError):  # a file system or system without RWF_NOWAIT
             return disk.pread_all(descriptor, length, offset)
         if got < length and offset + got < os.fstat(descriptor).st_size:
-            return None
+            return self._disk.read(descriptor, offset, length)
         return bytes(buffer[:got])
 
     def _read_small_now(self, piece: ChunkId, offset: int, length: int) -> bytes | None:
         """Verify and read a small piece at its first use here; None when it is large, missing, cold or damaged."""
-        try:
-            descriptor = self._open(piece)
-        except FileNotFoundError:
-            return None
-        try:
-            size = os.fstat(descriptor).st_size
-            if size > INLINE_BYTES:
+        spot = self.packs.find(piece)
+        if spot is not None:
+            data = self._read_packed(spot, 0, spot.length)
+        else:
+            try:
+                descriptor = self._open_file(piece)
+            except FileNotFoundError:
                 return None
-            data = self._read_warm(descriptor, 0, size)
-        finally:
-            os.close(descriptor)
+            try:
+                size = os.fstat(descriptor).st_size
+                if size > INLINE_BYTES:
+                    return None
+                data = self._read_warm(descriptor, 0, size)
+            finally:
+                os.close(descriptor)
         if data is None or hash_bytes(data) != piece:
             return None
         self._mark_verified(piece)
@@ -171,13 +216,13 @@ class Pieces:
     def read_blocking(self, piece: ChunkId, offset: int, length: int) -> bytes | None:
         """Do what `read` does, on a thread of the caller."""
         try:
-            descriptor = self._open(piece)
+            descriptor, start, size = self._open(piece)
         except FileNotFoundError:
-            return None
+            return self._in_memory(piece)
         try:
             if piece in self._verified:
-                return disk.pread_all(descriptor, length, offset)
-            data = disk.pread_all(descriptor, os.fstat(descriptor).st_size, 0)
+                return disk.pread_all(descriptor, min(length, max(0, size - offset)), start + offset)
+            data = disk.pread_all(descriptor, size, start)
         except OSError as error:
             self._set_aside(piece)
             raise _damaged(piece) from error
@@ -191,12 +236,15 @@ class Pieces:
 
     def read_unverified(self, piece: ChunkId, length: int) -> bytes:
         """Return the first bytes of a piece as they lie there, nothing when it isn't here; blocking."""
+        data = self._in_memory(piece)
+        if data is not None:
+            return data[:length]
         try:
-            descriptor = self._open(piece)
+            descriptor, start, size = self._open(piece)
         except FileNotFoundError:
             return b""
         try:
-            return disk.pread_all(descriptor, length, 0)
+            return disk.pread_all(descriptor, min(length, size), start)
         finally:
             os.close(descriptor)
 
@@ -213,17 +261,30 @@ class Pieces:
         except DamagedError:
             return False
 
-    def _open(self, piece: ChunkId) -> int:
+    def _open(self, piece: ChunkId) -> tuple[int, int, int]:
+        """Return (descriptor of its own, where the piece begins, its bytes). Raises `FileNotFoundError`."""
+        for _ in range(2):  # a pack may be rewritten while we look
+            spot = self.packs.find(piece)
+            if spot is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    return os.open(self.packs.path(spot.pack), os.O_RDONLY | os.O_CLOEXEC), spot.at, spot.length
+        descriptor = self._open_file(piece)
+        return descriptor, 0, os.fstat(descriptor).st_size
+
+    def _open_file(self, piece: ChunkId) -> int:
         fresh = self._fresh.get(piece)
         paths = [self._final(piece, Area.KEPT), self._final(piece, Area.CACHED)]
-        if fresh is not None:
+        if fresh is not None and fresh.data is None:
             paths.insert(0, fresh.path)
         for path in paths:
             with contextlib.suppress(FileNotFoundError):
                 return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        if fresh is not None or self.where(piece) is not None:  # it moved while we looked
+        if (fresh is not None and fresh.data is None) or self._has_file(piece):  # it moved while we looked
             return os.open(self._final(piece, Area.KEPT), os.O_RDONLY | os.O_CLOEXEC)
         raise FileNotFoundError(piece.hex())
+
+    def _has_file(self, piece: ChunkId) -> bool:
+        return any(os.path.exists(self._final(piece, area)) for area in Area)
 
     def _mark_verified(self, piece: ChunkId) -> None:
         with self._lock:
@@ -246,6 +307,16 @@ class Pieces:
             for area in Area:
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(self._final(piece, area), aside)
+            spot = self.packs.find(piece)
+            if spot is not None:
+                with contextlib.suppress(OSError):
+                    disk.write_file(aside, self._raw(spot))
+                self.packs.forget(piece)
+
+    def _raw(self, spot: Spot) -> bytes:
+        with open(self.packs.path(spot.pack), "rb") as file:  # noqa: PTH123 - a plain string
+            file.seek(spot.at)
+            return file.read(spot.length)
 
     def pieces(self) -> Iterator[tuple[ChunkId, Area]]:
         """Iterate over what is stored; what comes or goes meanwhile may be in it or not."""
@@ -254,6 +325,8 @@ class Pieces:
         for area in FOLDERS:
             for piece in self._below(area):
                 yield piece, area
+        for piece in self.packs.pieces():
+            yield piece, Area.KEPT
 
     def cached_pieces(self) -> list[ChunkId]:
         """Return the pieces that may go at any time; blocking."""
@@ -268,6 +341,7 @@ class Pieces:
         """Let go of descriptors. What isn't synced stays below ``new`` and is taken up at the next start."""
         while self._descriptors:
             os.close(self._descriptors.popitem()[1])
+        self.packs.close()
 
 
 def _damaged(piece: ChunkId) -> DamagedError:

@@ -87,9 +87,18 @@ class Replication:
                 self._queue.add(content)
         self._wake.set()
 
-    def published(self, content: ContentId) -> None:
-        """Keep the first copy of what this pod has just published."""
-        if content != EMPTY_CONTENT and self._database.own(content) is not Holding.KEPT:
+    def published(self, content: ContentId, *, single: bool = False) -> None:
+        """Keep the first copy of what this pod has just published; ``single``: a draft put it here as one piece."""
+        if content == EMPTY_CONTENT:
+            return
+        size = self._access.store.packed_size(ChunkId(content)) if single else None
+        manifest = None if size is None else implied(content, size)
+        if manifest is not None and len(self._done) < MAX_BATCH:  # all of it is here for good: nothing to look for
+            self._queue.drop(content)
+            self._done[content] = manifest
+            self._done_wake.set()
+            return
+        if self._database.own(content) is not Holding.KEPT:
             self._published[content] = None
             if len(self._published) > MAX_PUBLISHED:
                 self._published.popitem(last=False)

@@ -63,6 +63,10 @@ class WorkQueue:
             return
         self._ready[content] = None
 
+    def drop(self, content: ContentId) -> None:
+        """Take a content out of those to look at soon."""
+        self._ready.pop(content, None)
+
     def take(self, now: float) -> ContentId | None:
         """Return the next content to look at, or None when there is none now."""
         while self._later and self._later[0][0] <= now:

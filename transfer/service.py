@@ -77,6 +77,7 @@ class Transfer:
             offload=self._offload,
             room=settings.room,
             used=self._database.bytes_used,
+            packed_bytes=settings.packed_bytes,
         )
         self._memory = catalogue if isinstance(catalogue, Memory) else None
         left_some = not self._database.was_clean or self._database.meta("orphans") == 1
@@ -146,6 +147,8 @@ class Transfer:
             await anyio.sleep(SYNC_EVERY_S)
             if self._store.unsynced:
                 await self._store.sync()
+            if self._store.packs.untidy:
+                await self._offload.run(self._store.tidy)
 
     # -- what the mount uses
 
@@ -175,8 +178,7 @@ class Transfer:
 
     def published(self, content: ContentId) -> None:
         """Say that the tree now refers to a content of this pod: it is kept here, announced and replicated."""
-        self._access.claims.published(content)
-        self._replication.published(content)
+        self._replication.published(content, single=self._access.claims.published(content))
 
     def noticed(self, contents: Iterable[ContentId]) -> None:
         """Say that the tree now refers to these contents, whoever wrote them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from transfer.store import Room
+from transfer.store import PACKED_BYTES, Room
 
 
 class CacheMode(Enum):
@@ -30,6 +30,8 @@ class TransferSettings:
     cache_limit_bytes: int = 20 << 30
     room: Room = field(default_factory=Room)
     """What the store may take in all."""
+    packed_bytes: int = PACKED_BYTES
+    """Kept pieces up to this size share files (`transfer.packs`); 0: each has its own."""
     memory_bytes: int = 32 << 20
     """Chunks kept in memory for streaming."""
     draft_bytes: int = 16 << 20

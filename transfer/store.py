@@ -2,13 +2,15 @@
 
     store/store.id          marker: without it the store has vanished, it isn't empty
     store/new/<hex>.<n>     written, not yet durable; ``c`` at the end: bound for the cache
+    store/packs/            kept pieces that are small, many in a file (`packs`)
     store/chunks/ab/<hex>   durable, held for good
     store/cache/ab/<hex>    durable, may go at any time
     store/damaged/          what didn't match its hash, set aside
 
 The order *must* be: write below ``new``, fsync, rename into place, fsync the directory; so a name below ``chunks`` or
-``cache`` is complete whatever happens. A piece lives in one area; eviction only ever touches ``cache``, so it can't
-harm what is kept. What only drafts wrote is listed with its owners (`ledger`), and goes when they all let it go.
+``cache`` is complete whatever happens. Small ones wait in memory until they are forced down together. A piece lives in
+one area; eviction only ever touches ``cache``, so it can't harm what is kept. What only drafts
+wrote is listed with its owners (`ledger`), and goes when they all let it go.
 
 Methods that don't say otherwise may be called from any thread.
 """
@@ -38,6 +40,10 @@ from transfer.pieces import FOLDERS, Area, Fresh, Pieces, files_below
 from transfer.room import RoomCheck
 
 MARKER: Final = "store.id"
+PACKED_BYTES: Final = 32 * 1024
+"""Kept pieces up to this size go into packs: a file each would cost more than their bytes."""
+MOST_WAITING_BYTES: Final = 8 << 20
+"""Small pieces that wait in memory for the next sync; beyond, each gets a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,9 @@ class Room:
 class ChunkStore(Pieces):
     """The pieces of one pod. Made by `open_store`."""
 
-    def __init__(self, path: Path, store_id: str, offload: Offload, room: Room, used: int) -> None:
+    def __init__(
+        self, path: Path, store_id: str, offload: Offload, room: Room, used: int, packed_bytes: int = PACKED_BYTES
+    ) -> None:
         super().__init__(path, offload)
         self.store_id = store_id
         self.room = RoomCheck(str(path), room.limit_bytes, room.full_share)
@@ -63,6 +71,8 @@ class ChunkStore(Pieces):
         self._broken: MachineError | None = None
         self._numbers = itertools.count()
         self._used = used
+        self._packed_bytes = packed_bytes
+        self._waiting_bytes = 0
 
     # -- writing
 
@@ -90,6 +100,9 @@ class ChunkStore(Pieces):
         if here and (piece in self._verified or self.size(piece) == len(data)):
             return
         self.room.check(self._used, len(data))
+        if area is Area.KEPT and len(data) <= self._packed_bytes and self._waiting_bytes < MOST_WAITING_BYTES:
+            self._put_packed(piece, bytes(data), owner, new=not here)
+            return
         suffix = "c" if area is Area.CACHED else ""
         path = f"{self._root}/new/{piece.hex()}.{next(self._numbers)}{suffix}"
         try:
@@ -106,6 +119,27 @@ class ChunkStore(Pieces):
             self._used += len(data)
             self._mark_verified(piece)
             self._ledger.needed(piece, owner, new=not here)
+
+    def _put_packed(self, piece: ChunkId, data: bytes, owner: Owner | None, *, new: bool) -> None:
+        """Keep a small piece in memory until the next sync puts it into a pack with others."""
+        with self._lock:
+            if piece in self._fresh or (new and self.has(piece)):  # somebody else was quicker
+                self.claim(piece, Area.KEPT, owner)
+                return
+            self._fresh[piece] = Fresh(piece, "", len(data), Area.KEPT, data=data)
+            self._waiting_bytes += len(data)
+            self._ticket += 1
+            self._used += len(data)
+            self._mark_verified(piece)
+            self._ledger.needed(piece, owner, new=new)
+
+    def packed_size(self, piece: ChunkId) -> int | None:
+        """Return the bytes of a small piece that is kept, in a pack or on its way into one; None for any other."""
+        fresh = self._fresh.get(piece)
+        if fresh is not None:
+            return None if fresh.data is None else fresh.size
+        spot = self.packs.find(piece)
+        return None if spot is None else spot.length
 
     def promote(self, piece: ChunkId) -> bool:
         """Hold a cached piece for good; tell whether it is here at all. Durable after the next `sync`."""
@@ -142,6 +176,8 @@ class ChunkStore(Pieces):
         fresh = self._fresh.get(piece)
         if fresh is not None and not fresh.moved:
             fresh.area = max(fresh.area, area)
+            return True
+        if self.packs.find(piece) is not None:
             return True
         kept = self._final(piece, Area.KEPT)
         if os.path.exists(kept):
@@ -207,6 +243,8 @@ class ChunkStore(Pieces):
             with self._lock:
                 if self._ledger.is_free(piece) and self.remove_unneeded(piece) is None:
                     all_gone = False
+        if self.packs.untidy:
+            self.tidy()
         return all_gone
 
     def remove_unneeded(self, piece: ChunkId) -> int | None:
@@ -216,9 +254,16 @@ class ChunkStore(Pieces):
             if fresh is not None and self._syncing_now:
                 return None
             size = sum(self._unlink(self._final(piece, area), piece) for area in Area)
+            size += self.packs.forget(piece)
             if fresh is not None:
                 del self._fresh[piece]
-                size += self._unlink(fresh.path, piece)
+                if fresh.data is None:
+                    size += self._unlink(fresh.path, piece)
+                else:
+                    self._waiting_bytes -= fresh.size
+                    self._used -= fresh.size
+                    size += fresh.size
+            self._verified.pop(piece, None)
             self._ledger.settle([piece])
             return size
 
@@ -264,9 +309,13 @@ class ChunkStore(Pieces):
             upto = self._ticket
             batch = list(self._fresh.values())
             directories, self._dirty_directories = self._dirty_directories, set()
+        packed = [(fresh.piece, fresh.data) for fresh in batch if fresh.data is not None]
+        files = [fresh for fresh in batch if fresh.data is None]
         try:
-            disk.sync_paths([fresh.path for fresh in batch], self._root)
-            for fresh in batch:
+            if packed:
+                self._append(packed)
+            disk.sync_paths([fresh.path for fresh in files], self._root)
+            for fresh in files:
                 with self._lock:
                     target = self._final(fresh.piece, fresh.area)
                     self._rename(fresh.path, target)
@@ -286,6 +335,24 @@ class ChunkStore(Pieces):
                 del self._fresh[fresh.piece]
             self._durable = upto
 
+    def _append(self, packed: list[tuple[ChunkId, bytes]]) -> None:
+        written = self.packs.append(packed)
+        size = sum(len(data) for _, data in packed)
+        with self._lock:
+            self._used += written - size
+            self._waiting_bytes -= size
+
+    def tidy(self) -> None:
+        """Take what was removed out of the packs; blocking. Raises `MachineError`, `NoSpaceError`."""
+        before = self.packs.bytes_used
+        try:
+            gone = self.packs.tidy()
+        except OSError as error:
+            raise disk.plain_error(error, "packs can't be rewritten") from error
+        with self._lock:
+            self._stale.update(gone)
+            self._used += self.packs.bytes_used - before
+
     # -- all of it
 
     def recount(self) -> None:
@@ -294,6 +361,7 @@ class ChunkStore(Pieces):
         counted = sum(
             entry.stat().st_size for name in FOLDERS.values() for entry in files_below(f"{self._root}/{name}")
         )
+        counted += self.packs.bytes_used
         with self._lock:
             waiting = sum(fresh.size for fresh in self._fresh.values() if not fresh.moved)
             if self._used == before:  # else something came or went meanwhile: the running count is as good

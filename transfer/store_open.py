@@ -8,14 +8,20 @@ from pathlib import Path
 
 from base.errors import MachineError
 from base.ids import hash_bytes
-from transfer import disk
+from transfer import disk, packfile
 from transfer.offload import Offload
 from transfer.pieces import FOLDERS, files_below
-from transfer.store import MARKER, ChunkStore, Room
+from transfer.store import MARKER, PACKED_BYTES, ChunkStore, Room
 
 
 def open_store(
-    path: Path, *, expected_id: str | None, offload: Offload, room: Room | None = None, used: int = 0
+    path: Path,
+    *,
+    expected_id: str | None,
+    offload: Offload,
+    room: Room | None = None,
+    used: int = 0,
+    packed_bytes: int = PACKED_BYTES,
 ) -> ChunkStore:
     """Open the store at ``path``, or make it when it was never there; blocking.
 
@@ -38,7 +44,7 @@ def open_store(
         _make(path, found)
     elif expected_id is not None and found != expected_id:
         raise MachineError(f"The store {path} belongs to another pod.", advice)
-    store = ChunkStore(path, found, offload, room or Room(), used)
+    store = ChunkStore(path, found, offload, room or Room(), used, packed_bytes)
     _take_up_new(store)
     return store
 
@@ -80,3 +86,4 @@ def listing(path: Path) -> Iterator[tuple[str, int]]:
         except FileNotFoundError:
             continue
         yield hash_bytes(data).hex(), len(data)
+    yield from packfile.listing(str(path))

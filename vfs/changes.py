@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from base.errors import FileSystemError
+from vfs.names import Names
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -73,6 +74,7 @@ class Changes:
 
     def __init__(self, tree: Tree, inodes: Inodes, files: LiveFiles, notifier: Notifier) -> None:
         self._tree = tree
+        self.names = Names(tree)
         self._inodes = inodes
         self._files = files
         self._notifier = notifier
@@ -123,14 +125,21 @@ class Changes:
             return
         own, inodes, notifier = self._own, self._inodes, self._notifier
         self.count += 1
+        self.names.heard(delta)
         for inode in delta.inodes:
-            known = inodes.changed(inode)
+            known = inodes.get(inode)
+            told = None
+            if known is not None:
+                told, known.attributes = known.attributes, None
             live = self._files.get(inode)
             if live is not None:
                 self._refresh(live)
             if known is None or (own is not None and self._publishing is None):
                 continue
-            notifier.inode(known.number, inode == self._publishing or (live is not None and live.overlaid))
+            attributes_only = inode == self._publishing or (live is not None and live.overlaid)
+            # Without attributes of ours the kernel has none either: it was told, or dropped them when it wrote.
+            if told is not None or not attributes_only:
+                notifier.inode(known.number, attributes_only)
         for entry in delta.entries:
             directory, name = entry
             for listing in self._listings.get(directory, ()):

@@ -105,10 +105,11 @@ class OpenFiles:
         live = handle.live
         if live.unlinked:
             return
-        if live.dirty:
+        if live.dirty and not live.seal_now():
             await self.patience.network(live.seal())
         if live.sealed is not None and not live.queued:
-            await self.patience.disk(self._publisher.room())
+            if not self._publisher.has_room:
+                await self.patience.disk(self._publisher.room())
             self._publisher.queue(live)
         _raise_error(live)
 

@@ -68,6 +68,72 @@ def test_a_restored_pod_that_writes_before_it_links_up(bare: Lab, tmp_path: Path
         assert " ERROR " not in (host.home / "pod.log").read_text()
 
 
+def test_a_pod_whose_disk_was_reset_is_reborn_when_it_links_up(bare: Lab, tmp_path: Path) -> None:
+    """Nothing on the machine tells that the metadata is an older state; the other pods do."""
+    hosts = bare.cluster()
+    laptop, _, nas = hosts
+    wanted = write(nas, "before", "docs/first")
+    nas.wormhole("sync")
+    writer = status(nas)["writer"]
+    nas.run(WORMHOLE, "down")
+    shutil.copy(nas.home / "metadata.db", tmp_path / "metadata.db")
+    nas.run(WORMHOLE, "up")
+    wanted |= write(nas, "after", "docs/second")
+    nas.wormhole("sync")
+    nas.run(WORMHOLE, "down")
+    for file in nas.home.glob("metadata.db*"):
+        file.unlink()
+    shutil.copy(tmp_path / "metadata.db", nas.home / "metadata.db")
+    nas.cut()
+    nas.run(WORMHOLE, "up")
+    assert status(nas)["writer"] == writer
+    wanted |= write(nas, "alone", "docs/third")
+    nas.plug()
+    all_show(hosts, wanted)
+    restored = status(nas)["writer"]
+    assert restored != writer
+    assert "this pod goes on as the writer" in (nas.home / "pod.log").read_text()
+    wanted |= write(nas, "later") | write(laptop, "meanwhile")
+    all_show(hosts, wanted)
+    nas.run(WORMHOLE, "down")
+    nas.run(WORMHOLE, "up")
+    all_show(hosts, wanted)
+    assert status(nas)["writer"] == restored
+    for host in hosts:
+        assert " ERROR " not in (host.home / "pod.log").read_text()
+
+
+def test_a_pod_that_was_reset_meets_one_that_knows_no_better_first(bare: Lab, tmp_path: Path) -> None:
+    """Laptop takes what contradicts; when desktop comes, all three have both histories."""
+    hosts = bare.cluster()
+    laptop, desktop, nas = hosts
+    wanted = write(nas, "before")
+    all_show(hosts, wanted)
+    nas.wormhole("sync")
+    laptop.run(WORMHOLE, "down")
+    nas.run(WORMHOLE, "down")
+    shutil.copy(nas.home / "metadata.db", tmp_path / "metadata.db")
+    nas.run(WORMHOLE, "up")
+    for name in ("after", "docs/second", "docs/third"):
+        wanted |= write(nas, name)
+    all_show([desktop, nas], wanted)
+    nas.run(WORMHOLE, "down")
+    desktop.cut()
+    for file in nas.home.glob("metadata.db*"):
+        file.unlink()
+    shutil.copy(tmp_path / "metadata.db", nas.home / "metadata.db")
+    nas.run(WORMHOLE, "up")
+    laptop.run(WORMHOLE, "up")
+    known = {"before": wanted["before"]} | write(nas, "alone") | write(nas, "docs/fourth")
+    all_show([laptop, nas], known)
+    desktop.plug()
+    wanted |= known
+    all_show(hosts, wanted)
+    wanted |= write(nas, "later") | write(laptop, "meanwhile") | write(desktop, "too")
+    all_show(hosts, wanted)
+    assert "its pod was restored" in (laptop.home / "pod.log").read_text()
+
+
 def test_a_copy_beside_its_living_original_stops(bare: Lab, tmp_path: Path) -> None:
     laptop, desktop, nas = hosts = bare.cluster()
     wanted = write(laptop, "a") | write(nas, "b")

@@ -195,6 +195,8 @@ class Oracle:
         while cycle := self._cycle({inode: edges[inode][at[inode]][1] for inode in directories}):
             loser = max(cycle, key=lambda inode: (edges[inode][at[inode]][0], inode))
             at[loser] += 1
+            while at[loser] < len(edges[loser]) - 1 and not self._is_known(edges[loser][at[loser]][1]):
+                at[loser] += 1
         self.parent = {inode: edges[inode][at[inode]][1] for inode in directories}
         self.at_name = {inode: self.name(inode) for inode in directories}
         self.children: dict[bytes, list[tuple[bytes, bytes, bytes]]] = defaultdict(list)
@@ -211,6 +213,14 @@ class Oracle:
             self.alive |= more
         for inode in self.alive:
             self.children[self.parent[inode]].append((self.at_name[inode], inode, inode))
+
+    def _is_known(self, inode: bytes) -> bool:
+        """Tell whether a place to fall back to was not collected meanwhile."""
+        return inode == ROOT_INODE or (inode in self.birth and self._has_row(inode))
+
+    def _has_row(self, inode: bytes) -> bool:
+        """Tell whether a directory, or a living file (a broken clock's idea of one), has this id."""
+        return self.birth[inode][1].kind is Kind.DIRECTORY or bool(self.living.get(inode) and self.versions[inode])
 
     @staticmethod
     def _cycle(parent: dict[bytes, bytes]) -> list[bytes] | None:

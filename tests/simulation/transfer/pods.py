@@ -13,6 +13,7 @@ from anyio.abc import TaskStatus
 from base.home import Home
 from base.ids import ContentId, PodId
 from tests.simulation.transfer.local_mesh import LocalMesh, Network, Shelf
+from transfer import packfile
 from transfer.api import ContentInfo
 from transfer.offload import Offload
 from transfer.service import Transfer
@@ -63,10 +64,14 @@ class Pod:
 
     def files(self) -> set[str]:
         store = self.home.store
-        return {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()}
+        found = {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()}
+        return {path for path in found if not path.startswith("packs")} | {
+            f"packs/{name}" for name, _ in packfile.listing(str(store))
+        }
 
     def kept(self) -> set[str]:
-        return {path.name for path in (self.home.store / "chunks").rglob("*") if path.is_file()}
+        files = {path.name for path in (self.home.store / "chunks").rglob("*") if path.is_file()}
+        return files | {name for name, _ in packfile.listing(str(self.home.store))}
 
 
 @contextlib.asynccontextmanager

@@ -19,6 +19,8 @@ from transfer.settings import CacheMode, TransferSettings
 from transfer.store import Room
 
 MIB = 1 << 20
+FILES = TransferSettings(packed_bytes=0)
+"""A file each, also for small pieces: what was sealed is on the disk before it is synced."""
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ async def test_what_was_overwritten_before_sealing_goes(tmp_path: Path) -> None:
 
 
 async def test_a_full_store_is_empty_again_after_a_failed_import(tmp_path: Path) -> None:
-    settings = TransferSettings(room=Room(limit_bytes=8 * MIB))
+    settings = TransferSettings(room=Room(limit_bytes=8 * MIB), packed_bytes=0)
     async with cluster(tmp_path, 1, settings=settings) as [pod]:
         draft, sealed = await seal(pod, some_bytes(5 * MIB))
         draft.discard()
@@ -100,7 +102,7 @@ async def test_a_full_store_is_empty_again_after_a_failed_import(tmp_path: Path)
 
 @pytest.mark.parametrize("ending", ["published", "held", "in the tree", "journalled"])
 async def test_an_abandoned_content_that_is_needed_all_the_same_stays(tmp_path: Path, ending: str) -> None:
-    async with cluster(tmp_path, 1) as [pod]:
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
         draft, sealed = await seal(pod, some_bytes(2 * MIB))
         before = pieces(pod)
         match ending:
@@ -139,7 +141,7 @@ async def test_superseded_seals_of_an_open_file_go_but_not_the_journalled_one(tm
 
 
 async def test_a_seal_stays_while_somebody_may_be_about_to_publish_it(tmp_path: Path) -> None:
-    async with cluster(tmp_path, 1) as [pod]:
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
         draft, first = await seal(pod, b"first")
         claims = pod.transfer._access.claims
         with claims.syncing():
@@ -155,7 +157,7 @@ async def test_a_seal_stays_while_somebody_may_be_about_to_publish_it(tmp_path: 
 
 
 async def test_nothing_goes_before_the_journal_without_it_is_on_the_disk(tmp_path: Path) -> None:
-    async with cluster(tmp_path, 1) as [pod]:
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
         pod.shelf.durable = anyio.Event()
         draft, _ = await seal(pod, b"first")
         await seal(pod, b"second", draft)
@@ -167,7 +169,7 @@ async def test_nothing_goes_before_the_journal_without_it_is_on_the_disk(tmp_pat
 
 
 async def test_the_same_bytes_in_two_drafts_go_with_the_last(tmp_path: Path) -> None:
-    async with cluster(tmp_path, 1) as [pod]:
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
         shared = some_bytes(MIB)
         one, two = pod.transfer.draft(), pod.transfer.draft()
         await one.write(0, shared + b"1")

@@ -270,7 +270,7 @@ async def test_an_edit_far_away_fetches_only_what_it_touches(tmp_path: Path) -> 
 
 async def test_a_lost_table_is_followed_anew(tmp_path: Path) -> None:
     network = Network()
-    async with cluster(tmp_path, 2, network=network) as pods:
+    async with cluster(tmp_path, 2, network=network, settings=TransferSettings(packed_bytes=0)) as pods:
         contents = [await pods[0].write(bytes([number]) * 100) for number in range(5)]
         await until(lambda: all(pods[0].id in pods[1].transfer.holders(content).kept for content in contents))
         generation = pods[1].transfer._database.cursor(pods[0].id)

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from base.errors import RefusedError, WormholeError
-from base.ids import PodId
+from base.ids import PodId, WriterId
 from crdt_meta.chronicle import Chronicle
+from crdt_meta.transaction import digest_of_signed
 from mesh.introduction import RestoredError
+from mesh.records import Void
 from mesh.wire import ProtocolError, encode, unpack
 from tests.unit.crdt_meta.pods import Mesh, Pod, exchange
 
@@ -101,7 +103,16 @@ def test_what_is_known_of_others_survives_a_start(ann: Pod, bob: Pod) -> None:
     assert of_bob.known(IDS["ann"]) == of_ann.chain
 
 
-def test_a_backup_that_goes_on_is_noticed_by_both(ann: Pod, bob: Pod, tmp_path: Path) -> None:
+def reborn(pod: Pod, chronicle: Chronicle, error: RestoredError) -> None:
+    pod.meta.reborn(error.after, error.owed)
+    chronicle.append()
+    pod.writer = pod.log.writer
+    pod.mesh.names[pod.writer], pod.mesh.keys[pod.writer] = pod.name, pod.key
+
+
+@pytest.mark.parametrize("heard", [0, 1, 2])
+def test_a_backup_that_goes_on_is_noticed_by_both(ann: Pod, bob: Pod, tmp_path: Path, heard: int) -> None:
+    """Bob heard of ann's second start, and of ``heard`` of her two transactions."""
     of_ann, of_bob = began(ann), began(bob)
     ann.save("/one", "x")
     introduced(of_ann, "ann", of_bob, "bob")
@@ -109,18 +120,27 @@ def test_a_backup_that_goes_on_is_noticed_by_both(ann: Pod, bob: Pod, tmp_path: 
     ann, of_ann = again(ann)
     ann.save("/two", "x")
     introduced(of_ann, "ann", of_bob, "bob")
+    bob.hear(ann.tell()[:heard])
     ann, of_ann = restore(ann, tmp_path / "backup")
     ann.save("/other", "x")
     ann.tell()
     mine, theirs = introduced(of_ann, "ann", of_bob, "bob")
     assert isinstance(mine, RestoredError)
-    assert mine.after_sequence == 1
+    assert (mine.after, mine.owed) == (min(heard, 1), heard)
     assert isinstance(theirs, RefusedError)
     assert not isinstance(theirs, RestoredError)
     ann, of_ann = again(ann)
     mine, theirs = introduced(of_ann, "ann", of_bob, "bob")
     assert isinstance(mine, RestoredError), "a crash before the rebirth forgets nothing"
-    assert mine.after_sequence == 1
+    assert (mine.after, mine.owed) == (min(heard, 1), heard)
+    reborn(ann, of_ann, mine)
+    assert introduced(of_ann, "ann", of_bob, "bob") == [None, None]
+    meet(ann, bob)
+    meet(ann, bob)
+    assert ann.shape() == bob.shape()
+    assert sorted(bob.ls()) == ["one", "other", *["two"] * (heard == 2)]
+    ann, of_ann = again(ann)
+    assert introduced(of_ann, "ann", of_bob, "bob") == [None, None]
 
 
 def test_a_home_copied_while_the_pod_ran_is_noticed_by_what_others_have(ann: Pod, bob: Pod, tmp_path: Path) -> None:
@@ -133,14 +153,20 @@ def test_a_home_copied_while_the_pod_ran_is_noticed_by_what_others_have(ann: Pod
     ann, of_ann = restore(ann, tmp_path / "backup")
     mine, _ = introduced(of_ann, "ann", of_bob, "bob")
     assert isinstance(mine, RestoredError), "bob has more of ann than ann"
-    assert mine.after_sequence == 1
+    assert mine.after == 1
     ann.save("/other", "x")
     ann.tell()
     ann.save("/more", "x")
     ann.tell()
     mine, _ = introduced(of_ann, "ann", of_bob, "bob")
     assert isinstance(mine, RestoredError), "bob has another second transaction of ann"
-    assert mine.after_sequence == 1
+    assert (mine.after, mine.owed) == (1, 2)
+    reborn(ann, of_ann, mine)
+    assert introduced(of_ann, "ann", of_bob, "bob") == [None, None]
+    meet(ann, bob)
+    meet(ann, bob)
+    assert ann.shape() == bob.shape()
+    assert sorted(bob.ls()) == ["more", "one", "other", "two"]
 
 
 @pytest.mark.parametrize("while_running", [False, True])
@@ -175,6 +201,63 @@ def test_a_copy_takes_a_new_writer_at_once(ann: Pod, bob: Pod, eve: Pod, tmp_pat
     assert not of_ann.is_copy
     assert ann.log.writer == writer
     assert introduced(of_ann, "ann", of_bob, "bob") == [None, None]
+
+
+def test_who_took_what_is_void_fetches_the_other_history(world: Mesh, tmp_path: Path) -> None:
+    """Bob knows all of ann's first life, eve only its beginning: the restored ann meets eve first, and then bob."""
+    voids: dict[WriterId, list[Void]] = {}
+    sound = world.verify
+
+    def verify(writer: WriterId, signature: bytes, data: bytes) -> bool:
+        void = digest_of_signed(data) in {one.digest for one in voids.get(writer, [])}
+        return sound(writer, signature, data) and not void
+
+    world.verify = verify  # type: ignore[method-assign]
+    ann, bob, eve = (world.pod(name) for name in ("ann", "bob", "eve"))
+    of_ann, of_bob, of_eve = began(ann), began(bob), began(eve)
+    ann.save("/one", "x")
+    introduced(of_ann, "ann", of_eve, "eve")
+    meet(ann, eve)
+    backup(ann, tmp_path / "backup")
+    for name in ("/two", "/three", "/four"):
+        ann.save(name, "first life")
+        ann.tell()
+    introduced(of_ann, "ann", of_bob, "bob")
+    meet(ann, bob)
+    ann, of_ann = restore(ann, tmp_path / "backup")
+    for name in ("/two", "/six"):
+        ann.save(name, "second life")
+        ann.tell()
+    assert introduced(of_ann, "ann", of_eve, "eve") == [None, None]
+    meet(ann, eve)
+    mine, _ = introduced(of_ann, "ann", of_bob, "bob")
+    assert isinstance(mine, RestoredError)
+    void = of_ann.void(mine)
+    assert void is not None
+    voids[void.writer] = [void]
+    reborn(ann, of_ann, mine)
+    for chronicle in (of_bob, of_eve, of_ann):
+        chronicle.put_right(voids)
+    for _ in range(3):
+        meet(ann, eve)
+        meet(eve, bob)
+        meet(ann, bob)
+    assert ann.shape() == bob.shape() == eve.shape()
+    assert len(bob.files()) == 6, "both files named two, too"
+    for chronicle in (of_bob, of_eve):
+        chronicle.put_right(voids)
+    assert len(eve.files()) == 6
+
+
+def test_nothing_is_void_where_the_fork_is_not_known_exactly(ann: Pod) -> None:
+    of_ann = began(ann)
+    ann.save("/one", "x")
+    ann.tell()
+    assert of_ann.void(RestoredError(0, 5)) is None
+    void = of_ann.void(RestoredError(0, 5, 0))
+    assert void is not None
+    assert (void.writer, void.sequence, void.owed) == (ann.writer, 1, 5)
+    assert of_ann.void(RestoredError(1, 5, 1)) is None
 
 
 def test_two_links_at_once(ann: Pod, bob: Pod) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from base.errors import FileSystemError
 from base.ids import EMPTY_CONTENT, ROOT_INODE, InodeId
-from crdt_meta.node import Kind, Totals
+from crdt_meta.node import Delta, Kind, Totals
 from tests.unit.crdt_meta.pods import Mesh, Pod, content, exchange
 
 NOWHERE = InodeId(b"nowhere" + bytes(9))
+MILLISECOND_NS = 1_000_000
 
 
 @pytest.fixture
@@ -108,19 +109,53 @@ def test_counts(tree: Pod) -> None:
     assert tree.tree.references(content("f")) == [tree.at("/f").inode]
     tree.unlink("/d/g")
     assert tree.tree.totals() == Totals(files=1, directories=2, bytes=1)
+    assert tree.tree.showing(content("g")) == []
+    assert len(tree.tree.references(content("g"))) == 1
+    assert tree.tree.purge(tree.tree.trash()) == 1
     assert tree.tree.references(content("g")) == []
+
+
+def test_every_change_moves_the_ctime_and_a_publication_does_not(world: Mesh, tree: Pod) -> None:
+    inode = tree.at("/f").inode
+    seen = [tree.at("/f").ctime_ns]
+
+    def moved() -> bool:
+        node = tree.tree.get(inode)
+        assert node is not None
+        seen.append(node.ctime_ns)
+        return seen[-1] > seen[-2]
+
+    tree.link("/f", "/two")
+    assert moved()
+    tree.rename("/f", "/one")
+    assert moved()
+    tree.tree.set_xattr(inode, b"user.a", b"1")
+    assert moved()
+    tree.tree.set_attributes(inode, mode=0o600)
+    assert moved()
+    tree.unlink("/two")
+    assert moved()
+    written_ns = seen[-1] + 5000
+    world.now_s += 10
+    node = tree.at("/one")
+    tree.tree.publish(inode, node.link, content("written"), 7, 77, node.shown, written_ns)
+    assert moved()
+    assert seen[-1] == written_ns
+    tree.tree.view.rebuild()
+    tree.tree.changed(Delta(False, {inode}))
+    assert not moved()
 
 
 def test_times(world: Mesh, tree: Pod) -> None:
     parent = tree.at("/d")
     world.now_s += 10
     tree.make("/d/new")
-    assert tree.at("/d").mtime_ns == int(world.now_s * 1e9)
+    assert abs(tree.at("/d").mtime_ns - int(world.now_s * 1e9)) < MILLISECOND_NS
     tree.tree.set_attributes(parent.inode, mtime_ns=77)
     assert tree.at("/d").mtime_ns == 77
     world.now_s += 10
     tree.unlink("/d/new")
-    assert tree.at("/d").mtime_ns == int(world.now_s * 1e9)
+    assert abs(tree.at("/d").mtime_ns - int(world.now_s * 1e9)) < MILLISECOND_NS
     node = tree.at("/f")
     tree.tree.publish(node.inode, node.link, content("later"), 5, 123, node.shown)
     assert tree.at("/f").mtime_ns == 123

@@ -103,12 +103,12 @@ async def test_a_restored_pod_is_cut_off_from_all_until_it_is_reborn(tmp_path: P
     notes = Notes("a")
     log_a, log_b = MemoryLog(WriterId(b"a" * 8)), MemoryLog(WriterId(b"b" * 8))
     reborn, may_go_on = anyio.Event(), anyio.Event()
-    calls: list[int] = []
+    calls: list[tuple[int, int]] = []
 
     async with node(a, notes, log=log_a) as node_a, node(b, Notes("b"), node_a, log=log_b) as node_b:
 
-        async def on_restored(after_sequence: int) -> None:
-            calls.append(after_sequence)
+        async def on_restored(error: RestoredError) -> None:
+            calls.append((error.after, error.owed))
             assert node_a.alive() == frozenset()
             node_a.publish_log([log_a.append(b"contradiction")])
             reborn.set()
@@ -118,7 +118,7 @@ async def test_a_restored_pod_is_cut_off_from_all_until_it_is_reborn(tmp_path: P
 
         node_a.on_restored = on_restored
         await linked(node_a, node_b)
-        notes.error = RestoredError(7)
+        notes.error = RestoredError(7, 9)
         async with node(c, Notes("c"), node_a, node_b) as node_c:
             with anyio.fail_after(10):
                 await reborn.wait()
@@ -129,7 +129,7 @@ async def test_a_restored_pod_is_cut_off_from_all_until_it_is_reborn(tmp_path: P
             may_go_on.set()
             await linked(node_a, node_b, node_c)
             await until(lambda: b"new-a-id" in log_b.entries)
-            assert calls == [7]
+            assert calls == [(7, 9)]
             assert log_b.entries.keys() == {b"new-a-id"}, "what contradicts was told to nobody"
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -12,7 +13,7 @@ from base.ids import WriterId
 from mesh import records
 from mesh.api import Role
 from mesh.identity import Identity, read_certificate
-from mesh.records import Admit, Config, Left, Revoke, Writer, seal
+from mesh.records import Admit, Config, Left, Revoke, Void, Writer, seal
 from mesh.roster import Roster
 from mesh.roster_store import RosterStore, Seen
 from tests.unit.mesh.cluster import Home, admission, admit, found, revocation
@@ -196,3 +197,27 @@ def test_names_are_bounded(tmp_path: Path) -> None:
     for name in ("", "x" * 65, "a/b", "a\nb", " a"):
         with pytest.raises(DamagedError):
             admission(a, b.identity, name)
+
+
+def test_only_a_writers_own_pod_declares_something_void(tmp_path: Path) -> None:
+    a = found(tmp_path / "a")
+    b = admit(a, tmp_path / "b")
+    writer = WriterId(b"w" * 8)
+    void = Void(writer, 9, b"d" * 16, 12)
+    of_a, of_b = (seal(void, a.roster.cluster_id, one.pod, one.identity.sign) for one in (a, b))
+    a.store.add([of_a])
+    assert a.roster.voids() == {}, "nobody has the writer yet"
+    a.store.add([seal(Writer(writer), a.roster.cluster_id, b.pod, b.identity.sign)])
+    assert a.roster.voids() == {}, "it is another pod's"
+    a.store.add([of_b])
+    assert a.roster.voids() == {writer: [void]}
+    again = RosterStore(tmp_path / "a" / "roster.db")
+    assert again.roster.voids() == {writer: [void]}
+
+
+@pytest.mark.parametrize("wrong", [{"sequence": 0}, {"sequence": 1 << 62}, {"owed": -1}, {"digest": b"d"}])
+def test_malformed_voids_are_damaged(tmp_path: Path, wrong: dict[str, object]) -> None:
+    a = found(tmp_path / "a")
+    void = replace(Void(WriterId(b"w" * 8), 9, b"d" * 16, 12), **wrong)  # type: ignore[arg-type]
+    with pytest.raises(DamagedError):
+        seal(void, a.roster.cluster_id, a.pod, a.identity.sign)

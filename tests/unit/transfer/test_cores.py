@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 import msgpack
@@ -156,6 +157,28 @@ async def test_one_table_followed_by_another(tmp_path: Path) -> None:
     assert again.own(content(3)) is Holding.KEPT
     assert again.own_cursor == yours.cursor(ME)
     assert not HoldingsDb(tmp_path / "mine.db", Offload()).was_clean
+
+
+async def test_a_restored_table_is_followed_from_its_start(tmp_path: Path) -> None:
+    """Its numbers were given before, to something else."""
+    mine, yours = (HoldingsDb(tmp_path / name, Offload()) for name in ("mine.db", "yours.db"))
+    await mine.record({content(1): Holding.KEPT})
+    mine.close(0)
+    shutil.copy(tmp_path / "mine.db", tmp_path / "backup.db")
+    mine = HoldingsDb(tmp_path / "mine.db", Offload())
+    await mine.record({content(2): Holding.KEPT})
+    await yours.apply(ME, mine.page(0))
+    restored = HoldingsDb(tmp_path / "backup.db", Offload())
+    await restored.begin_anew()
+    await restored.record({content(3): Holding.KEPT})
+    known = yours.cursor(ME)
+    assert known is not None
+    since = answer_from(restored.own_cursor, known.generation, known.sequence)
+    assert await yours.apply(ME, restored.page(since)) is Verdict.ANEW
+    assert yours.others(content(2)) == {}, "the copy that it had once"
+    assert yours.others(content(1)) == yours.others(content(3)) == {ME: Holding.KEPT}
+    restored.close(0)
+    assert HoldingsDb(tmp_path / "backup.db", Offload()).own_cursor == yours.cursor(ME)
 
 
 async def test_long_tables_go_in_pages(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from base.home import Home
 from base.ids import ChunkId, ContentId, hash_bytes
 from tests.simulation.transfer.local_mesh import Network, Shelf
 from tests.simulation.transfer.pods import Pod, cluster
-from transfer import manifest
+from transfer import manifest, packfile
 from transfer.api import ContentInfo
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
@@ -72,7 +73,14 @@ async def test_holdings_never_claim_too_much(tmp_path: Path, count: int) -> None
 
 
 def read_kept(home: Home, piece: ChunkId) -> bytes:
-    return (home.store / "chunks" / piece.hex()[:2] / piece.hex()).read_bytes()
+    path = home.store / "chunks" / piece.hex()[:2] / piece.hex()
+    if path.exists():
+        return path.read_bytes()
+    found = (
+        packfile.records(str(home.store / "packs" / f"{number:08}.pack"), number)
+        for number in packfile.numbers(str(home.store))
+    )
+    return next(each.data for each in itertools.chain(*found) if each.piece == piece)
 
 
 async def test_an_unclean_start_checks_what_it_claimed_and_sweeps_the_cache(tmp_path: Path) -> None:
@@ -106,9 +114,10 @@ SEALER = """
 import anyio, os, sys
 from pathlib import Path
 from tests.simulation.transfer.pods import cluster
+from transfer.settings import TransferSettings
 
 async def main():
-    async with cluster(Path(sys.argv[1]), 1, threads=True) as [pod]:
+    async with cluster(Path(sys.argv[1]), 1, threads=True, settings=TransferSettings(packed_bytes=0)) as [pod]:
         await pod.transfer.wait_copies([await pod.write(b"p" * 3_000_000)], 1, 30)
         await pod.transfer.sync()
         for letter in b"jo":
@@ -136,7 +145,7 @@ async def start_again(folder: Path, known: bytes, journalled: bytes) -> set[str]
         content = content_of(bytes([number]))
         shelf.add(ContentInfo(content, 3_000_000, mesh.pod_id, 1, True, False))
     shelf.journal = {content_of(bytes([number])): 3_000_000 for number in journalled}
-    pod = Pod(folder, mesh, shelf, TransferSettings(), True)
+    pod = Pod(folder, mesh, shelf, TransferSettings(packed_bytes=0), True)
     async with anyio.create_task_group() as group:
         await group.start(pod.run)
         group.cancel_scope.cancel()

@@ -33,8 +33,10 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., ChunkStore]:
-    def made(expected: str | None = None, room: Room | None = None) -> ChunkStore:
-        return open_store(tmp_path / "store", expected_id=expected, offload=Offload(), room=room)
+    def made(expected: str | None = None, room: Room | None = None, packed_bytes: int = 0) -> ChunkStore:
+        return open_store(
+            tmp_path / "store", expected_id=expected, offload=Offload(), room=room, packed_bytes=packed_bytes
+        )
 
     return made
 
@@ -236,7 +238,7 @@ from transfer.offload import Offload
 from transfer.store_open import open_store
 
 async def main():
-    store = open_store(Path(sys.argv[1]), expected_id=None, offload=Offload())
+    store = open_store(Path(sys.argv[1]), expected_id=None, offload=Offload(), packed_bytes=int(sys.argv[2]))
     number = 0
     while True:
         pieces = [store.put(b"%d" % n + bytes(n % 5000)) for n in range(number, number + 20)]
@@ -249,23 +251,27 @@ anyio.run(main, backend="trio")
 """
 
 
+@pytest.mark.parametrize("packed_bytes", [0, 2500, 32768])
 @pytest.mark.parametrize("lines", [1, 150, 400])
-def test_what_was_told_durable_survives_a_kill(tmp_path: Path, lines: int) -> None:
+def test_what_was_told_durable_survives_a_kill(tmp_path: Path, lines: int, packed_bytes: int) -> None:
     path = tmp_path / "store"
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", WRITER, str(path), str(packed_bytes)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         told = [process.stdout.readline().strip().decode() for _ in range(lines)]
         process.kill()
         told += [line.strip().decode() for line in process.stdout]
-    stored = names(path / "chunks")
-    assert {name for name in told if len(name) == 64} <= set(stored)
+    stored = {name for name, _ in listing(path)}
+    assert {name for name in told if len(name) == 64} <= stored
     store = open_store(path, expected_id=None, offload=Offload())
+    assert {name for name in told if len(name) == 64} <= {piece.hex() for piece, _ in store.pieces()}
     for piece, _ in store.pieces():
         assert store.verify(piece)
 
 
-async def test_hash_store_lists_every_piece(make: Callable[..., ChunkStore], tmp_path: Path) -> None:
-    store = make()
+@pytest.mark.parametrize("packed_bytes", [0, 5])
+async def test_hash_store_lists_every_piece(make: Callable[..., ChunkStore], tmp_path: Path, packed_bytes: int) -> None:
+    store = make(packed_bytes=packed_bytes)
     first = store.put(b"first")
     await store.sync()
     second = store.put(b"second")
