@@ -25,6 +25,7 @@ from base.home import state_directory
 from commands import (
     autostart,
     configuring,
+    conflicts,
     demo,
     founding,
     importing,
@@ -37,6 +38,7 @@ from commands import (
     running,
     status,
     sync,
+    trash,
     where,
 )
 from commands.invocation import COMMANDS, Invocation, begin
@@ -54,6 +56,8 @@ MODULES = (
     status,
     where,
     sync,
+    conflicts,
+    trash,
     importing,
     configuring,
     leaving,
@@ -64,7 +68,13 @@ MODULES = (
 _WITH_VALUE = ("--home", "--cluster")
 _FLAGS = ("--json", "--yes")
 _LOG_LIMIT_BYTES = 1 << 20
-_GROUPS = {"config": "Check and show the configuration."}
+_GROUPS = {
+    "config": "Check and show the configuration.",
+    "conflicts": "List files changed on two pods at the same time; keep one version.",
+    "trash": "List what was deleted or overwritten; restore it, or remove it for good.",
+}
+_LISTING = ("conflicts", "trash")
+"""Groups whose name alone, or with something that is no command of theirs, lists."""
 
 
 class _Signalled(BaseException):
@@ -135,7 +145,17 @@ def hoist(arguments: list[str]) -> list[str]:
             options.append(f"{word}={value}")
         else:
             others.append(word)
-    return [*options, *others]
+    return [*options, *_listed(others)]
+
+
+def _listed(words: list[str]) -> list[str]:
+    """Return ``trash photos`` as ``trash list photos``."""
+    if not words or words[0] not in _LISTING:
+        return words
+    known = {command.name.partition(" ")[2] for command in COMMANDS if command.name.startswith(f"{words[0]} ")}
+    if len(words) > 1 and words[1] in {*known, "-h", "--help"}:
+        return words
+    return [words[0], "list", *words[1:]]
 
 
 def application() -> typer.Typer:

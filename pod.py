@@ -18,21 +18,21 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from base.errors import ConfigError, MachineError, NamesakeError, NotRunningError, WormholeError, to_wire
+from base.errors import MachineError, NamesakeError, NotRunningError, WormholeError, to_wire
 from base.home import HOME_VARIABLE, Home
-from base.ids import PodId, WriterId
+from base.ids import InodeId, PodId
 from control.lock import acquire
 from control.server import serve
 from crdt_meta.chronicle import Chronicle
-from crdt_meta.metadata import Metadata, Roots
-from crdt_meta.node import Delta, Node
-from crdt_meta.records import Strategy
+from crdt_meta.metadata import Metadata
+from crdt_meta.node import Delta
 from discovery.admission import AdmissionPolicy, Admissions
 from discovery.interfaces import multicast_scope
 from discovery.mdns import Announcer
@@ -42,21 +42,17 @@ from mesh.api import Role, State
 from mesh.identity import Identity
 from mesh.membership import MembershipSettings
 from mesh.node import MeshNode
-from mesh.records import verify
-from mesh.roster import Roster
 from mesh.roster_store import RosterStore
 from operations.catalogue import TreeCatalogue
 from operations.handlers import handlers
+from operations.mount_facts import attribute, limit_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
-from operations.rebirth import Rebirth, is_void, may_renew, writer_records
+from operations.rebirth import Rebirth, may_renew, writer_records
+from operations.settings import engine_roots, mount_point, read_configs, transfer_settings
 from operations.soundness import check_complete, damage, place_of
-from operations.where import names
-from policies.config import ClusterConfig, PodConfig, parse_cluster, parse_pod
-from policies.forms import Share
+from operations.tidying import Cluster, forgotten_at, tidy
 from transfer.service import Transfer
-from transfer.settings import CacheMode, TransferSettings
-from transfer.store import Room
 from vfs.mount import Mount, MountSettings
 from vfs.publisher import publish_journalled
 
@@ -68,64 +64,10 @@ RESTARTS: Final = 20
 """A part that fails more often than this since the start stays down; the rest goes on."""
 LAST_WORDS_S: Final = 15.0
 CATCH_UP_S: Final = 3.0
-LIMIT_STEP_BYTES: Final = 1 << 26
-LIMIT_DIGITS: Final = 7
-"""Binary digits told of a limit that depends on how full a disk is, so that it isn't told anew all the time."""
 
 Part = Callable[[TaskStatus[None]], Awaitable[None]]
 
 logger = logging.getLogger("pod")
-
-
-def read_configs(home: Home, roster: Roster) -> tuple[ClusterConfig, PodConfig]:
-    """Return the configuration in force. Raises `ConfigError`."""
-    try:
-        text = home.pod_toml.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        advice = "Write one; 'wormhole config show --pod-level' on another pod names the keys."
-        raise ConfigError(f"{home.pod_toml} is missing.", advice) from None
-    except UnicodeDecodeError:
-        raise ConfigError(
-            f"{home.pod_toml} is not UTF-8 text.", "Write it anew, or restore it from a backup."
-        ) from None
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError(f"{home.pod_toml} can't be read: {reason}.", "Check its rights and the disk.") from error
-    return parse_cluster(roster.config_toml()), parse_pod(text, str(home.pod_toml))
-
-
-def engine_roots(identity: Identity, roster: Roster, cluster: ClusterConfig) -> Roots:
-    """Return what the metadata engine must be told about the cluster."""
-
-    def is_signed(writer: WriterId, signature: bytes, data: bytes) -> bool:
-        pod = roster.writer_pod(writer)
-        key = None if pod is None else roster.public_key(pod)
-        return key is not None and verify(key, signature, data) and not is_void(roster, writer, data)
-
-    def pod_name_of(writer: WriterId) -> str:
-        pod = roster.writer_pod(writer)
-        entry = None if pod is None else roster.entry(pod)
-        return writer.hex()[:8] if entry is None else entry.name
-
-    def strategy_for(path: str) -> Strategy:
-        wins = cluster.for_path(path).strategy == "last-writer-wins"
-        return Strategy.LAST_WRITER_WINS if wins else Strategy.KEEP_BOTH
-
-    return Roots(identity.sign, is_signed, roster.writer_pod, pod_name_of, strategy_for)
-
-
-def transfer_settings(pod: PodConfig) -> TransferSettings:
-    """Return the byte store's settings."""
-    limit = pod.storage.limit
-    room = Room(full_share=limit.percent / 100) if isinstance(limit, Share) else Room(limit_bytes=limit)
-    return TransferSettings(
-        deadline_s=pod.network.deadline_s,
-        cache_mode=CacheMode(pod.cache.mode),
-        copy_below_bytes=pod.cache.copy_below_bytes,
-        copy_after_reads=pod.cache.copy_after_reads,
-        cache_limit_bytes=pod.cache.limit_bytes,
-        room=room,
-    )
 
 
 class FirstStart(TaskStatus[None]):
@@ -158,6 +100,9 @@ class Pod:
         cluster, pod = read_configs(home, roster)
         metadata = Metadata(home.metadata_db, engine_roots(self.identity, roster, cluster))
         metadata.tree.root_owner = (os.getuid(), os.getgid())
+        metadata.log.incoming.is_retired = lambda writer: writer in roster.adoptions()
+        if (upto := forgotten_at(roster, metadata.writer)) is not None:
+            metadata.reborn(upto, None)
         may = may_renew(roster, self.identity.pod_id)
         self._chronicle = Chronicle(metadata, place_of(home), may_renew=may)
         roster_store.add(writer_records(self.identity, roster, metadata))
@@ -187,9 +132,11 @@ class Pod:
         mesh.set_chronicle(self._chronicle)
         mesh.on_namesake = self._give_way
         self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
+        self._cluster = Cluster(metadata, mesh, roster, self.identity, cluster.cluster.forget_after_s)
         metadata.committer.on_durable = mesh.publish_log
         metadata.tree.on_delta(self._noticed)
-        mounts = MountKeeper(self._make_mount, self._mount_point(pod))
+        metadata.acknowledgements.builds_on = self._files_in_use
+        mounts = MountKeeper(self._make_mount, mount_point(pod))
         self.parts = Parts(
             home=home,
             cluster=cluster,
@@ -212,10 +159,6 @@ class Pod:
             self._catching_up.cancel()
             self._stopping.set()
 
-    @staticmethod
-    def _mount_point(pod: PodConfig) -> Path | None:
-        return Path(pod.pod.mount).expanduser().absolute() if pod.pod.mount else None
-
     def _make_mount(self, directory: Path) -> Mount:
         parts = self.parts
         settings = MountSettings(
@@ -231,38 +174,14 @@ class Pod:
             parts.metadata.committer,
             parts.transfer,
             settings,
-            self._attribute,
-            space=self._space,
+            partial(attribute, parts),
+            space=partial(space, parts),
         )
 
-    def _attribute(self, name: bytes, node: Node) -> bytes | None:
-        """Return a ``user.wormhole.`` attribute of a file."""
-        parts = self.parts
-        path = parts.metadata.tree.path(node.inode)
-        text = "" if path is None else path.decode("utf-8", "surrogateescape")
-        match name:
-            case b"user.wormhole.holders":
-                holders = parts.transfer.holders(node.content)
-                return ",".join(names(parts, holders.kept | holders.cached)).encode()
-            case b"user.wormhole.copies":
-                return str(parts.cluster.for_path(text).copies).encode()
-            case b"user.wormhole.content":
-                return node.content.hex().encode()
-            case b"user.wormhole.keep":
-                return b"1" if parts.pod.for_path(text).keep else b"0"
-        return None
-
-    def _space(self) -> tuple[int, int]:
-        """Return total and free bytes for ``df``: of the disk below the store, within this pod's limit."""
-        found = os.statvfs(self.parts.home.store)
-        total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
-        limit = self.parts.pod.storage.limit
-        if isinstance(limit, Share):
-            free = max(0, free - int(total * (1 - limit.percent / 100)))
-        else:
-            total = min(total, limit)
-            free = max(0, min(free, limit - self.parts.transfer.bytes_used()))
-        return total, free
+    def _files_in_use(self) -> set[InodeId]:
+        """Return the inodes that may yet be published here, though others may have deleted them."""
+        journalled = (entry.inode for entry in self.parts.metadata.tree.journalled())
+        return {*journalled, *self.parts.mounts.open_inodes()}
 
     def _noticed(self, delta: Delta) -> None:
         if delta.contents:
@@ -291,6 +210,7 @@ class Pod:
             group.start_soon(self._rebirth.run)
             await self._catch_up()
             await publish_journalled(parts.metadata.tree, parts.metadata.committer, parts.transfer)
+            group.start_soon(tidy, self._cluster, parts.metadata, parts.mesh)
             if self._failure is None:
                 await self._start_mount(group)
                 gc.freeze()
@@ -327,7 +247,7 @@ class Pod:
 
     async def _start_mount(self, group: TaskGroup) -> None:
         self.parts.mounts.attach(group)
-        if self._mount_point(self.parts.pod) is not None:
+        if mount_point(self.parts.pod) is not None:
             await self.parts.mounts.mount()
 
     async def _end(self) -> None:
@@ -394,17 +314,8 @@ class Pod:
     async def _gossip_room(self) -> None:
         """Tell the others how full this pod is."""
         while True:
-            self._gossip({"bytes_used": self.parts.transfer.bytes_used(), "bytes_limit": self._limit_bytes()})
+            self._gossip({"bytes_used": self.parts.transfer.bytes_used(), "bytes_limit": limit_bytes(self.parts)})
             await anyio.sleep(GOSSIP_EVERY_S)
-
-    def _limit_bytes(self) -> int:
-        """Return how large the store may become; for a share of the disk to the nearest `LIMIT_STEP_BYTES` below."""
-        limit = self.parts.pod.storage.limit
-        if not isinstance(limit, Share):
-            return limit
-        most = self.parts.transfer.bytes_used() + self._space()[1]
-        step = min(LIMIT_STEP_BYTES, 1 << max(0, most.bit_length() - LIMIT_DIGITS))
-        return most - most % step
 
     def close(self) -> None:
         """Close all files."""

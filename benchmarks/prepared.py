@@ -24,8 +24,8 @@ from crdt_meta.node import Kind
 from crdt_meta.tree import Tree
 from mesh.identity import Identity
 from mesh.roster_store import RosterStore
+from operations.settings import engine_roots, read_configs
 from operations.soundness import check_complete
-from pod import engine_roots, read_configs
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
 from transfer.offload import Offload

@@ -4,7 +4,7 @@ Every holder removes its own records, when everybody who counts has acknowledged
 First births, names and places; when no birth of a node is left anywhere, what else is said of it; at last deletions and
 what is settled. So no pod ever sees a content whose deletion it doesn't see, whatever of all this reaches it first.
 
-A file is dead for good when no link of it lives and its versions were purged from the trash; a directory when nothing,
+A file is dead for good when no link of it lives and all of it was purged from the trash; a directory when nothing,
 living or dead, is in it any more.
 """
 
@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Final
 
 from base.ids import ROOT_INODE, InodeId, LinkId, WriterId
-from crdt_meta.derive import birth_of, inode_of, versions_of
+from crdt_meta.derive import birth_of, inode_of, settled_dots
 from crdt_meta.node import Kind
-from crdt_meta.records import Key
+from crdt_meta.records import Key, Overwritten
 from crdt_meta.recordtable import Held
 from crdt_meta.view import View
 
@@ -34,9 +34,16 @@ def removable(view: View, node: bytes, writer: WriterId, may_come_back: MarkedDe
         return []
     if any(one.key.kind in BIRTHS for one in held):
         gone = _unborn(view, node, may_come_back)
-        return [one.key for one in own if one.key.kind in gone]
+        return [one.key for one in own if one.key.kind in gone or _is_purged(view, one)]
     rest = [one for one in held if one.key.kind not in LAST]
     return [one.key for one in (_of(rest, writer) if rest else own)]
+
+
+def _is_purged(view: View, held: Held) -> bool:
+    """Tell whether a record is an overwritten content that the trash has no more; its file may live."""
+    if not isinstance(held.body, Overwritten):
+        return False
+    return held.body.dot in settled_dots(view.records.of(held.key.node, "s"))
 
 
 def _of(held: list[Held], writer: WriterId) -> list[Held]:
@@ -60,15 +67,15 @@ def _unborn(view: View, node: bytes, may_come_back: MarkedDead) -> str:
 
 def is_dead(view: View, inode: InodeId) -> bool:
     """Tell whether an inode is dead for good, as far as this pod knows."""
-    records = view.records.of(inode, "ics")
-    born = birth_of(records)
+    born = birth_of(view.records.of(inode, "i"))
     if born is None:
         return True
     if view.links.living(inode):
         return False
     if born[1].kind is Kind.DIRECTORY:
-        return not view.links.anything_in(inode) and not _is_in_a_cycle(view, inode)
-    return born[1].kind is not Kind.FILE or not versions_of(inode, records)
+        used = view.links.anything_in(inode) or view.trash.anything_in(inode)
+        return not used and not _is_in_a_cycle(view, inode)
+    return born[1].kind is not Kind.FILE or not view.trash.of(inode)
 
 
 def _is_in_a_cycle(view: View, inode: InodeId) -> bool:

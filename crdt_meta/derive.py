@@ -19,6 +19,7 @@ from crdt_meta.records import (
     Deletion,
     LinkBirth,
     Name,
+    Overwritten,
     Place,
     Settled,
     Strategy,
@@ -124,6 +125,16 @@ def versions_of(inode: InodeId, records: Sequence[Written]) -> list[Version]:
     return sorted(found.values(), key=lambda version: version.order, reverse=True)
 
 
+def purged_dots(records: Iterable[Written]) -> set[Dot]:
+    """Return the dots that are purged from the trash."""
+    return {dot for _, body in records if isinstance(body, Settled) for dot in body.purged}
+
+
+def settled_dots(records: Iterable[Written]) -> set[Dot]:
+    """Return the dots that are settled or purged."""
+    return {dot for _, body in records if isinstance(body, Settled) for dot in (*body.dots, *body.purged)}
+
+
 def succession(
     writer: WriterId, records: Sequence[Written], replaces: Sequence[Dot], now: int
 ) -> tuple[tuple[Dot, ...], int, list[int]]:
@@ -150,6 +161,12 @@ def succession(
     mine = (body for by, body in records if by == writer and isinstance(body, Content | Birth))
     living = [one.clock for one in mine if one.clock >= before and Dot(writer, one.clock) not in replaced]
     return tuple(sorted((named & needed) | set(past))), min([now, *living]), [body.clock for body in gone]
+
+
+def more_dots(versions: Sequence[Version]) -> tuple[Dot, ...]:
+    """Return the dots of versions shown as one, without the first one's, with what they were before."""
+    dots = [version.dot for version in versions[1:]]
+    return tuple(dots + [version.origin for version in versions if version.origin is not None])
 
 
 def is_link_alive(link: LinkId, deletions: Sequence[Deletion], versions: Iterable[Version]) -> bool:
@@ -198,7 +215,8 @@ def inode_state(
     if shown:
         latest = shown[0]
         stamps["mtime_ns"] = (latest.dot.clock, latest.dot.writer, latest.mtime_ns)
-    changed_ns = max(linked_ns, *(ctime_of(body) for _, body in records))
+    said = (body for _, body in records if not isinstance(body, Settled | Overwritten))  # they concern the trash
+    changed_ns = max(linked_ns, *(ctime_of(body) for body in said))
     for author, body in records:
         if isinstance(body, Attributes):
             for key, (clock, value) in body.values.items():

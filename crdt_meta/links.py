@@ -121,6 +121,8 @@ class Links:
             query = "SELECT * FROM link WHERE parent = ? AND name = ? AND alive > 0"
             rows = self._store.db.execute(query, place).fetchall()
             found = [link_row(row) for row in rows if not self._rows.is_waiting(row[0])]
+            for row in found:
+                self._rows.known(row.id, row)
             found += self._waiting.get(place, {}).values()
             if len(self._named) >= CACHED_LINKS:
                 self._named.clear()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from base.errors import DamagedError
 from base.ids import PodId, WriterId, new_writer_id
 from crdt_meta.acknowledgement import Acknowledgements
 from crdt_meta.adoption import Adoption
@@ -59,6 +60,8 @@ class Roots:
     pod_of_writer: Callable[[WriterId], PodId | None]
     pod_name_of: Callable[[WriterId], str]
     strategy_for: Callable[[str], Strategy]
+    versions: Callable[[], int] = lambda: 10
+    """How many overwritten contents of a file the trash keeps."""
 
 
 class Metadata:
@@ -82,7 +85,10 @@ class Metadata:
         self.store.sync()  # what a killed process had committed will be told as durable
         clock = HybridClock(now)
         self.view = View(self.store, roots.pod_name_of)
-        self.log = MetadataLog(self.store, self.view, clock, WriterId(writer), roots.sign, roots.verify)
+        try:
+            self.log = MetadataLog(self.store, self.view, clock, WriterId(writer), roots.sign, roots.verify)
+        except DamagedError as error:
+            raise DamagedError(f"{path} is damaged: {error.message}", "Leave with --force and join anew.") from error
         self._set_clock(clock)
         self.tree = Tree(
             self.view,
@@ -91,6 +97,7 @@ class Metadata:
             roots.pod_of_writer,
             roots.strategy_for,
             has_room or RoomOnDisk(path.parent),
+            roots.versions,
         )
         self.committer = Committer(self.log, self.store)
         self.acknowledgements = Acknowledgements(self.view, self.log, clock)

@@ -55,7 +55,11 @@ class Claim(NamedTuple):
 def conflict_name(name: bytes, pod: str, clock: int, again: int = 0) -> bytes:
     """Return the name of a version that lost: ``stem.conflict-<pod>-<UTC time>.ext``, cut to the limit of names."""
     moment = time.strftime("%Y%m%d-%H%M%S", time.gmtime(nanoseconds(clock) // 1_000_000_000))
-    middle = MARK + f"{pod}-{moment}".encode()[:120] + (f"-{again + 1}".encode() if again else b"")
+    return marked_name(name, MARK + f"{pod}-{moment}".encode()[:120] + (f"-{again + 1}".encode() if again else b""))
+
+
+def marked_name(name: bytes, middle: bytes) -> bytes:
+    """Return a name with something put before its extension, cut to the limit of names."""
     stem, dot, extension = name.rpartition(b".")
     if not stem or len(extension) > 32:
         stem, dot, extension = name, b"", b""

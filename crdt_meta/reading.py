@@ -246,17 +246,17 @@ class Reading:
 
     def resolve(self, path: bytes) -> Node:
         """Return what a path shows, links not followed. Raises ENOENT, ENOTDIR."""
-        node = self._must(ROOT_INODE)
+        at, entry = ROOT_INODE, None
         for name in path.split(b"/"):
             if name in (b"", b"."):
                 continue
-            if node.kind is not Kind.DIRECTORY:
+            if entry is not None and entry.inode.kind is not Kind.DIRECTORY:
                 raise FileSystemError(errno.ENOTDIR)
-            below = self.lookup(node.inode, name)
-            if below is None:
+            entry = self.display.lookup(at, name)
+            if entry is None:
                 raise FileSystemError(errno.ENOENT)
-            node = below
-        return node
+            at = entry.id
+        return self._must(ROOT_INODE) if entry is None else self.node_of(entry)
 
     def walk(self, node: Node) -> Iterator[tuple[bytes, Node]]:
         """Yield (path, node) of a node and everything below it; directories before their entries."""
@@ -278,11 +278,17 @@ class Reading:
         return merged_xattrs(self.view.records.of(self.view.sibling_owner.get(inode, inode), "x"))
 
     def contents(self, after: ContentId | None, limit: int) -> list[tuple[ContentId, int, PodId | None]]:
-        """Return (content, size, author) of the contents that files show, in the order of their ids."""
-        rows = self.view.rows.contents(after, limit)
-        return [(content, size, self._pod_of_writer(writer)) for content, size, writer in rows]
+        """Return (content, size, author) of what files show and what is in the trash, in the order of the contents' ids."""
+        pages = (self.view.trash.contents(after, limit), self.view.rows.contents(after, limit))
+        upto = min((page[-1][0] for page in pages if page), default=b"")  # behind it one of the pages may miss some
+        found = {content: (size, by) for page in pages for content, size, by in page if content <= upto}
+        return [(content, size, self._pod_of_writer(by)) for content, (size, by) in sorted(found.items())]
 
     def references(self, content: ContentId) -> list[InodeId]:
+        """Return the inodes that show a content, and those that have it in the trash only."""
+        return list(dict.fromkeys((*self.showing(content), *(row.inode for row in self.view.trash.holding(content)))))
+
+    def showing(self, content: ContentId) -> list[InodeId]:
         """Return the inodes that show a content."""
         return [inode for inode, _, _ in self.view.rows.showing(content)]
 

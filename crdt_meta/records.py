@@ -1,8 +1,9 @@
 """Records: what one writer says of one inode or link. Codecs with a format version; hostile bytes never raise.
 
 A record is stored under ``kind + id`` in its writer's segment. A writer has one record of a kind for each node, which
-it overwrites; contents have one for each write, so their key carries the clock as well, and are removed by their writer
-when it saves again after they were replaced (`derive.succession`). A stored value is a msgpack
+it overwrites; contents and overwritten contents have one for each write, so their key carries the clock as well. Contents
+are removed by their writer when it saves again after they were replaced (`derive.succession`), overwritten ones after they
+were purged (`versions.purge`). A stored value is a msgpack
 list ``[version, clock, ...]``. A kind or version that this release doesn't know is carried along and not interpreted.
 
 ===== ======= ==================================================================================================
@@ -10,13 +11,14 @@ kind  of      says
 ===== ======= ==================================================================================================
 ``i`` inode   birth: kind, attributes, for a file its first content; its link has the same 16 bytes as id
 ``c`` inode   a content, which dots it replaces, through which link it came, the strategy in force for its writer
-``s`` inode   dots that are settled: shown elsewhere or given up, without a successor here
+``s`` inode   dots that are settled: shown elsewhere or given up, without a successor here; and dots purged from the trash
+``v`` inode   an overwritten content that is kept in the trash; written with the content that replaces it
 ``a`` inode   attributes, each with its own clock
 ``x`` inode   extended attributes, each with its own clock
 ``l`` link    birth: inode, parent, name
 ``p`` link    place: parent, and the parent it came from
 ``n`` link    name
-``d`` link    deletion: the content dots that it saw
+``d`` link    deletion: the content dots that it saw, and what it was done for
 ``k`` writer  acknowledgement: what this writer had of everybody, and what its open files build on
 ===== ======= ==================================================================================================
 """
@@ -49,6 +51,16 @@ class Strategy(IntEnum):
 
     KEEP_BOTH = 0
     LAST_WRITER_WINS = 1
+
+
+class Why(IntEnum):
+    """What put something into the trash; the numbers are stored."""
+
+    DELETED = 0
+    OVERWRITTEN = 1
+    """By a new content, or by another file that was renamed over it."""
+    CONFLICT = 2
+    """It lost against another version."""
 
 
 class Birth(NamedTuple):
@@ -90,6 +102,20 @@ class Settled(NamedTuple):
 
     clock: int
     dots: tuple[Dot, ...]
+    purged: tuple[Dot, ...] = ()
+    """These are in the trash no more. A link that the deletion didn't see shows them all the same."""
+
+
+class Overwritten(NamedTuple):
+    """``v``."""
+
+    clock: int
+    dot: Dot
+    """The write of the content."""
+    content: ContentId
+    size: int
+    mtime_ns: int
+    why: Why
 
 
 class Attributes(NamedTuple):
@@ -135,6 +161,7 @@ class Deletion(NamedTuple):
 
     clock: int
     dots: tuple[Dot, ...]
+    why: Why = Why.DELETED
 
 
 class Acknowledgement(NamedTuple):
@@ -151,12 +178,25 @@ class Acknowledgement(NamedTuple):
     """Whether everybody else shall acknowledge this transaction."""
 
 
-Body = Birth | Content | Settled | Attributes | Xattrs | LinkBirth | Place | Name | Deletion | Acknowledgement
+Body = (
+    Birth
+    | Content
+    | Settled
+    | Overwritten
+    | Attributes
+    | Xattrs
+    | LinkBirth
+    | Place
+    | Name
+    | Deletion
+    | Acknowledgement
+)
 
 KINDS: Final[dict[type[Body], str]] = {
     Birth: "i",
     Content: "c",
     Settled: "s",
+    Overwritten: "v",
     Attributes: "a",
     Xattrs: "x",
     LinkBirth: "l",
@@ -165,6 +205,8 @@ KINDS: Final[dict[type[Body], str]] = {
     Deletion: "d",
     Acknowledgement: "k",
 }
+CLOCKED: Final = "cv"
+"""Kinds of which a writer has several records of one node, each with its clock in the key."""
 _ATTRIBUTE_KEYS: Final = {"mode": "m", "uid": "u", "gid": "g", "mtime_ns": "t"}
 _ATTRIBUTE_NAMES: Final = {short: name for name, short in _ATTRIBUTE_KEYS.items()}
 _TIME: Final = (1 << 63) - 1
@@ -174,8 +216,6 @@ _ATTRIBUTE_RANGES: Final = {"m": (0, 0o7777), "u": (0, _OWNER), "g": (0, _OWNER)
 
 _STANDARD: Final = str.maketrans("-_", "+/")
 _ADOPTED: Final = "@"
-_CLOCKED: Final = "c"
-"""Kinds of which a writer has several records for a node."""
 
 
 def _armoured(raw: bytes) -> str:
@@ -183,7 +223,7 @@ def _armoured(raw: bytes) -> str:
 
 
 class Key(NamedTuple):
-    """Which record: kind, node, for contents the clock (0 otherwise), and of adopted records the author."""
+    """Which record: kind, node, for contents of both kinds the clock (0 otherwise), and of adopted records the author."""
 
     kind: str
     node: bytes
@@ -193,7 +233,7 @@ class Key(NamedTuple):
 
     def text(self) -> str:
         """Return the key in the segment's map."""
-        tail = self.clock.to_bytes(8, "big") if self.kind in _CLOCKED else b""
+        tail = self.clock.to_bytes(8, "big") if self.kind in CLOCKED else b""
         if self.author is None:
             return self.kind + _armoured(self.node + tail)
         return _ADOPTED + self.kind + _armoured(self.node + tail + self.author)
@@ -201,7 +241,7 @@ class Key(NamedTuple):
     @staticmethod
     def of(body: Body, node: bytes) -> Key:
         """Return the key of a record."""
-        return Key(KINDS[type(body)], node, body.clock if isinstance(body, Content) else 0)
+        return Key(KINDS[type(body)], node, body.clock if isinstance(body, Content | Overwritten) else 0)
 
     @staticmethod
     def parse(text: str) -> Key | None:
@@ -213,7 +253,7 @@ class Key(NamedTuple):
             raw = a2b_base64(plain[1:].translate(_STANDARD) + "=" * (-(len(plain) - 1) % 4))
         except ValueError:
             return None
-        length = 24 if plain[0] in _CLOCKED else 16
+        length = 24 if plain[0] in CLOCKED else 16
         if len(raw) != length + 8 * adopted:
             return None
         author = WriterId(raw[length:]) if adopted else None
@@ -241,8 +281,12 @@ def encode(body: Body, node: bytes) -> bytes:
             fields += [None if body.floor == body.clock else body.floor, body.age_ns or None]
             while fields[-1] is None:
                 fields.pop()
-        case Settled() | Deletion():
-            fields = [_dots(body.dots)]
+        case Settled():
+            fields = [_dots(body.dots), _dots(body.purged)] if body.purged else [_dots(body.dots)]
+        case Deletion():
+            fields = [_dots(body.dots), int(body.why)] if body.why else [_dots(body.dots)]
+        case Overwritten():
+            fields = [*_dots((body.dot,)), body.content, body.size, body.mtime_ns, int(body.why)]
         case Attributes():
             fields = [{_ATTRIBUTE_KEYS[key]: list(value) for key, value in body.values.items()}]
         case Xattrs():
@@ -360,9 +404,14 @@ def _decode(key: Key, clock: int, f: list[Any]) -> Body | None:
             floor, age_ns = clock if floor is None else _int(floor, 0, clock), _int(age_ns or 0)
             return Content(clock, content, _int(f[1]), mtime_ns, via, _dot_tuple(f[4]), strategy, floor, age_ns)
         case "s":
-            return Settled(clock, _dot_tuple(f[0]))
+            return Settled(clock, _dot_tuple(f[0]), _dot_tuple(f[1]) if len(f) > 1 else ())
         case "d":
-            return Deletion(clock, _dot_tuple(f[0]))
+            return Deletion(clock, _dot_tuple(f[0]), Why(_int(f[1])) if len(f) > 1 else Why.DELETED)
+        case "v":
+            if clock != key.clock:
+                return None
+            content, mtime_ns = ContentId(_bytes(f[1], 32, 32)), _int(f[3], -_TIME, _TIME)
+            return Overwritten(clock, _dot(f[0]), content, _int(f[2]), mtime_ns, Why(_int(f[4])))
         case "a":
             stamped = {k: _stamped(v) for k, v in f[0].items() if k in _ATTRIBUTE_NAMES}
             values = {_ATTRIBUTE_NAMES[k]: (c, _int(v, *_ATTRIBUTE_RANGES[k])) for k, (c, v) in stamped.items()}

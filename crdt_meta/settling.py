@@ -50,12 +50,14 @@ class Settling(Reading):
         pod_of_writer: Callable[[WriterId], PodId | None],
         strategy_for: Callable[[str], Strategy],
         has_room: Callable[[], bool],
+        versions: Callable[[], int],
     ) -> None:
         super().__init__(view, Display(view), pod_of_writer)
         self._log = log
         self._clock = clock
         self._strategy_for = strategy_for
         self._has_room = has_room
+        self._versions = versions
         self._listeners: list[Callable[[Delta], None]] = []
         log.on_delta = self._deliver
 
@@ -120,7 +122,8 @@ class Settling(Reading):
         for owner, named in settled.items():
             earlier = self._own(owner, Settled)
             union = dict.fromkeys((*(() if earlier is None else earlier.dots), *named))
-            records.append((owner, Settled(self._clock.tick(), tuple(union))))
+            purged = () if earlier is None else earlier.purged
+            records.append((owner, Settled(self._clock.tick(), tuple(union), purged)))
         return records
 
     def _own_inode(self, entry: Entry, sibling: SiblingRow) -> Records:
@@ -147,12 +150,12 @@ class Settling(Reading):
 
     def _stamp(self, node: bytes, latest: int = 0) -> int:
         """Return a clock later than ``latest`` and every record of a node, even where a broken clock gave them theirs."""
-        latest = max([latest, *(body.clock for _, body in self._records_of(node, "icasxlpn"))])
+        latest = max([latest, *(body.clock for _, body in self._records_of(node, "icasvxlpn"))])
         return min(max(self._clock.tick(), latest + 1), MAX_CLOCK)
 
     def _dot_clock(self, node: bytes) -> int:
         """Return a clock for a new content: new, and later than every record of the node that isn't absurd."""
-        latest = max([0, *(body.clock for _, body in self._records_of(node, "icasxlpn"))])
+        latest = max([0, *(body.clock for _, body in self._records_of(node, "icasvxlpn"))])
         now = self._clock.tick()
         return now if latest >= ABSURD_CLOCK else max(now, latest + 1)
 

@@ -50,10 +50,17 @@ CREATE INDEX IF NOT EXISTS sibling_by_content ON sibling (content);
 CREATE TABLE IF NOT EXISTS directory (id BLOB PRIMARY KEY, touched INTEGER NOT NULL, subdirectories INTEGER NOT NULL)
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS twin (parent BLOB, name BLOB, PRIMARY KEY (parent, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS trash (inode BLOB, dot BLOB, why INTEGER NOT NULL, content BLOB, size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL, removed INTEGER NOT NULL, by BLOB NOT NULL, more_dots BLOB, link BLOB, parent BLOB, name BLOB,
+    PRIMARY KEY (inode, dot)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS trash_by_time ON trash (removed);
+CREATE INDEX IF NOT EXISTS trash_by_content ON trash (content) WHERE content IS NOT NULL;
+CREATE INDEX IF NOT EXISTS trash_by_name ON trash (name) WHERE name IS NOT NULL;
+CREATE INDEX IF NOT EXISTS trash_by_place ON trash (parent, name) WHERE parent IS NOT NULL;
 CREATE TABLE IF NOT EXISTS journal (inode BLOB PRIMARY KEY, link BLOB NOT NULL, content BLOB NOT NULL,
     size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, replaces BLOB NOT NULL) WITHOUT ROWID;
 """
-VIEW_TABLES: Final = ("link", "hardlink", "inode", "sibling", "directory", "twin")
+VIEW_TABLES: Final = ("link", "hardlink", "inode", "sibling", "directory", "twin", "trash")
 
 
 class Store:

@@ -54,6 +54,12 @@ class Table(Generic[K, V]):
         """Note that a row of this key can't be there, which saves looking for it."""
         self._clean[key] = None
 
+    def known(self, key: K, value: V) -> None:
+        """Note a row that was read from the file otherwise; one that waits counts still."""
+        self._clean[key] = value
+        if len(self._clean) > self._limit:
+            self._clean.popitem(last=False)
+
     def is_waiting(self, key: K) -> bool:
         """Tell whether a change of a row waits: what the file has is not what counts."""
         return key in self._waiting

@@ -90,11 +90,14 @@ class Tidying:
         self._log.commit()
 
     def _acknowledge(self, counted: Mapping[WriterId, float | None], *, asks: bool) -> Vector:
-        away = {writer: heard for writer, heard in counted.items() if heard is not None}
-        own = self._acks.of(self._log.writer)
-        for writer, heard in away.items():
-            away[writer] = max(heard, own.seen.get(writer, 0) / 1000 if own is not None else 0.0)
+        away = {writer: self._last_heard(writer, heard) for writer, heard in counted.items() if heard is not None}
         return self._acks.write(away, asks=asks)
+
+    def _last_heard(self, writer: WriterId, heard: float) -> float:
+        """Return when a writer was last heard of here; at the start of this pod, if nothing else is known."""
+        own = self._acks.of(self._log.writer)
+        remembered = 0.0 if own is None else own.seen.get(writer, 0) / 1000
+        return max(heard, remembered) or self._started or 0.0
 
     # -- compaction ---------------------------------------------------------------------------------------------------
 
@@ -127,12 +130,8 @@ class Tidying:
         limit_s = peers.forget_after_s
         if not peers.clock_agrees() or now - (self._started or now) < min(FRESH_START_S, limit_s):
             return counted
-        own = self._acks.of(self._log.writer)
-        late = {
-            writer
-            for writer, heard in counted.items()
-            if heard is not None and now - max(heard, own.seen.get(writer, 0) / 1000 if own else now) > limit_s
-        }
+        away = {writer: self._last_heard(writer, heard) for writer, heard in counted.items() if heard is not None}
+        late = {writer for writer, heard in away.items() if now - heard > limit_s}
         while late:
             others = counted.keys() - late
             again = {writer for writer in late if now - self._acks.seen(writer, others) <= limit_s}

@@ -1,20 +1,20 @@
 """The tree as the packages above see it: paths, nodes, and every operation with its POSIX errnos.
 
-Reading is in `crdt_meta.reading`, what all operations have in common in `crdt_meta.settling`. Each operation writes its
+Reading is in `crdt_meta.reading`, what all operations have in common in `crdt_meta.settling`, contents are in
+`crdt_meta.publishing`, the trash in `crdt_meta.trash`, conflicts in
+`crdt_meta.deciding`. Each operation writes its
 records at once into the view and into the pod's next transaction.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
 
 from base.errors import FileSystemError
-from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId, new_inode_id
-from crdt_meta.derive import succession
+from base.ids import ROOT_INODE, InodeId, LinkId, new_inode_id
+from crdt_meta.deciding import Deciding
 from crdt_meta.display import Entry
 from crdt_meta.hlc import nanoseconds
-from crdt_meta.links import LinkRow
 from crdt_meta.node import Kind, Node
 from crdt_meta.records import (
     NAME_LIMIT_BYTES,
@@ -22,22 +22,22 @@ from crdt_meta.records import (
     XATTR_LIMIT_BYTES,
     Attributes,
     Birth,
-    Content,
-    Deletion,
     Key,
     LinkBirth,
     Name,
     Place,
     Strategy,
+    Why,
     Xattrs,
 )
-from crdt_meta.settling import Records, Settling
+from crdt_meta.rows import InodeRow
+from crdt_meta.settling import Records
 
 XATTRS_LIMIT_BYTES = 512 * 1024
 """All extended attributes of one inode together."""
 
 
-class Tree(Settling):
+class Tree(Deciding):
     """See the module. All methods are for the loop thread and raise `FileSystemError` with POSIX's errno."""
 
     # -- making -------------------------------------------------------------------------------------------------------
@@ -98,13 +98,6 @@ class Tree(Settling):
         if name in (b".", b"..") or self.display.lookup(parent, name) is not None:
             raise FileSystemError(errno.EEXIST)
 
-    def _strategy_of(self, parent: InodeId, name: bytes) -> Strategy:
-        path = self.path(parent)
-        if path is None:
-            return Strategy.KEEP_BOTH
-        full = path.rstrip(b"/") + b"/" + name
-        return self._strategy_for(full.decode("utf-8", "surrogateescape"))
-
     # -- removing -----------------------------------------------------------------------------------------------------
 
     def unlink(self, parent: InodeId, name: bytes) -> Node:
@@ -127,22 +120,7 @@ class Tree(Settling):
 
     def _deletions(self, entry: Entry) -> Records:
         """Return the records that delete what an entry stands for, naming the contents that it showed."""
-        return self._deleted((entry.link, *entry.twins, *entry.hidden))
-
-    def _deleted(self, links: Iterable[LinkRow]) -> Records:
-        now = self._clock.tick()
-        return [(link.id, Deletion(now, self._named(link.id, link.inode))) for link in links]
-
-    def _named(self, link: LinkId, inode: InodeId) -> tuple[Dot, ...]:
-        row = self.view.rows.inode(inode)
-        if row is None or row.kind is Kind.DIRECTORY:
-            return ()
-        earlier = self._own(link, Deletion)
-        dots = dict.fromkeys(() if earlier is None else earlier.dots)
-        if inode in self.view.contested:  # of a file that was hidden behind another, not shown beside it
-            siblings = self.view.rows.siblings(inode)
-            dots |= dict.fromkeys(dot for one in siblings for dot in (one.dot, *one.more_dots))
-        return tuple(dots | dict.fromkeys((row.dot, *row.more_dots)))
+        return self._deleted((entry.link, *entry.twins)) + self._buried(entry)
 
     # -- moving -------------------------------------------------------------------------------------------------------
 
@@ -184,9 +162,9 @@ class Tree(Settling):
             self._write(self._heal() + moves + self._timed(parent, new_parent))
             return None
         replaced = None if there is None else self._replaceable(source, there)
-        records = [] if there is None else self._deletions(there)
+        records, obsolete = ([], []) if there is None else self._replacing(there, source.inode)
         records += self._moves(source, new_parent, new_name)
-        self._write(self._heal() + records + self._timed(parent, new_parent))
+        self._write(self._heal() + records + self._timed(parent, new_parent), obsolete)
         if replaced is None or replaced.kind is Kind.DIRECTORY:
             return None
         return self.get(replaced.inode) or self.gone(replaced)
@@ -200,6 +178,19 @@ class Tree(Settling):
         if there_is and self.display.entries(there.inode.id):
             raise FileSystemError(errno.ENOTEMPTY)
         return self.node_of(there)
+
+    def _replacing(self, there: Entry, by: InodeRow) -> tuple[Records, list[Key]]:
+        """Return the records that delete what something else is renamed over, and those that can go then."""
+        if there.inode.kind is not Kind.FILE:
+            return self._deletions(there), []
+        records = self._deleted([there.link], Why.OVERWRITTEN) + self._buried(there)
+        gone: list[Key] = []
+        if self.view.links.living(there.inode.id) == [there.link]:
+            for inode, dots in self._outlived(there, by.content).items():
+                more, keys = self._purged(inode, dots)
+                records += more
+                gone += keys
+        return records, gone
 
     def _check_loop(self, moved: Entry, into: InodeId) -> None:
         """Refuse to move a directory below itself."""
@@ -225,7 +216,7 @@ class Tree(Settling):
                 records.append((link.id, Place(now, group[0], link.parent)))
             if link.name != name:
                 records.append((link.id, Name(now, name)))
-        return records + self._deleted(entry.hidden)
+        return records + self._buried(entry)
 
     def heal(self) -> None:
         """Write down the places that cycles changed, so that nothing depends on what made them any more."""
@@ -297,42 +288,3 @@ class Tree(Settling):
                 others.update(body.values)
         values[name] = (now, value)
         return Xattrs(now, {key: one for key, one in values.items() if one[1] is not None or key in others})
-
-    def publish(
-        self,
-        inode: InodeId,
-        link: LinkId,
-        content: ContentId,
-        size: int,
-        mtime_ns: int,
-        replaces: Sequence[Dot],
-        ctime_ns: int | None = None,
-    ) -> Node:
-        """Give a file a content in place of the dots that its handle showed; it was written at ``ctime_ns`` (None: now).
-
-        Raises ENOENT when the file is unknown.
-        """
-        self._settle(inode, replaces)
-        if not self.view.records.of(inode, "i"):
-            raise FileSystemError(errno.ENOENT)
-        path = self.path(inode)
-        strategy = Strategy.KEEP_BOTH if path is None else self._strategy_for(path.decode("utf-8", "surrogateescape"))
-        now = self._dot_clock(inode)
-        via = self._via(inode, link)
-        named, floor, obsolete = succession(self._log.writer, self._records_of(inode, "ics"), replaces, now)
-        age_ns = 0 if ctime_ns is None else max(0, nanoseconds(now) - ctime_ns)
-        record = Content(now, content, size, mtime_ns, via, named, strategy, floor, age_ns)
-        self._write([(inode, record)], [Key("c", inode, clock) for clock in obsolete])
-        return self._must(inode)
-
-    def _via(self, inode: InodeId, link: LinkId) -> LinkId:
-        """Return the link through which a content comes: the handle's, another one if that was removed meanwhile.
-
-        When all were removed it is the handle's, which comes back by that.
-        """
-        living = self.view.links.living(inode)
-        if any(one.id == link for one in living):
-            return link
-        if living:
-            return living[0].id
-        return link if link in self.view.links.to(inode) else LinkId(inode)

@@ -33,6 +33,7 @@ from crdt_meta.recordtable import Records
 from crdt_meta.rows import InodeRow, Rows, SiblingRow
 from crdt_meta.showing import inode_rows, plain_row
 from crdt_meta.store import VIEW_TABLES, Store
+from crdt_meta.trashed import Trashed
 
 FEW: Final = 8
 """For more changes than this it pays to read what they touch with one query."""
@@ -58,6 +59,8 @@ class _Batch:
     """Inodes with other contents, or of other links."""
     moved: set[InodeId] = field(default_factory=set)
     """Directories that came, went or moved."""
+    look: set[InodeId] = field(default_factory=set)
+    """Inodes of whose trash something may have changed."""
     links: set[LinkId] = field(default_factory=set)
     alive: dict[LinkId, bool] = field(default_factory=dict)
     edges: dict[InodeId, int] = field(default_factory=dict)
@@ -71,6 +74,7 @@ class View:
         self.records = Records(store)
         self.links = Links(store)
         self.rows = Rows(store)
+        self.trash = Trashed(store, self.records)
         self.naming = Naming(self, pod_name_of)
         self.moves = 0  # of directories: what was derived from their places holds until the next
         self.reload()
@@ -102,6 +106,7 @@ class View:
         """Note that no record of a node was ever applied, which saves looking for its rows."""
         self.links.absent(LinkId(node))
         self.rows.absent(InodeId(node))
+        self.trash.absent(InodeId(node))
 
     def expect(self, keys: Iterable[Key]) -> None:
         """Read what there is of many nodes at once: changes of them are about to be applied."""
@@ -126,20 +131,24 @@ class View:
 
     def _mark(self, batch: _Batch, change: Changed) -> None:
         key = change.key
-        if key.kind in "icsax":
+        if key.kind in "icsavx":
             batch.inodes.add(InodeId(key.node))
+        if key.kind in "isv":
+            batch.look.add(InodeId(key.node))
         if key.kind in "ax":
             batch.delta.inodes.add(InodeId(key.node))
         if key.kind in "lpnd":
             batch.links.add(LinkId(key.node))
-            self._mark_link(batch, LinkId(key.node), change.before)
+            self._mark_link(batch, LinkId(key.node), change.before, look=key.kind in "ld")
 
-    def _mark_link(self, batch: _Batch, link: LinkId, before: Body | None) -> None:
+    def _mark_link(self, batch: _Batch, link: LinkId, before: Body | None, *, look: bool) -> None:
         """Have all inodes that a link points to, or did, looked at."""
         births = [body for _, body in self.records.of(link, "l")]
         for birth in (before, *births):
             if isinstance(birth, LinkBirth):
                 batch.inodes.add(birth.inode)
+                if look:
+                    batch.look.add(birth.inode)
                 if bytes(birth.inode) != bytes(link):
                     self.links.add_hard(birth.inode, link)
 
@@ -149,7 +158,7 @@ class View:
         if inode == ROOT_INODE:
             batch.delta.inodes.add(inode)
             return
-        records = self.records.of(inode, "icsax")
+        records = self.records.of(inode, "icsavx")
         deletions, linked_ns = {}, 0
         for link in self.links.to(inode):
             found = self.records.of(link, "lpnd")
@@ -163,7 +172,10 @@ class View:
             for link, deleted in deletions.items():
                 batch.alive[link] = is_link_alive(link, deleted, versions)
             lives = any(batch.alive[link] for link in deletions)
+        old = self.rows.inode(inode)
         new = self._write_inode(batch, inode, state if lives else None)
+        look = inode in batch.look
+        batch.delta.contents.update(self.trash.refresh(inode, old, new, state, versions, records, deletions, look))
         for link in deletions:
             row = self.links.get(link)
             stays = row is not None and state is not None and (row.kind, row.inode) == (state.kind, inode)
@@ -180,7 +192,7 @@ class View:
         birth: tuple[WriterId, Birth] | None = None
         place: LinkBirth | None = None
         content: tuple[WriterId, Content] | None = None
-        stays, known = True, self.records.of(inode, "icsaxlpnd")
+        stays, known = True, self.records.of(inode, "icsavxlpnd")
         for writer, body in known:
             match body:
                 case Birth() if birth is None and body.kind is not Kind.DIRECTORY and body.origin is None:
@@ -199,7 +211,10 @@ class View:
             return False
         if (row := plain_row(inode, birth, content, known)) is None:
             return False
-        self._put_inode(batch, inode, row)
+        old = self.rows.inode(inode)
+        if (old is None or old.more_dots or inode in batch.look) and self.trash.of(inode):
+            return False
+        self._put_inode(batch, inode, old, row)
         link = LinkId(inode)
         shown = self.links.get(link)
         if not stays:
@@ -214,9 +229,9 @@ class View:
                 batch.links.add(LinkId(place.parent))
         return True
 
-    def _put_inode(self, batch: _Batch, inode: InodeId, new: InodeRow) -> None:
+    def _put_inode(self, batch: _Batch, inode: InodeId, old: InodeRow | None, new: InodeRow) -> None:
         """Write the row of an inode without siblings."""
-        if (old := self.rows.inode(inode)) != new:
+        if old != new:
             batch.altered.add(inode)
             batch.delta.inodes.add(inode)
             self.rows.put_inode(inode, new)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from base.ids import PodId, WriterId
-from mesh.records import Config, Record, RecordId, Revoke, Void, Writer
+from mesh.records import Config, Record, RecordId, Retire, Revoke, Void, Writer
 
 MAX_WRITERS_OF_POD: Final = 256
 
@@ -35,6 +35,15 @@ def voids(found: Iterable[Record], writers: Mapping[WriterId, PodId]) -> dict[Wr
         if isinstance(record.payload, Void) and writers.get(record.payload.writer) == record.signer:
             declared.setdefault(record.payload.writer, []).append(record.payload)
     return declared
+
+
+def adoptions(found: Iterable[Record]) -> dict[WriterId, tuple[Retire, ...]]:
+    """Return the writers whose metadata was adopted, with each adoption."""
+    retired: dict[WriterId, set[Retire]] = {}
+    for record in found:
+        if isinstance(record.payload, Retire):
+            retired.setdefault(record.payload.writer, set()).add(record.payload)
+    return {writer: tuple(sorted(found, key=lambda one: (one.upto, one.by))) for writer, found in retired.items()}
 
 
 def configuration(

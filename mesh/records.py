@@ -115,7 +115,19 @@ class Config:
     time_ns: int
 
 
-Payload = Found | Admit | Writer | Void | Left | Revoke | Config
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """The signer adopted the metadata of a writer, which writes no more: nothing it wrote later is taken from it."""
+
+    writer: WriterId
+    upto: int
+    """The last transaction of it that the signer had."""
+    by: WriterId
+    sequence: int
+    """The copies are complete with this transaction of the signer's writer ``by``."""
+
+
+Payload = Found | Admit | Writer | Void | Left | Revoke | Config | Retire
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +263,8 @@ def _fields(payload: Payload) -> list[Any]:
             return [pod, list(keeps), config, time_ns]
         case Config(parent, toml, time_ns):
             return [parent, toml, time_ns]
+        case Retire(writer, upto, by, sequence):
+            return [writer, upto, by, sequence]
 
 
 def _read_found(fields: list[Any], signer: PodId) -> Found:
@@ -319,6 +333,15 @@ def _read_config(fields: list[Any], _signer: PodId) -> Config:
     raise DamagedError("A configuration record is malformed.")
 
 
+def _read_retire(fields: list[Any], _signer: PodId) -> Retire:
+    match fields:
+        case [bytes(writer), int(upto), bytes(by), int(sequence)] if (
+            len(writer) == len(by) == 8 and writer != by and 0 <= upto <= MAX_SEQUENCE and 0 <= sequence <= MAX_SEQUENCE
+        ):
+            return Retire(WriterId(writer), upto, WriterId(by), sequence)
+    raise DamagedError("A record of an adoption is malformed.")
+
+
 _READERS: Final[dict[str, Callable[[list[Any], PodId], Payload]]] = {
     "found": _read_found,
     "admit": _read_admit,
@@ -327,4 +350,5 @@ _READERS: Final[dict[str, Callable[[list[Any], PodId], Payload]]] = {
     "left": _read_left,
     "revoke": _read_revoke,
     "config": _read_config,
+    "retire": _read_retire,
 }

@@ -23,7 +23,7 @@ from base.errors import DamagedError, RefusedError
 from base.ids import ClusterId, PodId, WriterId, hash_bytes
 from mesh import derivation, records
 from mesh.api import Role
-from mesh.records import Admit, Config, Found, Left, Record, RecordId, Revoke, Void
+from mesh.records import Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void
 
 MAX_RECORDS: Final = 100_000
 MAX_UNKNOWN: Final = 1_000
@@ -59,6 +59,7 @@ class Roster:
         self._pods: dict[PodId, PodEntry] = {}
         self._writers: dict[WriterId, PodId] = {}
         self._voids: dict[WriterId, list[Void]] = {}
+        self._adoptions: dict[WriterId, tuple[Retire, ...]] = {}
         self._admits: dict[PodId, list[Record]] = {}
         self._config: Record | None = None
         self._digest: bytes | None = None
@@ -99,6 +100,10 @@ class Roster:
     def voids(self) -> dict[WriterId, list[Void]]:
         """Return the transactions that don't count since their pod was a restored one, by writer."""
         return self._voids
+
+    def adoptions(self) -> dict[WriterId, tuple[Retire, ...]]:
+        """Return the writers that write no more and whose metadata others hold, with each adoption."""
+        return self._adoptions
 
     def anchors(self) -> list[bytes]:
         """Return the issuing certificates (DER) that may introduce somebody unknown: of full pods not evicted.
@@ -265,7 +270,7 @@ class Roster:
             if self._unknown >= MAX_UNKNOWN:
                 return False
             self._unknown += 1
-        elif isinstance(payload, Admit | Revoke | Config) and not self._is_candidate_admin(record.signer):
+        elif isinstance(payload, Admit | Revoke | Config | Retire) and not self._is_candidate_admin(record.signer):
             return False
         if isinstance(payload, Admit):
             if payload.pod == self._found.signer:
@@ -312,6 +317,7 @@ class Roster:
         self._pods = {pod: self._entry(pod, seniority[pod], pod in left, pod not in valid) for pod in seniority}
         self._writers = derivation.writers(self._records.values(), seniority)
         self._voids = derivation.voids(self._records.values(), self._writers)
+        self._adoptions = derivation.adoptions(self._records.values())
         self._config = derivation.configuration(self._records, seniority, evictions)
 
     def _seniority(self) -> dict[PodId, int]:

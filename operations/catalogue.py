@@ -41,9 +41,12 @@ class TreeCatalogue:
         return min(copies, len(self.full_pods()))
 
     def info(self, content: ContentId) -> ContentInfo | None:
-        """Return what is wanted for a content, or None when nothing refers to it any more."""
+        """Return what is wanted for a content, or None when nothing refers to it any more.
+
+        What only the trash has needs no second copy: those that there are stay.
+        """
         copies, cache, keep, node = 0, True, False, None
-        for inode in self._tree.references(content)[:REFERENCES_LOOKED_AT]:
+        for inode in self._tree.showing(content)[:REFERENCES_LOOKED_AT]:
             found = self._tree.get(inode)
             path = self._tree.path(inode)
             if found is None or path is None:
@@ -55,8 +58,12 @@ class TreeCatalogue:
             cache = cache and here.may_cache(wanted)
             keep = keep or here.keep
         if node is None:
-            return None
+            trashed = self._tree.trashed(content)
+            return None if trashed is None else ContentInfo(content, *self._of_trash(*trashed))
         return ContentInfo(content, node.size, node.author or self._mesh.pod_id, copies, cache, keep)
+
+    def _of_trash(self, size: int, author: PodId | None) -> tuple[int, PodId, int, bool, bool]:
+        return size, author or self._mesh.pod_id, 1, True, False
 
     def page(self, after: ContentId | None, limit: int) -> Sequence[ContentInfo]:
         """Return live contents in the order of their ids, from the one behind ``after`` on."""
@@ -72,7 +79,7 @@ class TreeCatalogue:
         return [(content, size) for content, size, _ in self._tree.contents(after, limit)]
 
     def refers(self, content: ContentId) -> bool:
-        """Tell whether the tree refers to a content, shown or hidden."""
+        """Tell whether the tree refers to a content: shown, hidden, or in the trash."""
         return bool(self._tree.references(content))
 
     def journalled(self) -> Sequence[tuple[ContentId, int]]:

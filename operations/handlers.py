@@ -7,6 +7,7 @@ from pathlib import Path
 
 from control.server import Emit, Handler
 from operations.configuration import config_show
+from operations.conflicts import conflicts, conflicts_keep
 from operations.finding import text_argument
 from operations.importing import import_files
 from operations.invite import invite
@@ -15,6 +16,7 @@ from operations.parts import Parts
 from operations.pods import pods
 from operations.status import status
 from operations.sync import sync
+from operations.trash import trash_empty, trash_list, trash_restore
 from operations.where import where
 
 Quiet = Callable[[Parts, dict[str, object]], Awaitable[dict[str, object]]]
@@ -35,16 +37,25 @@ async def unmount(parts: Parts, args: dict[str, object]) -> dict[str, object]:
 
 QUIET: dict[str, Quiet] = {
     "config_show": config_show,
+    "conflicts": conflicts,
+    "conflicts_keep": conflicts_keep,
     "destroy_check": destroy_check,
     "down": down,
     "invite": invite,
     "mount": mount,
     "pods": pods,
     "status": status,
+    "trash_restore": trash_restore,
     "unmount": unmount,
     "where": where,
 }
-TELLING: dict[str, Telling] = {"import": import_files, "leave": leave, "sync": sync}
+TELLING: dict[str, Telling] = {
+    "import": import_files,
+    "leave": leave,
+    "sync": sync,
+    "trash_empty": trash_empty,
+    "trash_list": trash_list,
+}
 
 
 def handlers(parts: Parts) -> dict[str, Handler]:

@@ -107,4 +107,6 @@ def example(parts: Parts, contents: list[ContentId]) -> str:
             path = parts.metadata.tree.path(inode)
             if path is not None:
                 return f"'{text_of(path)}'"
+            if entry := next(iter(parts.metadata.tree.trash_of_inode(inode)), None):
+                return f"'{text_of(entry.path)}' in the trash"
     return "contents without a name"

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
 
 from base.errors import MachineError, UsageError
+from base.ids import InodeId
 from vfs.mount import Mount
+from vfs.mountpoint import mounted_at
+
+TAKEN_OFF_S: Final = 5.0
 
 
 class MountKeeper:
@@ -37,6 +42,9 @@ class MountKeeper:
         path = directory or self._default
         if path is None:
             raise UsageError("This pod has no mount point.", "Name one: 'wormhole mount DIR'.")
+        if self._path is not None and mounted_at(self._path) is None:
+            with anyio.move_on_after(TAKEN_OFF_S):  # by somebody else; the kernel tells when nobody uses it any more
+                await self._ended.wait()
         if self._mount is not None:
             if self._path == path:
                 return str(path)
@@ -64,6 +72,10 @@ class MountKeeper:
         if self._mount is not None:
             await self._mount.unmount(force=force)
             await self._ended.wait()
+
+    def open_inodes(self) -> list[InodeId]:
+        """Return the files that programs have open, or whose writing isn't in the tree yet."""
+        return [] if self._mount is None else [live.inode for live in self._mount.filesystem.files]
 
     async def settle(self) -> None:
         """Wait until every closed file is published."""

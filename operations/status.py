@@ -92,7 +92,8 @@ def warnings(parts: Parts, members: list[Member], tally: Tally) -> list[str]:
     conflicts = len(parts.metadata.tree.conflicts())
     if conflicts:
         found.append(
-            f"Changed on two pods at the same time, so that versions stand side by side: {number_of(conflicts, 'file')}."
+            "Changed on two pods at the same time, so that versions stand side by side: "
+            f"{number_of(conflicts, 'file')}. See `wormhole conflicts`."
         )
     found += clock_warnings(parts.mesh.clocks.ahead_s(), {member.pod: member.name for member in members})
     if parts.mounts.directory is None:

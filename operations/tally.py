@@ -76,7 +76,7 @@ async def _one_by_one(parts: Parts) -> Tally:
     while page := parts.catalogue.page(after, PAGE):
         for info in page:
             found = _content_standing(parts, info.content, info.copies, announced)
-            files = len(parts.metadata.tree.references(info.content)) if found is not Standing.SAFE else 0
+            files = len(parts.metadata.tree.showing(info.content)) if found is not Standing.SAFE else 0
             counts[found] = counts.get(found, 0) + files
         after = page[-1].content
         await lowlevel.checkpoint()

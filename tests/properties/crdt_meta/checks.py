@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from base.ids import EMPTY_CONTENT, ROOT_INODE, ContentId, InodeId, hash_bytes
 from crdt_meta.node import Delta, Kind, Node
+from crdt_meta.trashed import Trashed, TrashRow
 from crdt_meta.tree import Tree
 from crdt_meta.view import View
+from tests.properties.crdt_meta import trash_oracle
 from tests.properties.crdt_meta.oracle import Oracle, Shown, load
 
 if TYPE_CHECKING:
@@ -94,8 +96,9 @@ def check(replica: Replica) -> dict[bytes, Shown]:
     oracle = Oracle(load(replica.meta.store), replica.world.pod_name)
     assert found == oracle.tree(), "not what the records must show"
     tree, view = replica.tree, replica.meta.view
-    replica.shadow.check(tree, {one.content for one in replica.world.saved})
+    replica.shadow.check(tree, {one.content for one in replica.world.saved} - {EMPTY_CONTENT})
     _check_totals(replica, oracle)
+    _check_trash(replica, oracle)
     memory = _memory(view)
     view.reload()
     for name, value in _memory(view).items():
@@ -129,9 +132,43 @@ def _check_totals(replica: Replica, oracle: Oracle) -> None:
     for inode, (content, _) in files.items():
         if content != EMPTY_CONTENT:
             references.setdefault(content, set()).add(inode)
+    for content, inodes in references.items():
+        assert set(replica.tree.showing(content)) == inodes
+    for raw, removed in trash_oracle.contents(trash_oracle.trash(oracle)).items():
+        references.setdefault(ContentId(raw), set()).update(InodeId(inode) for inode in removed)
     contents: list[ContentId] = []
     while page := replica.tree.contents(contents[-1] if contents else None, 3):
         contents += [content for content, _, _ in page]
     assert contents == sorted(references), (contents, sorted(references))
     for content, inodes in references.items():
         assert set(replica.tree.references(content)) == inodes
+
+
+def _check_trash(replica: Replica, oracle: Oracle) -> None:
+    """The rows of the view, read in pages; then what the API makes of them."""
+    tree, trashed = replica.tree, replica.meta.view.trash
+    found: set[trash_oracle.Trashed] = set()
+    rows = list(rows_of(trashed))
+    for row in rows:
+        place = None if row.name is None or row.parent is None else tree._place(row)
+        facts = (row.why.name.lower(), row.content, row.size, row.mtime_ns, row.removed, place)
+        found.add(trash_oracle.Trashed(row.inode, (row.dot.writer, row.dot.clock), *facts))
+        assert row in trashed.of(row.inode)
+    assert len(found) == len(rows), "an entry twice"
+    assert found == trash_oracle.trash(oracle), "not what the records must have in the trash"
+    assert trashed.bytes == sum(row.size for row in rows)
+    assert rows == sorted(rows, key=lambda row: row.key, reverse=True)
+    assert rows == list(rows_of(trashed, oldest_first=True))[::-1]
+    entries = list(tree.trash())
+    assert [one.dot for one in entries[: len(rows)]] == [row.dot for row in rows]
+    for entry in entries:
+        assert entry in tree.trash_of(entry.path) or entry.path.startswith(b"/" + entry.inode.hex().encode())
+    assert tree.trash_bytes() == sum(one.size for one in entries)
+
+
+def rows_of(trashed: Trashed, *, oldest_first: bool = False) -> Iterator[TrashRow]:
+    """Read all rows, three at a time."""
+    after = None
+    while page := trashed.page(after, 3, oldest_first=oldest_first):
+        yield from page
+        after = page[-1].key

@@ -28,9 +28,11 @@ from crdt_meta.records import (
     Key,
     LinkBirth,
     Name,
+    Overwritten,
     Place,
     Settled,
     Strategy,
+    Why,
     Xattrs,
     encode,
 )
@@ -68,14 +70,15 @@ def draw(rng: random.Random) -> tuple[bytes, Body]:
                 strategy,
                 rng.choice((0, clock, clock // 2)),
             ),
-            Settled(clock, dots),
+            Settled(clock, dots, dots[:1]),
+            Overwritten(clock, Dot(rng.choice(WRITERS), clock), content, clock, clock, rng.choice(list(Why))),
             Attributes(clock, attributes),
             Xattrs(clock, {b"user.x": (clock, rng.choice((None, b"1", b"2")))}),
             Place(clock, parent, InodeId(rng.choice(PARENTS))),
             Name(clock, name),
-            Deletion(clock, dots),
+            Deletion(clock, dots, rng.choice(list(Why))),
         ),
-        (6, 6, 4, 1, 1, 1, 4, 2, 3),
+        (6, 6, 4, 1, 2, 1, 1, 4, 2, 3),
     )[0]
 
 
@@ -129,7 +132,9 @@ def everything(pod: Metadata) -> dict[str, Any]:
     memory = {name: set(getattr(pod.view, name)) for name in ("twins", "contested", "kept", "demoted")}
     claims = {representative: dict(one) for representative, one in naming.claims.items()}
     conflicts = tree.conflicts()
-    return {"paths": paths, "totals": tree.totals(), "claims": claims, "conflicts": conflicts, **memory}
+    trash = sorted(tree.trash())
+    assert tree.trash_bytes() == sum(one.size for one in trash)
+    return {"paths": paths, "totals": tree.totals(), "claims": claims, "conflicts": conflicts, "trash": trash, **memory}
 
 
 def _same(node: Node) -> tuple[Any, ...]:

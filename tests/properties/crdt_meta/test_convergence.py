@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from base.ids import EMPTY_CONTENT, InodeId
 from crdt_meta.node import Kind
 from crdt_meta.records import Strategy
-from tests.properties.crdt_meta.checks import check, shown_tree
+from tests.properties.crdt_meta.checks import check, rows_of, shown_tree
 from tests.properties.crdt_meta.oracle import Oracle, Shown, load
 from tests.properties.crdt_meta.world import SAME_CONTENT, SENDER, Replica, World, seeded_ids
 
@@ -54,6 +54,8 @@ async def converge(world: World, steps: int, check_every: int) -> dict[bytes, Sh
         world.now_s += 1000.0
     await exchange(world)
     trees = [check(one) for one in world.remaining()]
+    trashes = [list(rows_of(one.meta.view.trash)) for one in world.remaining()]
+    assert all(trash == trashes[0] for trash in trashes), "replicas have another trash"
     assert all(tree == trees[0] for tree in trees), "replicas differ"
     return trees[0]
 
@@ -84,11 +86,13 @@ async def check_another_order(world: World) -> None:
         heap = world.rng.choice(heaps)
         number = world.rng.randrange(1, 6)
         await other.log.receive([heap.pop(0) for _ in range(min(number, len(heap)))], SENDER)
-    tree = check(other)
+    tree, trash = check(other), list(rows_of(other.meta.view.trash))
+    assert trash == list(rows_of(first.meta.view.trash)), "the order of arrival matters for the trash"
     assert tree == shown_tree(first), "the order of arrival matters"
     other.meta.view.rebuild()
     other.tree._nodes.clear()
     assert shown_tree(other) == tree, "the rebuilt view differs"
+    assert list(rows_of(other.meta.view.trash)) == trash, "the rebuilt trash differs"
 
 
 def check_nothing_lost(world: World, tree: dict[bytes, Shown]) -> None:
@@ -104,7 +108,7 @@ def check_nothing_resurrected(world: World, tree: dict[bytes, Shown]) -> None:
     oracle = Oracle(load(world.remaining()[0].meta.store), world.pod_name)
     over, removed = {one.base for one in world.saved}, {one.content for one in world.removed if one.last}
     for shown in tree.values():
-        if shown.content in (EMPTY_CONTENT, SAME_CONTENT):
+        if shown.content in {EMPTY_CONTENT, SAME_CONTENT, *world.restored}:
             continue
         owner = world.remaining()[0].meta.view.sibling_owner.get(InodeId(shown.inode), shown.inode)
         settled = shown.inode in oracle.birth and oracle.birth[shown.inode][1].origin is not None

@@ -11,17 +11,19 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from base.errors import FileSystemError
-from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId, PodId, WriterId, hash_bytes
+from base.ids import EMPTY_CONTENT, ROOT_INODE, ContentId, Dot, InodeId, LinkId, PodId, WriterId, hash_bytes
 from crdt_meta.log import Committed
 from crdt_meta.metadata import Metadata, Roots
 from crdt_meta.node import Kind, Node
 from crdt_meta.records import Strategy
+from crdt_meta.trash import TrashEntry
 from mesh.api import Entry
 from tests.properties.crdt_meta.checks import NAMES, Shadow
 from tests.properties.crdt_meta.surroundings import Surroundings
@@ -99,6 +101,7 @@ class Replica:
             pod_of_writer=world.pods.get,
             pod_name_of=world.pod_name,
             strategy_for=lambda path: world.strategy_for(self.index, path),
+            versions=lambda: world.versions,
         )
         now = lambda: world.now_s + self.skew_s  # noqa: E731
         self.meta = Metadata(self.folder / "metadata.db", roots, now=now, has_room=lambda: True)
@@ -168,6 +171,9 @@ class World:
         self.pods: dict[WriterId, PodId] = {}
         self.saved: list[Saved] = []
         self.removed: list[Removed] = []
+        self.restored: set[ContentId] = set()
+        """Contents that came back on purpose."""
+        self.versions = rng.choice((0, 1, 3, 10))
         self.made = 0
         self.counts: Counter[str] = Counter()
         self.linked: set[InodeId] = set()
@@ -253,7 +259,7 @@ class World:
 
     def step(self) -> None:
         """Do one random thing on one random replica."""
-        self.now_s += self.rng.choice((0.0, 0.0, 0.001, 0.7, 30.0))
+        self.now_s += self.rng.choice((0.0, 0.0, 0.001, 0.7, 30.0, 30.0, 1000.0))
         replica = self.rng.choice(self.remaining())
         (name,) = self.rng.choices(list(self.weights), list(self.weights.values()))
         try:
@@ -458,6 +464,67 @@ class World:
             replica.tree.set_xattr(inode, name, value)
             assert replica.tree.xattrs(inode).get(name) == value
 
+    # -- the trash and conflicts --------------------------------------------------------------------------------------
+
+    def _trashed(self, replica: Replica) -> TrashEntry | None:
+        entries = list(replica.tree.trash())
+        return self.rng.choice(entries) if entries else None
+
+    def restore(self, replica: Replica) -> None:
+        if (entry := self._trashed(replica)) is None:
+            return
+        at, before = replica.now_at, {path: node.content for path, node in self.nodes(replica)}
+        node = replica.tree.restore(entry)
+        assert node.content == entry.content
+        assert node.nlink >= 1
+        path = replica.tree.path(node.inode)
+        assert path is not None
+        assert replica.tree.resolve(path).inode == node.inode
+        self.saved.append(Saved(at, entry.content, entry.content))
+        self.restored.add(entry.content)
+        after = {path: node.content for path, node in self.nodes(replica)}
+        changed = {path for path in before if path not in after or before[path] != after[path]}
+        kept = {one.content for one in replica.tree.trash()} | set(after.values()) | {EMPTY_CONTENT}
+        assert all(before[path] in kept for path in changed), "a restoration took something away"
+        gone = {before[path] for path in changed} - set(after.values())
+        self.removed += [Removed(at, content, True) for content in gone]
+
+    def purge(self, replica: Replica) -> None:
+        if (entry := self._trashed(replica)) is None:
+            return
+
+        def files() -> dict[bytes, Node]:
+            return {path: replace(node, shown=()) for path, node in self.nodes(replica) if not node.is_directory}
+
+        before = files()
+        assert replica.tree.purge([entry]) == 1
+        assert entry not in list(replica.tree.trash())
+        assert before == files(), "a purge changes what is shown"
+        with pytest.raises(FileSystemError):
+            replica.tree.restore(entry)
+
+    def keep(self, replica: Replica) -> None:
+        """Decide a conflict; everything that was shown of it is shown or in the trash."""
+        conflicts = replica.tree.conflicts()
+        if not conflicts:
+            return
+        conflict = self.rng.choice(conflicts)
+        kept, at = self.rng.choice(conflict.versions), replica.now_at
+        before = [replica.tree.get(one.inode) for one in conflict.versions]
+        node = replica.tree.keep(conflict.path, kept.inode)
+        assert replica.tree.resolve(conflict.path).inode == node.inode
+        assert node.content == kept.content
+        assert all(one.path != conflict.path for one in replica.tree.conflicts())
+        shown = {one.content for _, one in self.nodes(replica)}
+        there = {one.content for one in replica.tree.trash()} | shown
+        for one in before:
+            assert one is not None
+            assert one.kind is not Kind.FILE or one.content in there | {EMPTY_CONTENT}
+            if one.content not in shown:
+                self.removed.append(Removed(at, one.content, True))
+        self.saved.append(Saved(at, kept.content, kept.content))
+        self.restored.add(kept.content)
+
     # -- mail, crashes ------------------------------------------------------------------------------------------------
 
     def save(self, replica: Replica) -> None:
@@ -499,6 +566,8 @@ FAVOURITES = (
     ("publish", "attributes", "rename"),
     ("link", "unlink", "publish"),
     ("compact", "publish"),
+    ("publish", "unlink", "restore", "purge"),
+    ("publish", "save handle", "keep", "restore"),
 )
 OPERATIONS: dict[str, tuple[int, Callable[[World, Replica], None]]] = {
     "create": (9, World.create),
@@ -515,6 +584,9 @@ OPERATIONS: dict[str, tuple[int, Callable[[World, Replica], None]]] = {
     "exchange": (2, World.exchange),
     "attributes": (4, World.attributes),
     "xattr": (3, World.xattr),
+    "restore": (3, World.restore),
+    "purge": (2, World.purge),
+    "keep": (2, World.keep),
     "save": (14, World.save),
     "compact": (2, World.compact),
     "crash": (2, World.crash),

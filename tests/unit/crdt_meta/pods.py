@@ -15,6 +15,7 @@ from base.ids import ROOT_INODE, ContentId, Dot, PodId, WriterId, hash_bytes
 from crdt_meta.metadata import Metadata, Roots
 from crdt_meta.node import Delta, Kind, Node
 from crdt_meta.records import Strategy
+from crdt_meta.trash import TrashEntry
 from mesh.api import Entry
 
 START_S = 1_800_000_000.0
@@ -35,6 +36,7 @@ class Mesh:
         self.names: dict[WriterId, str] = {}
         self.keys: dict[WriterId, Ed25519PrivateKey] = {}
         self.strategy = Strategy.KEEP_BOTH
+        self.versions = 10
         self.opened: list[Pod] = []
 
     def pod(self, name: str) -> Pod:
@@ -68,6 +70,7 @@ class Pod:
             pod_of_writer=lambda writer: PodId(writer.hex() * 2),
             pod_name_of=lambda writer: mesh.names.get(writer, "unknown"),
             strategy_for=lambda path: mesh.strategy,
+            versions=lambda: mesh.versions,
         )
         now: Callable[[], float] = lambda: mesh.now_s + self.skew_s  # noqa: E731
         self.meta = Metadata(self.folder / "metadata.db", roots, now=now, has_room=lambda: True)
@@ -142,6 +145,22 @@ class Pod:
             (path, node) for path, node in self.walk() if node.is_directory and node.inode != ROOT_INODE
         ]
 
+    def trash(self) -> list[tuple[str, str, ContentId]]:
+        """Return (path, reason, content) of what is in the trash, sorted."""
+        return sorted((one.path.decode(), one.reason, one.content) for one in self.tree.trash())
+
+    def entry(self, path: str, text: str | None = None) -> TrashEntry:
+        """Return the latest entry of a path, or the one of a content."""
+        found = self.tree.trash_of(path.encode())
+        return next(one for one in found if text is None or one.content == content(text))
+
+    def restore(self, path: str, text: str | None = None) -> str:
+        """Restore it; return where it is then."""
+        node = self.tree.restore(self.entry(path, text))
+        found = self.tree.path(node.inode)
+        assert found is not None
+        return found.decode()
+
     # -- mail ---------------------------------------------------------------------------------------------------------
 
     def tell(self) -> list[Entry]:
@@ -163,6 +182,7 @@ def exchange(*pods: Pod) -> None:
     for pod in pods[1:]:
         assert dict(pod.shape()).keys() == dict(pods[0].shape()).keys()
         assert pod.files() == pods[0].files()
+        assert list(pod.tree.trash()) == list(pods[0].tree.trash())
 
 
 @contextmanager

@@ -109,6 +109,9 @@ def test_counts(tree: Pod) -> None:
     assert tree.tree.references(content("f")) == [tree.at("/f").inode]
     tree.unlink("/d/g")
     assert tree.tree.totals() == Totals(files=1, directories=2, bytes=1)
+    assert tree.tree.showing(content("g")) == []
+    assert len(tree.tree.references(content("g"))) == 1
+    assert tree.tree.purge(tree.tree.trash()) == 1
     assert tree.tree.references(content("g")) == []
 
 

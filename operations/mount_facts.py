@@ -1,0 +1,55 @@
+"""What the mount tells about files and room beyond what the tree and the store say themselves."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from crdt_meta.node import Node
+from operations.parts import Parts
+from operations.where import names
+from policies.forms import Share
+
+LIMIT_STEP_BYTES: Final = 1 << 26
+LIMIT_DIGITS: Final = 7
+"""Binary digits told of a limit that depends on how full a disk is, so that it isn't told anew all the time."""
+
+
+def attribute(parts: Parts, name: bytes, node: Node) -> bytes | None:
+    """Return a ``user.wormhole.`` attribute of a file."""
+    path = parts.metadata.tree.path(node.inode)
+    text = "" if path is None else path.decode("utf-8", "surrogateescape")
+    match name:
+        case b"user.wormhole.holders":
+            holders = parts.transfer.holders(node.content)
+            return ",".join(names(parts, holders.kept | holders.cached)).encode()
+        case b"user.wormhole.copies":
+            return str(parts.cluster.for_path(text).copies).encode()
+        case b"user.wormhole.content":
+            return node.content.hex().encode()
+        case b"user.wormhole.keep":
+            return b"1" if parts.pod.for_path(text).keep else b"0"
+    return None
+
+
+def space(parts: Parts) -> tuple[int, int]:
+    """Return total and free bytes for ``df``: of the disk below the store, within this pod's limit."""
+    found = os.statvfs(parts.home.store)
+    total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+    limit = parts.pod.storage.limit
+    if isinstance(limit, Share):
+        free = max(0, free - int(total * (1 - limit.percent / 100)))
+    else:
+        total = min(total, limit)
+        free = max(0, min(free, limit - parts.transfer.bytes_used()))
+    return total, free
+
+
+def limit_bytes(parts: Parts) -> int:
+    """Return how large the store may become; for a share of the disk to the nearest `LIMIT_STEP_BYTES` below."""
+    limit = parts.pod.storage.limit
+    if not isinstance(limit, Share):
+        return limit
+    most = parts.transfer.bytes_used() + space(parts)[1]
+    step = min(LIMIT_STEP_BYTES, 1 << max(0, most.bit_length() - LIMIT_DIGITS))
+    return most - most % step

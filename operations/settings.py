@@ -1,0 +1,81 @@
+"""From the configuration in force to what the parts of a pod are built with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from base.errors import ConfigError
+from base.home import Home
+from base.ids import WriterId
+from crdt_meta.metadata import Roots
+from crdt_meta.records import Strategy
+from crdt_meta.transaction import digest_of_signed
+from mesh.identity import Identity
+from mesh.records import verify
+from mesh.roster import Roster
+from policies.config import ClusterConfig, PodConfig, parse_cluster, parse_pod
+from policies.forms import Share
+from transfer.settings import CacheMode, TransferSettings
+from transfer.store import Room
+
+
+def read_configs(home: Home, roster: Roster) -> tuple[ClusterConfig, PodConfig]:
+    """Return the configuration in force. Raises `ConfigError`."""
+    try:
+        text = home.pod_toml.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        advice = "Write one; 'wormhole config show --pod-level' on another pod names the keys."
+        raise ConfigError(f"{home.pod_toml} is missing.", advice) from None
+    except UnicodeDecodeError:
+        raise ConfigError(
+            f"{home.pod_toml} is not UTF-8 text.", "Write it anew, or restore it from a backup."
+        ) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"{home.pod_toml} can't be read: {reason}.", "Check its rights and the disk.") from error
+    return parse_cluster(roster.config_toml()), parse_pod(text, str(home.pod_toml))
+
+
+def engine_roots(identity: Identity, roster: Roster, cluster: ClusterConfig) -> Roots:
+    """Return what the metadata engine must be told about the cluster."""
+
+    def is_signed(writer: WriterId, signature: bytes, data: bytes) -> bool:
+        pod = roster.writer_pod(writer)
+        key = None if pod is None else roster.public_key(pod)
+        return key is not None and verify(key, signature, data) and not is_void(roster, writer, data)
+
+    def pod_name_of(writer: WriterId) -> str:
+        pod = roster.writer_pod(writer)
+        entry = None if pod is None else roster.entry(pod)
+        return writer.hex()[:8] if entry is None else entry.name
+
+    def strategy_for(path: str) -> Strategy:
+        wins = cluster.for_path(path).strategy == "last-writer-wins"
+        return Strategy.LAST_WRITER_WINS if wins else Strategy.KEEP_BOTH
+
+    return Roots(identity.sign, is_signed, roster.writer_pod, pod_name_of, strategy_for)
+
+
+def is_void(roster: Roster, writer: WriterId, signed: bytes) -> bool:
+    """Tell whether a transaction, by what its writer signed, was declared void."""
+    declared = roster.voids().get(writer)
+    return declared is not None and digest_of_signed(signed) in {void.digest for void in declared}
+
+
+def transfer_settings(pod: PodConfig) -> TransferSettings:
+    """Return the byte store's settings."""
+    limit = pod.storage.limit
+    room = Room(full_share=limit.percent / 100) if isinstance(limit, Share) else Room(limit_bytes=limit)
+    return TransferSettings(
+        deadline_s=pod.network.deadline_s,
+        cache_mode=CacheMode(pod.cache.mode),
+        copy_below_bytes=pod.cache.copy_below_bytes,
+        copy_after_reads=pod.cache.copy_after_reads,
+        cache_limit_bytes=pod.cache.limit_bytes,
+        room=room,
+    )
+
+
+def mount_point(pod: PodConfig) -> Path | None:
+    """Return where the tree is to be mounted."""
+    return Path(pod.pod.mount).expanduser().absolute() if pod.pod.mount else None

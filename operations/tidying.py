@@ -1,0 +1,108 @@
+"""What the metadata's housekeeping is told about the cluster, and the task that calls it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping
+from typing import Final
+
+import anyio
+
+from base.ids import PodId, WriterId
+from crdt_meta.metadata import Metadata
+from crdt_meta.peers import Retired
+from mesh.api import Role
+from mesh.identity import Identity
+from mesh.node import MeshNode
+from mesh.records import Retire, seal
+from mesh.roster import Roster
+
+TURN_EVERY_S: Final = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class Cluster:
+    """Implements `crdt_meta.peers.Peers`."""
+
+    def __init__(
+        self, metadata: Metadata, mesh: MeshNode, roster: Roster, identity: Identity, forget_after_s: float
+    ) -> None:
+        self._metadata = metadata
+        self._identity = identity
+        self._mesh = mesh
+        self._roster = roster
+        self.forget_after_s = forget_after_s
+        self.heard = False
+        """Whether this pod has caught up with another one since its start."""
+
+    def _writers(self) -> dict[WriterId, PodId]:
+        retired = self._roster.adoptions()
+        return {writer: pod for writer, pod in self._roster.writers().items() if writer not in retired}
+
+    def _is_full_member(self, pod: PodId) -> bool:
+        entry = self._roster.entry(pod)
+        return entry is not None and entry.role is Role.FULL and self._roster.is_member(pod)
+
+    def counted(self) -> Mapping[WriterId, float | None]:
+        """Return the writers of other members, not retired -> None if reachable, else when last heard of, or 0.0."""
+        alive, me = self._mesh.alive(), self._mesh.pod_id
+        last_seen = {one.pod: one.last_seen or 0.0 for one in self._mesh.members()}
+        return {
+            writer: None if pod in alive else last_seen.get(pod, 0.0)
+            for writer, pod in self._writers().items()
+            if pod != me and self._is_full_member(pod)
+        }
+
+    def orphans(self, forgotten: Collection[WriterId] = ()) -> Collection[WriterId]:
+        """Return the writers whose records this pod shall adopt."""
+        me, table = self._mesh.pod_id, self._metadata.log.table
+        found: set[WriterId] = set()
+        chosen = min((pod for pod in (*self._mesh.alive(), me) if self._is_full_member(pod)), default=None) == me
+        for writer, pod in self._writers().items():
+            if pod == me:
+                given_up = writer != self._metadata.writer and not table.waits(writer)
+                found |= {writer} if given_up else set()
+            elif chosen and (writer in forgotten or not self._roster.is_member(pod)):
+                found.add(writer)
+        return found
+
+    def retired(self) -> Mapping[WriterId, Collection[Retired]]:
+        """Return all writers whose records were adopted, with each adoption."""
+        adoptions = self._roster.adoptions().items()
+        return {writer: [Retired(one.upto, one.by, one.sequence) for one in found] for writer, found in adoptions}
+
+    async def retire(self, writer: WriterId, retired: Retired) -> None:
+        """Tell everybody that a writer's records are adopted, once everything written before is on the disk."""
+        await self._metadata.committer.durable()
+        record = Retire(writer, retired.upto, retired.by, retired.sequence)
+        await self._mesh.learn([seal(record, self._roster.cluster_id, self._mesh.pod_id, self._identity.sign)])
+
+    def is_caught_up(self) -> bool:
+        """Tell whether this pod has heard from others since its start, or is the only one."""
+        others = (pod for pod in self._roster.pods() if pod != self._mesh.pod_id)
+        return self.heard or not any(self._roster.is_member(pod) for pod in others)
+
+    def clock_agrees(self) -> bool:
+        """Tell whether this pod's clock can be trusted."""
+        return self._mesh.clock_agrees()
+
+
+def forgotten_at(roster: Roster, writer: WriterId) -> int | None:
+    """Return up to which transaction others know a writer, if they adopted its records; else None."""
+    return max((one.upto for one in roster.adoptions().get(writer, ())), default=None)
+
+
+async def tidy(cluster: Cluster, metadata: Metadata, mesh: MeshNode) -> None:
+    """Call the housekeeping every few seconds, until cancelled."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(_listen, cluster, mesh)
+        while True:
+            await anyio.sleep(TURN_EVERY_S)
+            await metadata.tidying.turn(cluster, time.time())
+
+
+async def _listen(cluster: Cluster, mesh: MeshNode) -> None:
+    await mesh.caught_up()
+    cluster.heard = True
