@@ -48,10 +48,10 @@ from operations.handlers import handlers
 from operations.mount_facts import attribute, limit_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
-from operations.rebirth import Rebirth, may_renew, writer_records
+from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
 from operations.settings import engine_roots, mount_point, read_configs, transfer_settings
 from operations.soundness import check_complete, damage, place_of
-from operations.tidying import Cluster, forgotten_at, tidy
+from operations.tidying import Cluster, tidy
 from transfer.service import Transfer
 from vfs.mount import Mount, MountSettings
 from vfs.publisher import publish_journalled

@@ -21,7 +21,7 @@ Figures = list[tuple[str, str, str, str]]
 """Rows of (what, measured, target, note)."""
 
 IDLE_S = 10.0
-LEARN_LIMIT_S = 1200.0
+LEARN_LIMIT_S = 600.0
 
 
 class Probe(threading.Thread):

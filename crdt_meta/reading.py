@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -343,3 +343,21 @@ class Reading:
         """Forget a draft: it was published, or its file is gone."""
         self.view.store.begin()
         self.view.store.db.execute("DELETE FROM journal WHERE inode = ?", (inode,))
+        self.forget_journal_writes(inode)
+
+    def journal_writes(self, inode: InodeId, writes: Iterable[tuple[int, bytes]]) -> None:
+        """Remember writes (offset, bytes) on top of a journalled content; durable with the next commit."""
+        self.view.store.begin()
+        self.view.store.db.executemany(
+            "INSERT INTO journal_write VALUES (NULL, ?, ?, ?)", [(inode, offset, data) for offset, data in writes]
+        )
+
+    def journalled_writes(self, inode: InodeId) -> list[tuple[int, bytes]]:
+        """Return the writes on top of a journalled content, in their order."""
+        query = "SELECT at, bytes FROM journal_write WHERE inode = ? ORDER BY number"
+        return self.view.store.db.execute(query, (inode,)).fetchall()
+
+    def forget_journal_writes(self, inode: InodeId) -> None:
+        """Forget writes: a later journalled content has them."""
+        self.view.store.begin()
+        self.view.store.db.execute("DELETE FROM journal_write WHERE inode = ?", (inode,))

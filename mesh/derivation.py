@@ -28,15 +28,6 @@ def writers(found: Iterable[Record], seniority: Mapping[PodId, int]) -> dict[Wri
     return claims
 
 
-def voids(found: Iterable[Record], writers: Mapping[WriterId, PodId]) -> dict[WriterId, list[Void]]:
-    """Return what writers' own pods declared void."""
-    declared: dict[WriterId, list[Void]] = {}
-    for record in found:
-        if isinstance(record.payload, Void) and writers.get(record.payload.writer) == record.signer:
-            declared.setdefault(record.payload.writer, []).append(record.payload)
-    return declared
-
-
 def adoptions(found: Iterable[Record]) -> dict[WriterId, tuple[Retire, ...]]:
     """Return the writers whose metadata was adopted, with each adoption."""
     retired: dict[WriterId, set[Retire]] = {}
@@ -44,6 +35,15 @@ def adoptions(found: Iterable[Record]) -> dict[WriterId, tuple[Retire, ...]]:
         if isinstance(record.payload, Retire):
             retired.setdefault(record.payload.writer, set()).add(record.payload)
     return {writer: tuple(sorted(found, key=lambda one: (one.upto, one.by))) for writer, found in retired.items()}
+
+
+def voids(found: Iterable[Record], writers: Mapping[WriterId, PodId]) -> dict[WriterId, list[Void]]:
+    """Return what writers' own pods declared void."""
+    declared: dict[WriterId, list[Void]] = {}
+    for record in found:
+        if isinstance(record.payload, Void) and writers.get(record.payload.writer) == record.signer:
+            declared.setdefault(record.payload.writer, []).append(record.payload)
+    return declared
 
 
 def configuration(

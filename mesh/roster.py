@@ -58,8 +58,8 @@ class Roster:
         self._found: Record | None = None
         self._pods: dict[PodId, PodEntry] = {}
         self._writers: dict[WriterId, PodId] = {}
-        self._voids: dict[WriterId, list[Void]] = {}
         self._adoptions: dict[WriterId, tuple[Retire, ...]] = {}
+        self._voids: dict[WriterId, list[Void]] = {}
         self._admits: dict[PodId, list[Record]] = {}
         self._config: Record | None = None
         self._digest: bytes | None = None
@@ -97,13 +97,13 @@ class Roster:
         """Return the pod that writes under an id."""
         return self._writers.get(writer)
 
-    def voids(self) -> dict[WriterId, list[Void]]:
-        """Return the transactions that don't count since their pod was a restored one, by writer."""
-        return self._voids
-
     def adoptions(self) -> dict[WriterId, tuple[Retire, ...]]:
         """Return the writers that write no more and whose metadata others hold, with each adoption."""
         return self._adoptions
+
+    def voids(self) -> dict[WriterId, list[Void]]:
+        """Return the transactions that don't count since their pod was a restored one, by writer."""
+        return self._voids
 
     def anchors(self) -> list[bytes]:
         """Return the issuing certificates (DER) that may introduce somebody unknown: of full pods not evicted.
@@ -316,8 +316,8 @@ class Roster:
         valid = self._rooted(evictions)
         self._pods = {pod: self._entry(pod, seniority[pod], pod in left, pod not in valid) for pod in seniority}
         self._writers = derivation.writers(self._records.values(), seniority)
-        self._voids = derivation.voids(self._records.values(), self._writers)
         self._adoptions = derivation.adoptions(self._records.values())
+        self._voids = derivation.voids(self._records.values(), self._writers)
         self._config = derivation.configuration(self._records, seniority, evictions)
 
     def _seniority(self) -> dict[PodId, int]:

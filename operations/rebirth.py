@@ -1,4 +1,4 @@
-"""What a pod does when it turns out to be a restored or a forgotten one, and when another one was restored."""
+"""What a pod does when it turns out to be a restored one, and when another one has been."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Final
 
 import anyio
 
-from base.ids import PodId
+from base.ids import PodId, WriterId
 from crdt_meta.chronicle import Chronicle
 from crdt_meta.metadata import Metadata
+from crdt_meta.transaction import digest_of_signed
 from mesh.identity import Identity
 from mesh.introduction import RestoredError
 from mesh.node import MeshNode
-from mesh.records import Writer, seal
+from mesh.records import Void, Writer, seal
 from mesh.roster import Roster
-from operations.tidying import forgotten_at
 from transfer.service import Transfer
 
 WRITERS_LIMIT: Final = 128
@@ -33,6 +33,17 @@ def writer_records(identity: Identity, roster: Roster, metadata: Metadata) -> li
     return [seal(Writer(metadata.writer), roster.cluster_id, identity.pod_id, identity.sign)]
 
 
+def is_void(roster: Roster, writer: WriterId, signed: bytes) -> bool:
+    """Tell whether a transaction, by what its writer signed, was declared void."""
+    declared = roster.voids().get(writer)
+    return bool(declared) and digest_of_signed(signed) in {void.digest for void in declared or ()}
+
+
+def forgotten_at(roster: Roster, writer: WriterId) -> int | None:
+    """Return up to which transaction others know a writer, if they adopted its records; else None."""
+    return max((one.upto for one in roster.adoptions().get(writer, ())), default=None)
+
+
 class Rebirth:
     """See the module."""
 
@@ -46,30 +57,30 @@ class Rebirth:
         self._transfer = transfer
         self._known = -1
         self._changed = anyio.Event()
-        mesh.on_restored = self._begin_anew
+        mesh.on_restored = self.begin_anew
         mesh.on_change(self._look)
 
-    async def _begin_anew(self, restored: RestoredError) -> None:
+    async def begin_anew(self, restored: RestoredError) -> None:
         """Take a new writer, since others know of writes under the current one that aren't here."""
         void = self._chronicle.void(restored)
         if void is not None:
-            record = seal(void, self._mesh.cluster_id, self._identity.pod_id, self._identity.sign)
-            await self._mesh.learn([record])
+            await self._mesh.learn([self._sealed(void)])
         self._metadata.reborn(restored.after, restored.owed)
         self._chronicle.append()
         await self._transfer.begin_holdings_anew()
         await self._tell_writer()
 
     async def _tell_writer(self) -> None:
-        """Say whose the current writer is, if nobody knows yet, once what it wrote is on the disk."""
-        if records := writer_records(self._identity, self._mesh.roster, self._metadata):
-            await self._metadata.committer.durable()
-            await self._mesh.learn(records)
+        """Say whose the new writer is, once what it wrote is on the disk."""
+        await self._metadata.committer.durable()
+        await self._mesh.learn(writer_records(self._identity, self._mesh.roster, self._metadata))
+
+    def _sealed(self, void: Void) -> bytes:
+        return seal(void, self._mesh.cluster_id, self._identity.pod_id, self._identity.sign)
 
     def _look(self) -> None:
-        """Take a new writer when others adopted this pod's records, before anything else is heard from them."""
         upto = forgotten_at(self._mesh.roster, self._metadata.writer)
-        if upto is not None:
+        if upto is not None:  # before anything else is heard from who forgot this pod
             self._metadata.reborn(upto, None)
             self._chronicle.append()
             self._changed.set()
@@ -80,11 +91,12 @@ class Rebirth:
         return sum(map(len, self._mesh.roster.voids().values()))
 
     async def run(self) -> None:
-        """Put logs right that hold what their pods declared void, and tell of a new writer, whenever that is due."""
+        """Put logs right that hold what their pods declared void, and tell of a new writer, whenever there is one."""
         while True:
             self._changed = anyio.Event()
-            await self._tell_writer()
-            self._known, voids = self._count(), self._mesh.roster.voids()
+            voids = self._mesh.roster.voids()
+            self._known = self._count()
             async with self._mesh.receiving():
                 self._chronicle.put_right(voids)
+            await self._tell_writer()
             await self._changed.wait()

@@ -9,10 +9,10 @@ from base.home import Home
 from base.ids import WriterId
 from crdt_meta.metadata import Roots
 from crdt_meta.records import Strategy
-from crdt_meta.transaction import digest_of_signed
 from mesh.identity import Identity
 from mesh.records import verify
 from mesh.roster import Roster
+from operations.rebirth import is_void
 from policies.config import ClusterConfig, PodConfig, parse_cluster, parse_pod
 from policies.forms import Share
 from transfer.settings import CacheMode, TransferSettings
@@ -54,12 +54,6 @@ def engine_roots(identity: Identity, roster: Roster, cluster: ClusterConfig) -> 
         return Strategy.LAST_WRITER_WINS if wins else Strategy.KEEP_BOTH
 
     return Roots(identity.sign, is_signed, roster.writer_pod, pod_name_of, strategy_for)
-
-
-def is_void(roster: Roster, writer: WriterId, signed: bytes) -> bool:
-    """Tell whether a transaction, by what its writer signed, was declared void."""
-    declared = roster.voids().get(writer)
-    return declared is not None and digest_of_signed(signed) in {void.digest for void in declared}
 
 
 def transfer_settings(pod: PodConfig) -> TransferSettings:

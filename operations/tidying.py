@@ -89,11 +89,6 @@ class Cluster:
         return self._mesh.clock_agrees()
 
 
-def forgotten_at(roster: Roster, writer: WriterId) -> int | None:
-    """Return up to which transaction others know a writer, if they adopted its records; else None."""
-    return max((one.upto for one in roster.adoptions().get(writer, ())), default=None)
-
-
 async def tidy(cluster: Cluster, metadata: Metadata, mesh: MeshNode) -> None:
     """Call the housekeeping every few seconds, until cancelled."""
     async with anyio.create_task_group() as group:

@@ -16,8 +16,8 @@ from base.errors import NoSpaceError
 CHECK_SHARE: Final = 4
 CHECK_S: Final = 1.0
 RESERVE_BYTES: Final = 16 << 20
-RESERVE_SHARE: Final = 20
-"""The metadata keep this room on the disk, or a twentieth of a small disk, whatever the limit says."""
+RESERVE_SHARE: Final = 10
+"""The metadata keep this room on the disk, or a tenth of a small disk, whatever the limit says."""
 
 
 class RoomCheck:

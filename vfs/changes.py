@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from base.errors import FileSystemError
+from vfs.names import Names
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -73,6 +74,7 @@ class Changes:
 
     def __init__(self, tree: Tree, inodes: Inodes, files: LiveFiles, notifier: Notifier) -> None:
         self._tree = tree
+        self.names = Names(tree)
         self._inodes = inodes
         self._files = files
         self._notifier = notifier
@@ -123,6 +125,7 @@ class Changes:
             return
         own, inodes, notifier = self._own, self._inodes, self._notifier
         self.count += 1
+        self.names.heard(delta)
         for inode in delta.inodes:
             known = inodes.get(inode)
             told = None

@@ -126,7 +126,7 @@ class FileSystem:
             above = self._tree.parent(directory.inode)
             node = self._tree.get(above[0] if above else directory.inode)
         else:
-            node = self._tree.lookup(directory.inode, name)
+            node = self.changes.names.lookup(directory.inode, name)
         return None if node is None else (self._told(node), node)
 
     # -- making and removing names ------------------------------------------------------------------------------------
@@ -155,6 +155,7 @@ class FileSystem:
                 target=target,
                 rdev=rdev,
             )
+        self.changes.names.made(directory.inode, name, node)
         self._committer.request()
         return self._told(node), node
 
@@ -342,11 +343,11 @@ class FileSystem:
         here = self.node(known)
         above = self._tree.parent(listing.inode)
         parent = (above and self._tree.get(above[0])) or here
-        children = self._tree.children(listing.inode) if here.nlink else []
+        children = self.changes.names.children(listing.inode) if here.nlink else []
         listing.touched.clear()
         listing.taken = self.changes.count
         return [(b".", here), (b"..", parent), *children]
 
     def child_now(self, listing: Listing, name: bytes) -> Node | None:
         """Return what a name of a listing leads to now, after it changed."""
-        return self._tree.lookup(listing.inode, name)
+        return self.changes.names.lookup(listing.inode, name)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 
 from base.ids import ContentId
+from vfs.recent import RecentWrites
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +65,7 @@ class LiveFile:
         "mtime_ns",
         "node",
         "queued",
+        "recent",
         "sealed",
         "shown",
         "unlinked",
@@ -89,6 +91,7 @@ class LiveFile:
         """Whether its last name was removed on this pod."""
         self.error: WormholeError | None = None
         """Why the last publication failed; told to the next fsync or close, once."""
+        self.recent = RecentWrites()
         self.mtime_ns = node.mtime_ns
         self.ctime_ns = node.ctime_ns
         self._transfer = transfer
@@ -151,6 +154,7 @@ class LiveFile:
         if self._draft is None:
             node = self.node
             self._draft = self._transfer.draft(node.content, node.size, node.author)
+            self.recent.start(node.content, node.size)
             self._retire_reader()
         return self._draft
 
@@ -168,6 +172,7 @@ class LiveFile:
         if self._lock.locked() or not self._begin().write_now(offset, data):
             return False
         self._changed(now_ns)
+        self.recent.wrote(offset, data)
         return True
 
     async def write(self, offset: int, data: bytes, now_ns: int) -> None:
@@ -175,12 +180,14 @@ class LiveFile:
         async with self._lock:
             await self._begin().write(offset, data)
             self._changed(now_ns)
+            self.recent.wrote(offset, data)
 
     async def truncate(self, size: int, now_ns: int) -> None:
         """Set the size in bytes; what is added reads as zeros."""
         async with self._lock:
             await self._begin().truncate(size)
             self._changed(now_ns)
+            self.recent.stop()
 
     def seal_now(self) -> bool:
         """Do what `seal` does without waiting; False (and nothing done) when that isn't possible."""
@@ -196,6 +203,7 @@ class LiveFile:
 
     def _note_seal(self, content: ContentId, size: int) -> None:
         self.dirty = False
+        self.recent.stop()
         self._seals += 1
         self.sealed = SealedContent(self._seals, content, size)
         self.queued = False
@@ -238,6 +246,8 @@ class LiveFile:
             self.mtime_ns, self.ctime_ns = node.mtime_ns, node.ctime_ns
             if node.content != sealed.content:
                 self._retire_draft()
+            elif self._draft is not None:
+                self.recent.start(node.content, node.size)
 
     def removed(self) -> None:
         """Note that the tree shows it nowhere any more."""

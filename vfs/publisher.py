@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from base.errors import FileSystemError, WormholeError
+from base.ids import EMPTY_CONTENT
+from vfs.livefile import SealedContent
 
 if TYPE_CHECKING:
-    from base.ids import InodeId
+    from base.ids import ContentId, InodeId
     from crdt_meta.committer import Committer
+    from crdt_meta.node import JournalEntry
     from crdt_meta.tree import Tree
     from transfer.service import Transfer
     from vfs.changes import Changes
-    from vfs.livefile import LiveFile, LiveFiles, SealedContent
+    from vfs.livefile import LiveFile, LiveFiles
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +116,8 @@ class Publisher:
 
         The caller waits for the commit if it wants to know it on the disk.
         """
+        if self._journal_writes(live):
+            return
         await live.seal()
         sealed = live.sealed
         await self._transfer.sync()
@@ -121,6 +126,28 @@ class Publisher:
         if live.journalled is None or live.journalled.number < sealed.number:
             live.journalled = sealed
             self.moved(live)
+            self._tree.forget_journal_writes(live.inode)
+            if live.sealed is sealed and not live.dirty:
+                live.recent.start(sealed.content, sealed.size)
+
+    def _journal_writes(self, live: LiveFile) -> bool:
+        """Journal what was written last as it is, if little else happened; tell whether that is enough."""
+        base = live.recent.base
+        if base is None or not live.dirty or (live.sealed is not None and live.sealed is not live.journalled):
+            return False
+        if live.journalled is None:
+            if base[0] != EMPTY_CONTENT and self._transfer.local(base[0]) != "kept":
+                return False
+        elif live.journalled[1:] != base:
+            return False
+        writes = live.recent.take()
+        if writes is None:
+            return False
+        if live.journalled is None:
+            live.journalled = SealedContent(0, *base)
+        self._tree.journal_writes(live.inode, writes)
+        self.moved(live)
+        return True
 
     def moved(self, live: LiveFile) -> None:
         """Write down the journalled content of a file anew: its link, time, or the contents it replaces changed."""
@@ -221,6 +248,7 @@ class Publisher:
             node = tree.publish(
                 live.inode, live.link, sealed.content, sealed.size, live.mtime_ns, live.shown, live.ctime_ns
             )
+        self._changes.names.renewed(node)
         live.published(node, sealed)
         live.error = None
         if live.journalled is not None and live.journalled.number <= sealed.number:
@@ -234,16 +262,32 @@ class Publisher:
         done.set()
 
 
+async def _with_writes(
+    entry: JournalEntry, writes: list[tuple[int, bytes]], transfer: Transfer
+) -> tuple[ContentId, int]:
+    """Return the content that a journalled one becomes with the writes on top of it; it is on the disk."""
+    if not writes:
+        return entry.content, entry.size
+    draft = transfer.draft(entry.content, entry.size)
+    for offset, data in writes:
+        await draft.write(offset, data)
+    sealed = await draft.seal()
+    await transfer.sync()
+    draft.discard()
+    return sealed
+
+
 async def publish_journalled(tree: Tree, committer: Committer, transfer: Transfer) -> int:
     """Publish the drafts that fsync had made durable before a crash; return how many. Call once, before mounting."""
     count = 0
     for entry in tree.journalled():
         try:
-            tree.publish(entry.inode, entry.link, entry.content, entry.size, entry.mtime_ns, entry.replaces)
-        except FileSystemError as error:
+            content, size = await _with_writes(entry, tree.journalled_writes(entry.inode), transfer)
+            tree.publish(entry.inode, entry.link, content, size, entry.mtime_ns, entry.replaces)
+        except (WormholeError, OSError) as error:
             log.error("A file that was open at the crash can't be published: %s", error)
         else:
-            transfer.published(entry.content)
+            transfer.published(content)
             count += 1
         tree.forget_journal(entry.inode)
     if count:

@@ -11,11 +11,11 @@ ROUNDS = 3
 
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_the_application_is_killed(pod, work, name):
-    kill_loop(name, work, ROUNDS, random.Random(name), lambda: None, lambda: None)
+    kill_loop(name, work, ROUNDS, random.Random(name))
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_the_pod_is_killed(fresh, name):
     top = fresh.mount / "top"
     top.mkdir()
-    kill_loop(name, top, ROUNDS, random.Random(name), fresh.kill, fresh.start)
+    kill_loop(name, top, ROUNDS, random.Random(name), fresh)

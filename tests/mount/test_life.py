@@ -217,3 +217,48 @@ def test_closed_files_are_in_the_tree_soon(fresh):
     while fresh.ask("unpublished")["count"] and time.monotonic() < end:
         time.sleep(0.01)
     assert fresh.ask("unpublished")["count"] == 0
+
+
+APPENDER = """
+import os, sys, random
+top, number, rng = sys.argv[1], 0, random.Random(int(sys.argv[2]))
+fds = [os.open(f"{top}/log-{each}", os.O_CREAT | os.O_RDWR | os.O_APPEND) for each in range(3)]
+while True:
+    for each, fd in enumerate(fds):
+        number += 1
+        for part in range(rng.choice([1, 1, 1, 3])):
+            os.write(fd, b"%08d" % number * rng.choice([1, 512, 700]))
+        os.fsync(fd)
+        print(each, os.fstat(fd).st_size, number, flush=True)
+    if rng.random() < 0.03:
+        os.close(fds[0])
+        fds[0] = os.open(f"{top}/log-0", os.O_RDWR | os.O_APPEND)
+    if rng.random() < 0.03:
+        os.rename(f"{top}/log-1", f"{top}/log")
+        os.rename(f"{top}/log", f"{top}/log-1")
+    if rng.random() < 0.03:
+        os.pwrite(os.open(f"{top}/log-2", os.O_RDWR), b"X" * 8, 0)
+    if rng.random() < 0.03:
+        os.ftruncate(fds[2], os.fstat(fds[2]).st_size // 16 * 8)
+        os.fsync(fds[2])
+        print(2, os.fstat(fds[2]).st_size, number, flush=True)
+"""
+
+
+def test_small_appends_with_fsync_survive_a_kill(fresh):
+    """What fsync wrote down as it was is put together at the next start: all of it, in order, nothing torn."""
+    for turn in range(4):
+        top = fresh.mount / f"appends-{turn}"
+        top.mkdir()
+        code = APPENDER.replace("int(sys.argv[2])", str(turn))
+        lines = kill_in_the_middle(fresh, code, top, 30 + 230 * turn)
+        fresh.start()
+        sizes = {int(each): (int(size), int(number)) for each, size, number in lines}
+        for each, (size, number) in sizes.items():
+            data = (top / f"log-{each}").read_bytes()
+            assert len(data) >= size
+            words = [data[at : at + 8] for at in range(0, len(data), 8)]
+            if words[0] == b"XXXXXXXX":
+                del words[0]
+            assert words == sorted(words)
+            assert b"%08d" % number in words
