@@ -12,6 +12,7 @@ from typing import Final
 
 import msgpack
 
+from base.errors import DamagedError
 from base.ids import PodId, WriterId, new_writer_id
 from crdt_meta.acknowledgement import Acknowledgements
 from crdt_meta.adoption import Adoption
@@ -89,7 +90,10 @@ class Metadata:
         self.store.sync()  # what a killed process had committed will be told as durable
         clock = HybridClock(now)
         self.view = View(self.store, roots.pod_name_of)
-        self.log = MetadataLog(self.store, self.view, clock, WriterId(writer), roots.sign, roots.verify)
+        try:
+            self.log = MetadataLog(self.store, self.view, clock, WriterId(writer), roots.sign, roots.verify)
+        except DamagedError as error:
+            raise DamagedError(f"{path} is damaged: {error.message}", "Leave with --force and join anew.") from error
         self._set_clock(clock)
         self.tree = Tree(
             self.view,
