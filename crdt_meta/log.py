@@ -207,6 +207,8 @@ class MetadataLog:
                 witnesses[0 if warrant is None else warrant.sequence] = warrant
             if 0 in witnesses:
                 break  # what was left out when it came hasn't come yet: others have it
+            if writer == self.writer and max(witnesses, default=0) > self._durable:
+                break  # a witness that a crash could take back is none
             proof = [(other.header, other.signature) for other in witnesses.values() if other and other != one]
             yield Entry(writer, one.sequence, join(one.header, one.signature, updates, proof))
             here = one.sequence
