@@ -22,6 +22,8 @@ from crdt_meta.view import Changed, View
 from mesh.api import Entry
 
 TRANSACTION_BYTES: Final = BLOB_LIMIT_BYTES // 2
+TRANSACTION_RECORDS: Final = 200
+"""A transaction is applied without a break, by every pod: about 5 ms for so many records."""
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,8 @@ class Retired(NamedTuple):
     by: WriterId
     sequence: int
     """The copies are complete with this transaction of ``by``."""
+    since: int = 0
+    """What it wrote up to this transaction isn't among these copies, but among another adopter's."""
 
 
 class Peers(Protocol):

@@ -156,11 +156,16 @@ class Store:
         if self._wal is None:
             self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
         os.fdatasync(self._wal)
-        if os.fstat(self._wal).st_size > CHECKPOINT_BYTES:
+        if self.is_checkpoint_due:
             if self._side is None:
                 self._side = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             with suppress(sqlite3.OperationalError):
                 self._side.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    @property
+    def is_checkpoint_due(self) -> bool:
+        """Whether the next `sync` will take long: it has to move what was committed into the database."""
+        return self._wal is None or os.fstat(self._wal).st_size > CHECKPOINT_BYTES
 
     def free_pages(self, limit: int) -> None:
         """Give pages of the file that are of no use back to the file system."""

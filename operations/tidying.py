@@ -71,12 +71,14 @@ class Cluster:
     def retired(self) -> Mapping[WriterId, Collection[Retired]]:
         """Return all writers whose records were adopted, with each adoption."""
         adoptions = self._roster.adoptions().items()
-        return {writer: [Retired(one.upto, one.by, one.sequence) for one in found] for writer, found in adoptions}
+        return {
+            writer: [Retired(one.upto, one.by, one.sequence, one.since) for one in found] for writer, found in adoptions
+        }
 
     async def retire(self, writer: WriterId, retired: Retired) -> None:
         """Tell everybody that a writer's records are adopted, once everything written before is on the disk."""
         await self._metadata.committer.durable()
-        record = Retire(writer, retired.upto, retired.by, retired.sequence)
+        record = Retire(writer, *retired)
         await self._mesh.learn([seal(record, self._roster.cluster_id, self._mesh.pod_id, self._identity.sign)])
 
     def is_caught_up(self) -> bool:

@@ -115,6 +115,16 @@ class FileSystem:
         self.inodes.looked_up(known)
         return known
 
+    def _entry_changed(self, directory: Known, told: pyfuse3.EntryAttributes | None) -> None:
+        """Bring what was told of a directory up to date after a change of an entry, instead of making it anew."""
+        changed = None if told is None or directory.attributes else self._tree.entries_changed(directory.inode)
+        if told is not None and changed is not None:
+            told.st_mtime_ns, told.st_nlink = changed[0], 2 + changed[1]
+            told.st_ctime_ns = max(told.st_ctime_ns, changed[0], directory.ctime_ns)
+            if directory.atime_ns is None:
+                told.st_atime_ns = changed[0]
+            directory.attributes = told
+
     def lookup(self, parent: int, name: bytes) -> tuple[Known, Node] | None:
         """Return what a name leads to; None when nothing has it. ENAMETOOLONG, ENOENT for a removed parent."""
         if len(name) > NAME_LIMIT_BYTES:
@@ -144,6 +154,7 @@ class FileSystem:
             gid = self.node(directory).gid
             if kind is Kind.DIRECTORY:
                 bits |= SETGID
+        told = directory.attributes
         with self.changes.own((directory.inode, name)):
             node = self._tree.create(
                 directory.inode,
@@ -155,6 +166,7 @@ class FileSystem:
                 target=target,
                 rdev=rdev,
             )
+        self._entry_changed(directory, told)
         self.changes.names.made(directory.inode, name, node)
         self._committer.request()
         return self._told(node), node
@@ -162,8 +174,10 @@ class FileSystem:
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a name. The bytes stay usable by those who have the file open."""
         directory = self.inodes.find(parent)
+        told = directory.attributes
         with self.changes.own((directory.inode, name)):
             node = self._tree.unlink(directory.inode, name)
+        self._entry_changed(directory, told)
         self._committer.request()
         self._lost_name(node)
 

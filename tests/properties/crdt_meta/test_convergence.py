@@ -63,12 +63,12 @@ async def converge(world: World, steps: int, check_every: int) -> dict[bytes, Sh
 async def exchange(world: World) -> None:
     """All who are left hear everything from everybody."""
     for one in world.remaining():
-        for other in world.remaining():
-            one.surroundings.learn(other.surroundings)
-    for one in world.remaining():
         one.save()
     for one in world.remaining():
         for other in world.remaining():
+            if one is other or not one.meet(other):
+                continue
+            other.save()
             for writer in other.log.vector():
                 while entries := other.log.read(writer, one.log.vector().get(writer, 0), 1 << 20):
                     if not await one.log.receive(entries, SENDER):
