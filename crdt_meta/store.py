@@ -97,7 +97,7 @@ class Store:
                 raise MachineError(f"{path} was written by an early Wormhole whose format is no longer read.", advice)
             self.db.executescript(SCHEMA)
             self.db.execute(f"PRAGMA user_version = {FORMAT}")
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite's own message may quote what is damaged
             if isinstance(error, sqlite3.OperationalError):
                 raise MachineError(f"{path} can't be opened: {error}.", "Check the disk of the pod's home.") from error
             raise DamagedError(f"{path} is damaged: {error}.", "Leave with --force and join anew.") from error
