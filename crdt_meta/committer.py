@@ -74,9 +74,17 @@ class Committer:
             await self._wake.wait()
             now = anyio.current_time()
             free_at = max(free_at, now - AT_ONCE * STEADY_S) + STEADY_S
-            with anyio.move_on_after(max(GATHER_S, free_at - now)):
-                await self._hurry.wait()
+            await self._gather(free_at)
             await self._turn()
+
+    async def _gather(self, until: float) -> None:
+        """Wait for company: until nothing came for a moment or somebody waits, at most until a time."""
+        while not self._hurry.is_set():
+            before = self._requested
+            with anyio.move_on_after(GATHER_S):
+                await self._hurry.wait()
+            if self._requested == before or anyio.current_time() >= until:
+                return
 
     async def _turn(self) -> None:
         hurried = self._hurry.is_set()
