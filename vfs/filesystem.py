@@ -19,6 +19,7 @@ from base.errors import FileSystemError
 from crdt_meta.node import Kind, Node
 from vfs.attributes import KIND_OF, Attributes
 from vfs.changes import Changes, Listing
+from vfs.clock import Clock
 from vfs.inodes import Inodes, Known
 from vfs.livefile import LiveFiles
 from vfs.openfiles import SETGID, OpenFiles, without_privileges
@@ -81,13 +82,14 @@ class FileSystem:
     ) -> None:
         self._tree = tree
         self._committer = committer
+        self.clock = Clock()
         self.inodes = Inodes()
         self.files = LiveFiles(transfer)
         self.changes = Changes(tree, self.inodes, self.files, notifier)
         self.publisher = Publisher(tree, committer, transfer, self.files, self.changes)
         self.attributes = Attributes(self.files, owner)
         self.open_files = OpenFiles(
-            tree, committer, transfer, self.inodes, self.files, self.publisher, deadline_s=deadline_s
+            tree, committer, transfer, self.inodes, self.files, self.publisher, self.clock, deadline_s=deadline_s
         )
         self.xattrs = ExtendedAttributes(tree, xattr_info)
 
@@ -163,6 +165,7 @@ class FileSystem:
                 mode=bits,
                 uid=caller.uid,
                 gid=gid,
+                mtime_ns=self.clock.now_ns(),
                 target=target,
                 rdev=rdev,
             )
@@ -297,15 +300,17 @@ class FileSystem:
         if (change.uid is not None or change.gid is not None) and mode is None and not node.is_directory:
             cleared = without_privileges(node.mode)
             mode = cleared if cleared != node.mode else None
-        mtime_ns = change.mtime_ns
+        mtime_ns = change.mtime_ns if change.size is None else None  # a new size has set it
         live = self.files.get(known.inode)
+        if mtime_ns is not None and mtime_ns == change.atime_ns:
+            self.clock.told(mtime_ns)
         if change.atime_ns is not None:
             known.atime_ns = change.atime_ns
         elif mtime_ns is not None and known.atime_ns is None:
             known.atime_ns = live.mtime_ns if live is not None and live.overlaid else node.mtime_ns
         known.attributes = None
         if live is not None:
-            live.touched(time.time_ns())
+            live.touched()
         if mtime_ns is not None and live is not None and live.overlaid:
             live.mtime_ns = mtime_ns
             self.publisher.moved(live)
