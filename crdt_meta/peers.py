@@ -47,6 +47,10 @@ class Peers(Protocol):
         """Tell whether this pod has heard from others since its start, or is the only one."""
         ...
 
+    def is_short_of_room(self) -> bool:
+        """Tell whether this pod's disk is nearly full: then only those that can be reached are asked what may go."""
+        ...
+
     def clock_agrees(self) -> bool:
         """Tell whether this pod's clock can be trusted."""
         ...
