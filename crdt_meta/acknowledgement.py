@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from base.ids import InodeId, WriterId
+from base.ids import ContentId, InodeId, LinkId, WriterId
+from crdt_meta.collection import directories_above
 from crdt_meta.hlc import HybridClock
 from crdt_meta.log import MetadataLog
 from crdt_meta.records import BUILDS_ON_LIMIT, Acknowledgement, node_of
@@ -18,12 +19,17 @@ from crdt_meta.view import View
 Vector = Mapping[WriterId, int]
 
 
+def content_mark(content: ContentId) -> InodeId:
+    """Return what stands for a content among the inodes that something builds on."""
+    return InodeId(content[:16])
+
+
 class Acknowledgements:
     """Reads everybody's acknowledgements and writes this pod's."""
 
     def __init__(self, view: View, log: MetadataLog, clock: HybridClock) -> None:
         self.builds_on: Callable[[], Collection[InodeId]] = tuple
-        """The inodes whose open or unpublished files may still be published here."""
+        """The inodes whose open or unpublished files may still be published here, and `content_mark` of what these show."""
         self._view = view
         self._log = log
         self._clock = clock
@@ -74,14 +80,18 @@ class Acknowledgements:
         return True
 
     def may_come_back(self, counted: Collection[WriterId]) -> Callable[[InodeId], bool]:
-        """Return what tells whether somebody may still publish a content of an inode."""
+        """Return what tells whether somebody may still publish a content of an inode, or of one in this directory."""
         busy = self._busy()
         for writer in counted:
             ack = self.of(writer)
             if ack is None or ack.builds_on is None:
                 return lambda _: True
             busy.update(ack.builds_on)
-        return busy.__contains__
+        above: set[bytes] = set()
+        for inode in busy:
+            for link in (LinkId(inode), *self._view.links.to(inode)):
+                above |= directories_above(self._view, link, above)
+        return (busy | above).__contains__
 
     def _busy(self) -> set[InodeId]:
         """Return the inodes that something here builds on; of siblings also what they are siblings of."""

@@ -10,11 +10,11 @@ living or dead, is in it any more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from base.ids import ROOT_INODE, InodeId, LinkId, WriterId
-from crdt_meta.derive import birth_of, inode_of, settled_dots
+from crdt_meta.derive import birth_of, edges_of, inode_of, settled_dots
 from crdt_meta.node import Kind
 from crdt_meta.records import Key, Overwritten
 from crdt_meta.recordtable import Held
@@ -23,6 +23,7 @@ from crdt_meta.view import View
 BIRTHS: Final = "il"
 FIRST: Final = "ilpn"
 LAST: Final = "ds"
+DEPTH_LIMIT: Final = 4096
 MarkedDead = Callable[[InodeId], bool]
 
 
@@ -81,3 +82,19 @@ def is_dead(view: View, inode: InodeId) -> bool:
 def _is_in_a_cycle(view: View, inode: InodeId) -> bool:
     """Tell whether a directory stands elsewhere only because it would be in a cycle with this one."""
     return any(edge.parent == inode for one in view.demoted for edge in view.edges(one)[: view.chosen(one)])
+
+
+def directories_above(view: View, link: LinkId, known: Collection[bytes] = ()) -> set[bytes]:
+    """Return the directories above a link, living or not, up to one that is ``known``."""
+    found: set[bytes] = set()
+    edges = edges_of(view.records.of(link, "lp"))
+    at = edges[0].parent if edges else ROOT_INODE
+    for _ in range(DEPTH_LIMIT):
+        if at == ROOT_INODE or at in known or at in found:
+            break
+        found.add(at)
+        above = view.links.get(LinkId(at))
+        if above is None:
+            break
+        at = above.parent
+    return found

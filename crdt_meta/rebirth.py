@@ -12,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from base.ids import ROOT_INODE, InodeId, LinkId, WriterId
+from base.ids import InodeId, WriterId
+from crdt_meta.collection import directories_above
 from crdt_meta.log import MetadataLog
-from crdt_meta.records import Body, Content, Key, LinkBirth, decode
+from crdt_meta.records import Body, Content, Key, LinkBirth, decode, encode
 from crdt_meta.segments import Segment, difference
+from crdt_meta.transaction import header_of
 from crdt_meta.view import View
 
 KEEPS_ITS_FILE: Final = "cil"
 """Kinds of records for whose sake others are adopted."""
-DEPTH_LIMIT: Final = 4096
 
 Record = tuple[Key, bytes, Body | None]
 
@@ -35,6 +36,9 @@ def rewrite(view: View, log: MetadataLog, new: WriterId, after: int, *, restored
     only_here = [*_written_after(log, old, after)]
     bases = [*_bases(view, only_here)]
     again = [(_new_key(key, old, restored), value, body) for key, value, body in only_here]
+    if restored:
+        fork = _clock_at(log, old, after)
+        again = [_beside_the_other_life(record, old, fork) for record in again]
     log.write_as(new)
     log.on_delta(log.hold(again))
     known = {record[0] for record in only_here}
@@ -45,6 +49,21 @@ def _new_key(key: Key, old: WriterId, restored: bool) -> Key:
     if key.author is not None or (restored and key.kind not in KEEPS_ITS_FILE):
         return key
     return key._replace(author=old)
+
+
+def _clock_at(log: MetadataLog, writer: WriterId, upto: int) -> int:
+    """Return the clock of the last transaction up to one that is here still; 0 when none is."""
+    found = [header_of(one.header).clock for one in log.table.transactions(writer, 0) if one.sequence <= upto]
+    return max(found, default=0)
+
+
+def _beside_the_other_life(record: Record, old: WriterId, fork: int) -> Record:
+    """Return a content that replaces, by its floor, only what its writer wrote before its two lives parted."""
+    key, _, body = record
+    if not isinstance(body, Content) or key.author != old or body.floor <= fork + 1:
+        return record
+    body = body._replace(floor=fork + 1)
+    return key, encode(body, key.node), body
 
 
 def _written_after(log: MetadataLog, writer: WriterId, after: int) -> Iterator[Record]:
@@ -68,26 +87,9 @@ def _bases(view: View, records: Iterable[Record]) -> Iterator[bytes]:
         links = set(view.links.to(inode)) | ({body.via} if isinstance(body, Content) else set())
         nodes: set[bytes] = {inode, *links}
         for link in links:
-            nodes |= _above(view, link, seen)
+            nodes |= directories_above(view, link, seen)
         yield from sorted(nodes - seen)
         seen |= nodes
-
-
-def _above(view: View, link: LinkId, seen: set[bytes]) -> set[bytes]:
-    """Return the directories above a link, as far as they aren't known yet."""
-    found: set[bytes] = set()
-    births = [body for _, body in view.records.of(link, "l") if isinstance(body, LinkBirth)]
-    row = view.links.get(link)
-    at = row.parent if row is not None else births[0].parent if births else ROOT_INODE
-    for _ in range(DEPTH_LIMIT):
-        if at == ROOT_INODE or at in seen or at in found:
-            break
-        found.add(at)
-        above = view.links.get(LinkId(at))
-        if above is None:
-            break
-        at = above.parent
-    return found
 
 
 def _copies(view: View, nodes: Iterable[bytes], old: WriterId, but: set[Key]) -> Iterator[Record]:
