@@ -46,6 +46,7 @@ from mesh.node import MeshNode
 from mesh.roster_store import RosterStore
 from operations.catalogue import TreeCatalogue
 from operations.handlers import handlers
+from operations.housekeeping import Housekeeping
 from operations.mount_facts import attribute, limit_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
@@ -153,6 +154,10 @@ class Pod:
             stop=self._stopping.set,
         )
 
+        self._housekeeping = Housekeeping(self.parts, mesh.clock_agrees)
+        if transfer.releasing is not None:
+            transfer.releasing.may_free = lambda _: self._cluster.is_caught_up()
+
     def _give_way(self, error: NamesakeError) -> None:
         """End in order: another process with this pod's key was there first."""
         if self._failure is None:
@@ -214,6 +219,7 @@ class Pod:
             await self._catch_up()
             await publish_journalled(parts.metadata.tree, parts.metadata.committer, parts.transfer)
             group.start_soon(tidy, self._cluster, parts.metadata, parts.mesh)
+            group.start_soon(self._housekeeping.run)
             if self._failure is None:
                 await self._start_mount(group)
                 gc.freeze()
