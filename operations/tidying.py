@@ -101,8 +101,8 @@ async def tidy(cluster: Cluster, metadata: Metadata, mesh: MeshNode) -> None:
     async with anyio.create_task_group() as group:
         group.start_soon(_listen, cluster, mesh)
         while True:
-            await anyio.sleep(TURN_EVERY_S)
             await metadata.tidying.turn(cluster, time.time())
+            await anyio.sleep(TURN_EVERY_S)
 
 
 async def _listen(cluster: Cluster, mesh: MeshNode) -> None:
