@@ -30,6 +30,7 @@ from base.home import HOME_VARIABLE, Home
 from base.ids import InodeId, PodId
 from control.lock import acquire
 from control.server import serve
+from crdt_meta.acknowledgement import content_mark
 from crdt_meta.chronicle import Chronicle
 from crdt_meta.metadata import Metadata
 from crdt_meta.node import Delta
@@ -135,7 +136,7 @@ class Pod:
         self._cluster = Cluster(metadata, mesh, roster, self.identity, cluster.cluster.forget_after_s)
         metadata.committer.on_durable = mesh.publish_log
         metadata.tree.on_delta(self._noticed)
-        metadata.acknowledgements.builds_on = self._files_in_use
+        metadata.acknowledgements.builds_on = self._in_use
         mounts = MountKeeper(self._make_mount, mount_point(pod))
         self.parts = Parts(
             home=home,
@@ -178,13 +179,15 @@ class Pod:
             space=partial(space, parts),
         )
 
-    def _files_in_use(self) -> set[InodeId]:
-        """Return the inodes that may yet be published here, though others may have deleted them."""
-        journalled = (entry.inode for entry in self.parts.metadata.tree.journalled())
-        return {*journalled, *self.parts.mounts.open_inodes()}
+    def _in_use(self) -> set[InodeId]:
+        """Return the files that may yet be published here, though others may have deleted them, and what they build on."""
+        used = [(entry.inode, entry.content) for entry in self.parts.metadata.tree.journalled()]
+        used += self.parts.mounts.in_use()
+        return {one for inode, content in used for one in (inode, content_mark(content))}
 
     def _noticed(self, delta: Delta) -> None:
         if delta.contents:
+            self.parts.metadata.tidying.consent.used(delta.contents)
             self.parts.transfer.noticed(delta.contents)
 
     def _gossip(self, values: Mapping[str, object]) -> None:

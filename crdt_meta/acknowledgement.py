@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 
-from base.ids import InodeId, LinkId, WriterId
+from base.ids import ContentId, InodeId, LinkId, WriterId
 from crdt_meta.collection import directories_above
 from crdt_meta.hlc import HybridClock
 from crdt_meta.log import MetadataLog
@@ -19,12 +19,17 @@ from crdt_meta.view import View
 Vector = Mapping[WriterId, int]
 
 
+def content_mark(content: ContentId) -> InodeId:
+    """Return what stands for a content among the inodes that something builds on."""
+    return InodeId(content[:16])
+
+
 class Acknowledgements:
     """Reads everybody's acknowledgements and writes this pod's."""
 
     def __init__(self, view: View, log: MetadataLog, clock: HybridClock) -> None:
         self.builds_on: Callable[[], Collection[InodeId]] = tuple
-        """The inodes whose open or unpublished files may still be published here."""
+        """The inodes whose open or unpublished files may still be published here, and `content_mark` of what these show."""
         self._view = view
         self._log = log
         self._clock = clock

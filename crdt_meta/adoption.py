@@ -45,14 +45,23 @@ class Adoption:
             upto = max(one.upto for one in adoptions)
             if table.received[writer] > upto:
                 await self.adopt([writer], peers)
-            elif any(self._has_copies(writer, one) for one in adoptions):
+            elif self._has_copies(peers, writer, table.received[writer], {writer}):
                 await self._drop(writer, upto)
 
-    def _has_copies(self, writer: WriterId, retired: Retired) -> bool:
-        """Tell whether the copies that somebody made are here, and everything that is here of the writer is among them."""
-        table = self._log.table
-        here = retired.by == self._log.writer or table.applied.get(retired.by, 0) >= retired.sequence
-        return here and table.received[writer] <= retired.upto
+    def _has_copies(self, peers: Peers, writer: WriterId, upto: int, asked: set[WriterId]) -> bool:
+        """Tell whether copies of all that a writer wrote up to a transaction are here, whoever made them."""
+        covered = 0
+        for one in sorted(peers.retired().get(writer, ()), key=lambda one: (one.since, one.upto)):
+            if one.since <= covered < one.upto and self._is_here(peers, one, asked):
+                covered = one.upto
+        return covered >= upto
+
+    def _is_here(self, peers: Peers, adopted: Retired, asked: set[WriterId]) -> bool:
+        """Tell whether an adopter's copies are here, or the copies of those, if it was itself adopted meanwhile."""
+        by = adopted.by
+        if by == self._log.writer or self._log.table.applied.get(by, 0) >= adopted.sequence:
+            return True
+        return by not in asked and self._has_copies(peers, by, adopted.sequence, asked | {by})
 
     async def adopt(self, writers: Collection[WriterId], peers: Peers) -> None:
         """Copy everything of some writers, as far as it is here, and retire them. What is fetched anew is waited for."""

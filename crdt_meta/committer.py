@@ -7,6 +7,7 @@ waits, is cut into a few large groups a second: a group costs about a millisecon
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -26,6 +27,12 @@ STEADY_S: Final = 0.05
 AT_ONCE: Final = 5
 """... but so many may follow each other at once after a rest."""
 
+QUICK_S: Final = 0.0005
+"""A sync that takes no longer holds up the loop less than two changes of thread would hold up who waits for it."""
+
+FORGET: Final = 0.9
+"""The part of a slow sync's time that is still remembered after the next."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -40,6 +47,8 @@ class Committer:
         self._wake = anyio.Event()
         self._hurry = anyio.Event()
         self._done = anyio.Event()
+        self._slowness_s = QUICK_S
+        """What lately a sync took at the longest."""
         self._requested = 0
         self._finished = 0
         log.on_pending = self.request
@@ -65,21 +74,43 @@ class Committer:
             await self._wake.wait()
             now = anyio.current_time()
             free_at = max(free_at, now - AT_ONCE * STEADY_S) + STEADY_S
-            with anyio.move_on_after(max(GATHER_S, free_at - now)):
-                await self._hurry.wait()
+            await self._gather(free_at)
             await self._turn()
 
+    async def _gather(self, until: float) -> None:
+        """Wait for company: until nothing came for a moment or somebody waits, at most until a time."""
+        while not self._hurry.is_set():
+            before = self._requested
+            with anyio.move_on_after(GATHER_S):
+                await self._hurry.wait()
+            if self._requested == before or anyio.current_time() >= until:
+                return
+
     async def _turn(self) -> None:
+        hurried = self._hurry.is_set()
         self._wake, self._hurry = anyio.Event(), anyio.Event()
         upto = self._requested
         sequence = self._log.commit()
-        await to_thread.run_sync(self._store.sync)
+        await self._sync(hurried)
         entries = self._log.durable(sequence)
         self._finished = upto
         done, self._done = self._done, anyio.Event()
         done.set()
         if entries:
             self.on_durable(entries)
+
+    async def _sync(self, hurried: bool) -> None:
+        """Sync in a thread; at once when somebody waits for it and the disk is as quick as handing it to a thread."""
+        if hurried and self._slowness_s < QUICK_S and not self._store.is_checkpoint_due:
+            took_s = self._timed_sync()
+        else:
+            took_s = await to_thread.run_sync(self._timed_sync)
+        self._slowness_s = max(took_s, FORGET * self._slowness_s)
+
+    def _timed_sync(self) -> float:
+        start_s = time.perf_counter()
+        self._store.sync()
+        return time.perf_counter() - start_s
 
     async def finish(self) -> None:
         """Commit and sync what is left, once `run` has ended."""

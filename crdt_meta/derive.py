@@ -159,8 +159,13 @@ def succession(
     past = sorted(named - needed, key=lambda dot: dot[::-1])[-PAST_DOTS:]
     before = max((body.floor for body in own), default=0)
     mine = (body for by, body in records if by == writer and isinstance(body, Content | Birth))
-    living = [one.clock for one in mine if one.clock >= before and Dot(writer, one.clock) not in replaced]
+    living = [one.clock for one in mine if one.clock >= before and not _dots_of(writer, one) & replaced]
     return tuple(sorted((named & needed) | set(past))), min([now, *living]), [body.clock for body in gone]
+
+
+def _dots_of(writer: WriterId, body: Content | Birth) -> set[Dot]:
+    """Return the dots by which a content may be replaced."""
+    return {Dot(writer, body.clock)} | ({body.origin} if isinstance(body, Birth) and body.origin is not None else set())
 
 
 def more_dots(versions: Sequence[Version]) -> tuple[Dot, ...]:

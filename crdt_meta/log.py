@@ -22,6 +22,8 @@ from crdt_meta.view import Changed, View
 from mesh.api import Entry
 
 TRANSACTION_BYTES: Final = BLOB_LIMIT_BYTES // 2
+TRANSACTION_RECORDS: Final = 200
+"""A transaction is applied without a break, by every pod: about 5 ms for so many records."""
 
 logger = logging.getLogger(__name__)
 
@@ -205,6 +207,8 @@ class MetadataLog:
                 witnesses[0 if warrant is None else warrant.sequence] = warrant
             if 0 in witnesses:
                 break  # what was left out when it came hasn't come yet: others have it
+            if writer == self.writer and max(witnesses, default=0) > self._durable:
+                break  # a witness that a crash could take back is none
             proof = [(other.header, other.signature) for other in witnesses.values() if other and other != one]
             yield Entry(writer, one.sequence, join(one.header, one.signature, updates, proof))
             here = one.sequence

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgpack
+
+from base.errors import DamagedError
 from base.ids import PodId, WriterId, new_writer_id
 from crdt_meta.acknowledgement import Acknowledgements
 from crdt_meta.adoption import Adoption
 from crdt_meta.committer import Committer
 from crdt_meta.hlc import HybridClock
 from crdt_meta.log import MetadataLog
+from crdt_meta.peers import Retired
 from crdt_meta.rebirth import rewrite
 from crdt_meta.records import Strategy
 from crdt_meta.store import Store
@@ -27,6 +31,7 @@ from crdt_meta.view import View
 RESERVE_BYTES: Final = 8 << 20
 """So much of the disk stays free for the metadata's own bookkeeping: operations that add are refused before. While
 many files are removed the write-ahead log grows by 5 MiB between two checkpoints (measured)."""
+GIVEN_UP: Final = "given up "
 LOOK_EVERY_S: Final = 0.25
 
 logger = logging.getLogger(__name__)
@@ -85,7 +90,10 @@ class Metadata:
         self.store.sync()  # what a killed process had committed will be told as durable
         clock = HybridClock(now)
         self.view = View(self.store, roots.pod_name_of)
-        self.log = MetadataLog(self.store, self.view, clock, WriterId(writer), roots.sign, roots.verify)
+        try:
+            self.log = MetadataLog(self.store, self.view, clock, WriterId(writer), roots.sign, roots.verify)
+        except DamagedError as error:
+            raise DamagedError(f"{path} is damaged: {error.message}", "Leave with --force and join anew.") from error
         self._set_clock(clock)
         self.tree = Tree(
             self.view,
@@ -117,6 +125,8 @@ class Metadata:
         old, new = self.writer, new_writer_id()
         rewrite(self.view, self.log, new, after, restored=owed is not None)
         if owed is None:
+            copies = Retired(max(after, self.log.table.received[old]), new, self.log.table.received[new], after)
+            self.store.set_meta(GIVEN_UP + old.hex(), msgpack.packb(copies))
             self.log.table.cut(old, after)
         else:
             self.log.set_aside(old, owed)
@@ -124,6 +134,15 @@ class Metadata:
         self.log.commit()
         logger.warning("this pod goes on as the writer %s", new.hex())
         return new
+
+    def given_up(self) -> dict[WriterId, Retired]:
+        """Return the retired writers that were this pod's, with what it holds of each that their adopters had not."""
+        query = "SELECT key, value FROM meta WHERE key > ?1 AND key < ?1 || 'g' ORDER BY key"
+        rows = self.store.db.execute(query, (GIVEN_UP,)).fetchall()
+        return {
+            WriterId(bytes.fromhex(key[len(GIVEN_UP) :])): Retired(upto, WriterId(by), sequence, since)
+            for key, (upto, by, sequence, since) in ((key, msgpack.unpackb(value)) for key, value in rows)
+        }
 
     def _set_clock(self, clock: HybridClock) -> None:
         """Let the clock go on behind what was written here, and what was seen."""

@@ -16,6 +16,8 @@ class Retired(NamedTuple):
     by: WriterId
     sequence: int
     """The copies are complete with this transaction of ``by``."""
+    since: int = 0
+    """What it wrote up to this transaction isn't among these copies, but among another adopter's."""
 
 
 class Peers(Protocol):
@@ -43,6 +45,10 @@ class Peers(Protocol):
 
     def is_caught_up(self) -> bool:
         """Tell whether this pod has heard from others since its start, or is the only one."""
+        ...
+
+    def is_short_of_room(self) -> bool:
+        """Tell whether this pod's disk is nearly full: then only those that can be reached are asked what may go."""
         ...
 
     def clock_agrees(self) -> bool:

@@ -97,7 +97,7 @@ class Store:
                 raise MachineError(f"{path} was written by an early Wormhole whose format is no longer read.", advice)
             self.db.executescript(SCHEMA)
             self.db.execute(f"PRAGMA user_version = {FORMAT}")
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite's own message may quote what is damaged
             if isinstance(error, sqlite3.OperationalError):
                 raise MachineError(f"{path} can't be opened: {error}.", "Check the disk of the pod's home.") from error
             raise DamagedError(f"{path} is damaged: {error}.", "Leave with --force and join anew.") from error
@@ -156,11 +156,16 @@ class Store:
         if self._wal is None:
             self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
         os.fdatasync(self._wal)
-        if os.fstat(self._wal).st_size > CHECKPOINT_BYTES:
+        if self.is_checkpoint_due:
             if self._side is None:
                 self._side = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             with suppress(sqlite3.OperationalError):
                 self._side.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    @property
+    def is_checkpoint_due(self) -> bool:
+        """Whether the next `sync` will take long: it has to move what was committed into the database."""
+        return self._wal is None or os.fstat(self._wal).st_size > CHECKPOINT_BYTES
 
     def free_pages(self, limit: int) -> None:
         """Give pages of the file that are of no use back to the file system."""

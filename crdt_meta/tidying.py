@@ -20,6 +20,7 @@ from base.ids import WriterId
 from crdt_meta.acknowledgement import Acknowledgements, Vector
 from crdt_meta.adoption import Adoption
 from crdt_meta.collection import removable
+from crdt_meta.consent import Consent
 from crdt_meta.log import MetadataLog
 from crdt_meta.peers import Peers
 from crdt_meta.records import Key
@@ -69,6 +70,7 @@ class Tidying:
         self._acks = acks
         self._adoption = adoption
         self._heal = heal
+        self.consent = Consent(acks)
         self._stage = _Stage.IDLE
         self._candidates: list[bytes] = []
         self._vector: Vector = {}
@@ -82,6 +84,9 @@ class Tidying:
         counted = peers.counted()
         if self._acks.wanted(counted):
             self._acknowledge(counted, asks=False)
+        pressed = peers.is_short_of_room()
+        needed = [one for one, heard in counted.items() if heard is None] if pressed else self._counting(peers, now)
+        self.consent.turn(needed, peers.retired(), lambda: self._acknowledge(counted, asks=True))
         if peers.is_caught_up():
             await self._compact()
             await self._adoption.turn(peers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +10,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from base.errors import MachineError, UsageError
-from base.ids import InodeId
+from base.ids import ContentId, InodeId
 from vfs.mount import Mount
 from vfs.mountpoint import mounted_at
 
@@ -73,9 +73,10 @@ class MountKeeper:
             await self._mount.unmount(force=force)
             await self._ended.wait()
 
-    def open_inodes(self) -> list[InodeId]:
-        """Return the files that programs have open, or whose writing isn't in the tree yet."""
-        return [] if self._mount is None else [live.inode for live in self._mount.filesystem.files]
+    def in_use(self) -> Iterator[tuple[InodeId, ContentId]]:
+        """Yield the files that programs have open, or whose writing isn't in the tree yet, with what they show."""
+        if self._mount is not None:
+            yield from ((live.inode, live.node.content) for live in self._mount.filesystem.files)
 
     async def settle(self) -> None:
         """Wait until every closed file is published."""

@@ -13,7 +13,7 @@ from crdt_meta.transaction import digest_of_signed
 from mesh.identity import Identity
 from mesh.introduction import RestoredError
 from mesh.node import MeshNode
-from mesh.records import Void, Writer, seal
+from mesh.records import Retire, Void, Writer, seal
 from mesh.roster import Roster
 from transfer.service import Transfer
 
@@ -73,10 +73,12 @@ class Rebirth:
     async def _tell_writer(self) -> None:
         """Say whose the new writer is, once what it wrote is on the disk."""
         await self._metadata.committer.durable()
+        retired = self._metadata.given_up().items()
+        await self._mesh.learn([self._sealed(Retire(writer, *copies)) for writer, copies in retired])
         await self._mesh.learn(writer_records(self._identity, self._mesh.roster, self._metadata))
 
-    def _sealed(self, void: Void) -> bytes:
-        return seal(void, self._mesh.cluster_id, self._identity.pod_id, self._identity.sign)
+    def _sealed(self, record: Void | Retire) -> bytes:
+        return seal(record, self._mesh.cluster_id, self._identity.pod_id, self._identity.sign)
 
     def _look(self) -> None:
         upto = forgotten_at(self._mesh.roster, self._metadata.writer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import anyio
@@ -34,6 +34,7 @@ class Cluster:
         self._mesh = mesh
         self._roster = roster
         self.forget_after_s = forget_after_s
+        self.short_of_room: Callable[[], bool] = lambda: False
         self.heard = False
         """Whether this pod has caught up with another one since its start."""
 
@@ -71,18 +72,24 @@ class Cluster:
     def retired(self) -> Mapping[WriterId, Collection[Retired]]:
         """Return all writers whose records were adopted, with each adoption."""
         adoptions = self._roster.adoptions().items()
-        return {writer: [Retired(one.upto, one.by, one.sequence) for one in found] for writer, found in adoptions}
+        return {
+            writer: [Retired(one.upto, one.by, one.sequence, one.since) for one in found] for writer, found in adoptions
+        }
 
     async def retire(self, writer: WriterId, retired: Retired) -> None:
         """Tell everybody that a writer's records are adopted, once everything written before is on the disk."""
         await self._metadata.committer.durable()
-        record = Retire(writer, retired.upto, retired.by, retired.sequence)
+        record = Retire(writer, *retired)
         await self._mesh.learn([seal(record, self._roster.cluster_id, self._mesh.pod_id, self._identity.sign)])
 
     def is_caught_up(self) -> bool:
         """Tell whether this pod has heard from others since its start, or is the only one."""
         others = (pod for pod in self._roster.pods() if pod != self._mesh.pod_id)
         return self.heard or not any(self._roster.is_member(pod) for pod in others)
+
+    def is_short_of_room(self) -> bool:
+        """Tell whether this pod's disk is nearly full."""
+        return self.short_of_room()
 
     def clock_agrees(self) -> bool:
         """Tell whether this pod's clock can be trusted."""

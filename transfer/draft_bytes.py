@@ -168,7 +168,8 @@ class DraftBytes:
                 self._landed(index)
 
     def _spill(self, index: int, buffer: bytearray) -> None:
-        self._access.store.room.check(self._access.store.bytes_used, len(buffer))
+        store = self._access.store
+        store.room.check(store.bytes_used, len(buffer), store.waiting_bytes)
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._access.store.path / "new")  # noqa: SIM115

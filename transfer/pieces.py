@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import threading
 import time
 from collections import OrderedDict
@@ -28,7 +29,8 @@ from transfer.packfile import Spot
 from transfer.packs import Packs
 from transfer.quickdisk import QuickDisk
 
-MAX_DESCRIPTORS: Final = 128
+MAX_DESCRIPTORS: Final = min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+"""Kept open: what is open needs no look at cold folders again."""
 MAX_VERIFIED: Final = 65_536
 WARM_BYTES: Final = 1 << 20
 """Most that is read inline: through one buffer that stays mapped (a fresh one costs 1 ms of page faults a MiB)."""

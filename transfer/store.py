@@ -99,7 +99,7 @@ class ChunkStore(Pieces):
         here = self.claim(piece, area, owner)
         if here and (piece in self._verified or self.size(piece) == len(data)):
             return
-        self.room.check(self._used, len(data))
+        self.room.check(self._used, len(data), self._waiting_bytes)
         if area is Area.KEPT and len(data) <= self._packed_bytes and self._waiting_bytes < MOST_WAITING_BYTES:
             self._put_packed(piece, bytes(data), owner, new=not here)
             return
@@ -132,6 +132,11 @@ class ChunkStore(Pieces):
             self._used += len(data)
             self._mark_verified(piece)
             self._ledger.needed(piece, owner, new=new)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of small pieces that are in memory only, until the next sync."""
+        return self._waiting_bytes
 
     def packed_size(self, piece: ChunkId) -> int | None:
         """Return the bytes of a small piece that is kept, in a pack or on its way into one; None for any other."""

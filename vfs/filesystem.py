@@ -19,6 +19,7 @@ from base.errors import FileSystemError
 from crdt_meta.node import Kind, Node
 from vfs.attributes import KIND_OF, Attributes
 from vfs.changes import Changes, Listing
+from vfs.clock import Clock
 from vfs.inodes import Inodes, Known
 from vfs.livefile import LiveFiles
 from vfs.openfiles import SETGID, OpenFiles, without_privileges
@@ -81,13 +82,14 @@ class FileSystem:
     ) -> None:
         self._tree = tree
         self._committer = committer
+        self.clock = Clock()
         self.inodes = Inodes()
         self.files = LiveFiles(transfer)
         self.changes = Changes(tree, self.inodes, self.files, notifier)
         self.publisher = Publisher(tree, committer, transfer, self.files, self.changes)
         self.attributes = Attributes(self.files, owner)
         self.open_files = OpenFiles(
-            tree, committer, transfer, self.inodes, self.files, self.publisher, deadline_s=deadline_s
+            tree, committer, transfer, self.inodes, self.files, self.publisher, self.clock, deadline_s=deadline_s
         )
         self.xattrs = ExtendedAttributes(tree, xattr_info)
 
@@ -114,6 +116,16 @@ class FileSystem:
         known = self.inodes.entry(node.inode)
         self.inodes.looked_up(known)
         return known
+
+    def _entry_changed(self, directory: Known, told: pyfuse3.EntryAttributes | None) -> None:
+        """Bring what was told of a directory up to date after a change of an entry, instead of making it anew."""
+        changed = None if told is None or directory.attributes else self._tree.entries_changed(directory.inode)
+        if told is not None and changed is not None:
+            told.st_mtime_ns, told.st_nlink = changed[0], 2 + changed[1]
+            told.st_ctime_ns = max(told.st_ctime_ns, changed[0], directory.ctime_ns)
+            if directory.atime_ns is None:
+                told.st_atime_ns = changed[0]
+            directory.attributes = told
 
     def lookup(self, parent: int, name: bytes) -> tuple[Known, Node] | None:
         """Return what a name leads to; None when nothing has it. ENAMETOOLONG, ENOENT for a removed parent."""
@@ -144,6 +156,7 @@ class FileSystem:
             gid = self.node(directory).gid
             if kind is Kind.DIRECTORY:
                 bits |= SETGID
+        told = directory.attributes
         with self.changes.own((directory.inode, name)):
             node = self._tree.create(
                 directory.inode,
@@ -152,9 +165,11 @@ class FileSystem:
                 mode=bits,
                 uid=caller.uid,
                 gid=gid,
+                mtime_ns=self.clock.now_ns(),
                 target=target,
                 rdev=rdev,
             )
+        self._entry_changed(directory, told)
         self.changes.names.made(directory.inode, name, node)
         self._committer.request()
         return self._told(node), node
@@ -162,8 +177,10 @@ class FileSystem:
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a name. The bytes stay usable by those who have the file open."""
         directory = self.inodes.find(parent)
+        told = directory.attributes
         with self.changes.own((directory.inode, name)):
             node = self._tree.unlink(directory.inode, name)
+        self._entry_changed(directory, told)
         self._committer.request()
         self._lost_name(node)
 
@@ -283,15 +300,17 @@ class FileSystem:
         if (change.uid is not None or change.gid is not None) and mode is None and not node.is_directory:
             cleared = without_privileges(node.mode)
             mode = cleared if cleared != node.mode else None
-        mtime_ns = change.mtime_ns
+        mtime_ns = change.mtime_ns if change.size is None else None  # a new size has set it
         live = self.files.get(known.inode)
+        if mtime_ns is not None and mtime_ns == change.atime_ns:
+            self.clock.told(mtime_ns)
         if change.atime_ns is not None:
             known.atime_ns = change.atime_ns
         elif mtime_ns is not None and known.atime_ns is None:
             known.atime_ns = live.mtime_ns if live is not None and live.overlaid else node.mtime_ns
         known.attributes = None
         if live is not None:
-            live.touched(time.time_ns())
+            live.touched()
         if mtime_ns is not None and live is not None and live.overlaid:
             live.mtime_ns = mtime_ns
             self.publisher.moved(live)

@@ -16,6 +16,7 @@ Must never: change the draft beside `_lock` while a slow change or a seal is und
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -161,11 +162,11 @@ class LiveFile:
     def _changed(self, now_ns: int) -> None:
         self.dirty = True
         self.mtime_ns = now_ns
-        self.touched(now_ns)
+        self.touched()
 
-    def touched(self, now_ns: int) -> None:
+    def touched(self) -> None:
         """Move the ctime: to now, and never back, whatever other pods' clocks say."""
-        self.ctime_ns = max(now_ns, self.ctime_ns + 1, self.node.ctime_ns + 1)
+        self.ctime_ns = max(time.time_ns(), self.ctime_ns + 1, self.node.ctime_ns + 1)
 
     def write_now(self, offset: int, data: bytes, now_ns: int) -> bool:
         """Write without waiting; False (and nothing done) when that isn't possible."""

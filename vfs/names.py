@@ -11,16 +11,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from crdt_meta.node import Node
+
 if TYPE_CHECKING:
     from base.ids import InodeId
-    from crdt_meta.node import Delta, Node
+    from crdt_meta.node import Delta
     from crdt_meta.tree import Tree
 
 NAMES_LIMIT: Final = 20_000
-"""Names kept in memory (about 600 B each)."""
+"""Names and directories kept in memory (about 600 B each)."""
 
 ASK_ALL_SHARE: Final = 4
 """When more than this part of a directory's entries changed, all are asked for at once."""
+
+
+Folder = dict[bytes, "Node | InodeId | None"]
+"""By name: the node; its inode alone when only that changed; None when all may have, or it has several names."""
 
 
 class Names:
@@ -28,8 +34,7 @@ class Names:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._folders: OrderedDict[InodeId, dict[bytes, Node | None]] = OrderedDict()
-        """None: it changed, or has several names; the tree has to be asked."""
+        self._folders: OrderedDict[InodeId, Folder] = OrderedDict()
         self._places: dict[InodeId, tuple[InodeId, bytes]] = {}
         """Where the nodes are that are kept."""
         self._total = 0
@@ -41,27 +46,29 @@ class Names:
         folder = self._folders.get(directory)
         if folder is None:
             return self._tree.lookup(directory, name)
-        node = folder.get(name)
-        if node is None and name in folder:
-            node = self._tree.lookup(directory, name)
-            if node is None:
-                del folder[name]
-                self._total -= 1
-            else:
-                self._keep(directory, folder, name, node)
+        if name not in folder:
+            return None
+        kept = folder[name]
+        if isinstance(kept, Node):
+            return kept
+        node = self._tree.lookup(directory, name)
+        if node is None:
+            self._unplace(directory, folder, name)
+            del folder[name]
+            self._total -= 1
+        else:
+            self._keep(directory, folder, name, node)
         return node
 
     def children(self, directory: InodeId) -> list[tuple[bytes, Node]]:
         """Return the entries of a directory, as `Tree.children` does, in any order."""
         folder = self._folders.get(directory)
         if folder is not None:
-            changed = [name for name, node in folder.items() if node is None]
+            changed = [name for name, kept in folder.items() if not isinstance(kept, Node)]
             if len(changed) * ASK_ALL_SHARE <= len(folder):
                 self._folders.move_to_end(directory)
-                for name in changed:
-                    self.lookup(directory, name)
-                asked = {name: self._tree.lookup(directory, name) for name, node in folder.items() if node is None}
-                found = ((name, node or asked[name]) for name, node in folder.items())
+                asked = {name: self.lookup(directory, name) for name in changed}
+                found = ((name, kept if isinstance(kept, Node) else asked[name]) for name, kept in folder.items())
                 return [(name, node) for name, node in found if node is not None]
             self._drop(directory)
         children = self._tree.children(directory)
@@ -71,30 +78,37 @@ class Names:
     # -- what becomes known
 
     def _take(self, directory: InodeId, children: list[tuple[bytes, Node]]) -> None:
-        if len(children) > NAMES_LIMIT or len(self._tree.display.group(directory)) > 1:
+        if len(children) >= NAMES_LIMIT or len(self._tree.display.group(directory)) > 1:
             return
         if directory in self._folders:
             self._drop(directory)
-        while self._total + len(children) > NAMES_LIMIT:
+        while self._total + len(children) >= NAMES_LIMIT:
             self._drop(next(iter(self._folders)))
         folder = self._folders[directory] = {}
-        self._total += len(children)
+        self._total += len(children) + 1
         for name, node in children:
             self._keep(directory, folder, name, node)
 
-    def _keep(self, directory: InodeId, folder: dict[bytes, Node | None], name: bytes, node: Node) -> None:
+    def _keep(self, directory: InodeId, folder: Folder, name: bytes, node: Node) -> None:
         if node.nlink == 1 or node.is_directory:  # else the same node may be kept under other names
             folder[name] = node
             self._places[node.inode] = directory, name
         else:
+            self._unplace(directory, folder, name)
             folder[name] = None
+
+    def _unplace(self, directory: InodeId, folder: Folder, name: bytes) -> None:
+        """Forget where the node is that is kept under a name."""
+        kept = folder.get(name)
+        inode = kept.inode if isinstance(kept, Node) else kept
+        if inode is not None and self._places.get(inode) == (directory, name):
+            del self._places[inode]
 
     def _drop(self, directory: InodeId) -> None:
         folder = self._folders.pop(directory)
-        self._total -= len(folder)
-        for name, node in folder.items():
-            if node is not None and self._places.get(node.inode) == (directory, name):
-                del self._places[node.inode]
+        self._total -= len(folder) + 1
+        for name in folder:
+            self._unplace(directory, folder, name)
 
     def made(self, directory: InodeId, name: bytes, node: Node) -> None:
         """Note a node that has just been made; a new directory is here whole: it is empty."""
@@ -108,7 +122,7 @@ class Names:
         """Take over a node after a change of its inode."""
         place = self._places.get(node.inode)
         folder = None if place is None else self._folders.get(place[0])
-        if place is not None and folder is not None and place[1] in folder:
+        if place is not None and folder is not None and folder.get(place[1]) == node.inode:
             self._keep(place[0], folder, place[1], node)
 
     # -- what changes
@@ -120,13 +134,13 @@ class Names:
         self._gone(delta)
         for directory, name in delta.entries:
             folder = self._folders.get(directory)
-            if folder is not None:
-                if name not in folder:
-                    self._total += 1
-                    if self._total > NAMES_LIMIT:
-                        self._drop(directory)
-                        continue
-                folder[name] = None
+            if folder is None:
+                continue
+            self._unplace(directory, folder, name)
+            self._total += name not in folder
+            folder[name] = None
+            if self._total > NAMES_LIMIT:
+                self._drop(directory)
 
     def _gone(self, delta: Delta) -> None:
         folders, places = self._folders, self._places
@@ -137,5 +151,6 @@ class Names:
             place = places.get(inode)
             if place is not None:
                 folder = folders.get(place[0])
-                if folder is not None and place[1] in folder:
-                    folder[place[1]] = None
+                kept = None if folder is None else folder.get(place[1])
+                if folder is not None and isinstance(kept, Node) and kept.inode == inode:
+                    folder[place[1]] = inode

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import time
 from typing import TYPE_CHECKING, Final
 
 from base.errors import FileSystemError, WormholeError
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from crdt_meta.node import Node
     from crdt_meta.tree import Tree
     from transfer.service import Transfer
+    from vfs.clock import Clock
     from vfs.inodes import Inodes
     from vfs.livefile import LiveFile, LiveFiles
     from vfs.publisher import Publisher
@@ -59,6 +59,7 @@ class OpenFiles:
         inodes: Inodes,
         files: LiveFiles,
         publisher: Publisher,
+        clock: Clock,
         deadline_s: float,
     ) -> None:
         self._tree = tree
@@ -67,6 +68,7 @@ class OpenFiles:
         self._inodes = inodes
         self._files = files
         self._publisher = publisher
+        self._clock = clock
         self.patience = Patience(deadline_s, lambda: (transfer.bytes_moved()[0], transfer.bytes_used()))
         self._handles: dict[int, Handle] = {}
         self._last = 0
@@ -143,7 +145,7 @@ class OpenFiles:
         if offset + len(data) > SIZE_LIMIT:
             raise FileSystemError(errno.EFBIG)
         live = handle.live
-        now_ns, before_ns = time.time_ns(), live.mtime_ns
+        now_ns, before_ns = self._clock.now_ns(), live.mtime_ns
         if not live.write_now(offset, data, now_ns):
             await self.patience.network(live.write(offset, data, now_ns))
         self._changed(live, handle.privileged, before_ns)
@@ -183,7 +185,7 @@ class OpenFiles:
 
     async def _truncate(self, live: LiveFile, size: int, privileged: bool) -> None:
         before_ns = live.mtime_ns
-        await self.patience.network(live.truncate(size, time.time_ns()))
+        await self.patience.network(live.truncate(size, self._clock.now_ns()))
         self._changed(live, privileged, before_ns)
 
     # -- durability ---------------------------------------------------------------------------------------------------

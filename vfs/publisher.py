@@ -39,7 +39,10 @@ PAUSE_S: Final = 0.01
 """Between two batches, unless somebody waits for one: a large batch costs hardly more than a small one (s)."""
 
 STEADY_S: Final = 0.1
-"""The same while files keep being closed (s) ..."""
+"""The same in the long run while files keep being closed (s) ..."""
+
+QUIET_S: Final = 0.003
+"""... without a pause as long as this (s)."""
 
 AT_ONCE: Final = 5
 """... but so many batches may follow each other at `PAUSE_S` after a rest."""
@@ -60,6 +63,7 @@ class Publisher:
         self._files = files
         self._changes = changes
         self._queue: dict[InodeId, LiveFile] = {}
+        self._closed = 0
         self._under_way: dict[InodeId, LiveFile] = {}
         self._wake = anyio.Event()
         self._done = anyio.Event()
@@ -78,6 +82,7 @@ class Publisher:
         if live.sealed is None or live.unlinked:
             return
         live.queued = True
+        self._closed += 1
         self._queue[live.inode] = live
         self._wake.set()
 
@@ -178,11 +183,21 @@ class Publisher:
             now = anyio.current_time()
             free_at = max(free_at, now - AT_ONCE * STEADY_S) + STEADY_S
             if await self._batch():
-                with anyio.move_on_after(max(PAUSE_S, free_at - anyio.current_time())):
-                    await self._urgent.wait()
+                await self._pause(free_at)
             else:
                 await anyio.sleep(self._retry_s)
                 self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
+
+    async def _pause(self, until: float) -> None:
+        """Wait for company: until no file was closed for a moment or one is waited for, at most until a time."""
+        least = anyio.current_time() + PAUSE_S
+        while not self._urgent.is_set():
+            before = self._closed
+            with anyio.move_on_after(QUIET_S):
+                await self._urgent.wait()
+            now = anyio.current_time()
+            if now >= least and (now >= until or self._closed == before):
+                return
 
     async def finish(self) -> None:
         """Seal and publish everything that is left (once no handler runs any more); failures are logged."""

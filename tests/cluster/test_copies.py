@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -31,7 +32,11 @@ def status(host: Host) -> Any:
 
 
 def all_show(hosts: list[Host], wanted: dict[str, bytes]) -> None:
-    wait_until(lambda: all(set(tree(host.mount)) >= set(wanted) for host in hosts), 30, "files everywhere")
+    def differing() -> list[str]:
+        return [host.name for host in hosts if tree(host.mount) != wanted]
+
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: not differing(), 30)
     for host in hosts:
         assert tree(host.mount) == wanted, host.name
 

@@ -129,7 +129,7 @@ def effects(action):
             assert now.st_ctime_ns >= was.st_ctime_ns, f"the ctime of {path} went back"
             moved[path] = (was.st_mtime_ns != now.st_mtime_ns, was.st_ctime_ns != now.st_ctime_ns)
     fresh = {
-        after[number][0]: after[number][1].st_mtime_ns == after[number][1].st_ctime_ns
+        after[number][0]: 0 <= after[number][1].st_ctime_ns - after[number][1].st_mtime_ns < 1_000_000_000
         for number in set(after) - set(before)
         if not stat.S_ISDIR(after[number][1].st_mode)
     }

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from tests.mount.oracle import tick
 from tests.mount.posix import fails, next_millisecond
 
 
@@ -67,6 +68,7 @@ def test_truncate_with_and_without_a_handle(work):
     path = work / "f"
     path.write_bytes(b"0123456789")
     before = path.stat()
+    tick()
     os.truncate(path, 4)
     assert path.read_bytes() == b"0123"
     assert path.stat().st_mtime_ns > before.st_mtime_ns
@@ -184,6 +186,22 @@ def test_times(work, pod):
     assert before <= path.stat().st_mtime_ns <= time.time_ns() + 100_000_000
     os.utime(path, ns=(-1_500_000_000, -2_500_000_000))
     assert path.stat().st_mtime_ns == -2_500_000_000
+
+
+def test_what_is_touched_later_is_newer(work):
+    """The kernel says "now" by its last tick, which may be before what was made since; make compares such times."""
+    older = work / "older"
+    for turn in range(100):
+        newer = work / f"{turn % 2}"
+        newer.write_bytes(b"")
+        made = newer.stat().st_mtime_ns
+        older.touch()
+        assert older.stat().st_mtime_ns >= made
+        os.utime(newer)
+        assert newer.stat().st_mtime_ns >= older.stat().st_mtime_ns
+        chosen = time.time_ns()
+        os.utime(newer, ns=(chosen - 1, chosen))
+        assert (newer.stat().st_atime_ns, newer.stat().st_mtime_ns) == (chosen - 1, chosen)
 
 
 def test_attributes_do_not_move_when_a_file_is_published(work, pod):

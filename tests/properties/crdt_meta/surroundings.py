@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from base.ids import WriterId
 from crdt_meta.peers import Retired
+from crdt_meta.transaction import digest_of_signed
+from mesh.records import Void
 
 if TYPE_CHECKING:
     from tests.properties.crdt_meta.world import Replica
@@ -24,6 +26,7 @@ class Surroundings:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self.adoptions: dict[WriterId, set[Retired]] = defaultdict(set)
+        self.voids: dict[WriterId, set[Void]] = defaultdict(set)
 
     def _others(self) -> dict[WriterId, int]:
         """Return the writers, not retired, of others -> the replica."""
@@ -42,7 +45,9 @@ class Surroundings:
 
     def orphans(self, forgotten: Collection[WriterId] = ()) -> Collection[WriterId]:
         world, me = self._replica.world, self._replica
-        found = {writer for writer, pod in world.pods.items() if int(pod, 16) == me.index and writer != me.meta.writer}
+        table, writer = me.log.table, me.meta.writer
+        mine = (one for one, pod in world.pods.items() if int(pod, 16) == me.index and one != writer)
+        found = {one for one in mine if not table.waits(one)}
         if world.rng.random() < 0.5:
             evicted = {writer for writer, index in self._others().items() if index in world.evicted}
             found |= evicted | set(forgotten)
@@ -56,15 +61,25 @@ class Surroundings:
         self.adoptions[writer].add(retired)
 
     def learn(self, other: Surroundings) -> None:
-        """Hear of adoptions; a replica whose own writer was retired goes on under a new one, at once."""
+        """Hear of adoptions and of what is void; who was retired itself goes on under a new writer, at once."""
         for writer, adoptions in other.adoptions.items():
             self.adoptions[writer] |= adoptions
+        for writer, voids in other.voids.items():
+            self.voids[writer] |= voids
+        self._replica.chronicle.put_right(self.voids)
         meta = self._replica.meta
         if meta.writer in self.adoptions:
             self._replica.reborn(max(one.upto for one in self.adoptions[meta.writer]), None)
 
+    def is_void(self, writer: WriterId, signed: bytes) -> bool:
+        """Tell whether the writer's own pod took a transaction back."""
+        return digest_of_signed(signed) in {one.digest for one in self.voids.get(writer, ())}
+
     def is_caught_up(self) -> bool:
         return True
+
+    def is_short_of_room(self) -> bool:
+        return False
 
     def clock_agrees(self) -> bool:
         return True

@@ -11,20 +11,23 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from base.errors import FileSystemError
+from base.errors import FileSystemError, RefusedError
 from base.ids import EMPTY_CONTENT, ROOT_INODE, ContentId, Dot, InodeId, LinkId, PodId, WriterId, hash_bytes
+from crdt_meta.chronicle import Chronicle
 from crdt_meta.log import Committed
 from crdt_meta.metadata import Metadata, Roots
 from crdt_meta.node import Kind, Node
 from crdt_meta.records import Strategy
 from crdt_meta.trash import TrashEntry
 from mesh.api import Entry
+from mesh.introduction import RestoredError
 from tests.properties.crdt_meta.checks import NAMES, Shadow
 from tests.properties.crdt_meta.surroundings import Surroundings
 
@@ -43,6 +46,7 @@ EXPECTED = {
 def seeded_ids(rng: random.Random) -> Iterator[None]:
     """Draw inode and writer ids from the seed, so that a failing seed fails again; segments are often small."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crdt_meta.chronicle.os.urandom", rng.randbytes)
         patch.setattr("crdt_meta.log.RECORDS_PER_SEGMENT", rng.choice((3, 10, 1000)))
         patch.setattr("crdt_meta.tree.new_inode_id", lambda: InodeId(rng.randbytes(16)))
         patch.setattr("crdt_meta.metadata.new_writer_id", lambda: WriterId(rng.randbytes(8)))
@@ -89,6 +93,7 @@ class Replica:
         self.folder = world.folder / f"{index}"
         self.folder.mkdir()
         self.safe = world.folder / f"{index}.safe"
+        self.backup = world.folder / f"{index}.backup"
         self.handles: list[Handle] = []
         self.surroundings = Surroundings(self)
         self.open()
@@ -97,7 +102,7 @@ class Replica:
         world = self.world
         roots = Roots(
             sign=self._sign,
-            verify=lambda writer, signature, data: signature == hash_bytes(b"key" + writer + data),
+            verify=self._verify,
             pod_of_writer=world.pods.get,
             pod_name_of=world.pod_name,
             strategy_for=lambda path: world.strategy_for(self.index, path),
@@ -106,6 +111,7 @@ class Replica:
         now = lambda: world.now_s + self.skew_s  # noqa: E731
         self.meta = Metadata(self.folder / "metadata.db", roots, now=now, has_room=lambda: True)
         self.tree, self.log = self.meta.tree, self.meta.log
+        self.chronicle = Chronicle(self.meta, b"place")
         self.tree.root_owner = (1, 1)
         world.pods[self.meta.writer] = PodId(f"{self.index:032x}")
         self.shadow = Shadow()
@@ -119,10 +125,66 @@ class Replica:
         new = self.meta.reborn(after, owed)
         self.world.pods[new] = self.world.pods[old]
         self.world.renamed(old, after, new)
-        self._sync()
+        self.chronicle.append()
+        self.save()
+        for writer, copies in self.meta.given_up().items():
+            self.surroundings.adoptions[writer].add(copies)
 
     def _sign(self, data: bytes) -> bytes:
         return hash_bytes(b"key" + self.log.writer + data)
+
+    def _verify(self, writer: WriterId, signature: bytes, data: bytes) -> bool:
+        right = signature == hash_bytes(b"key" + writer + data)
+        return right and not self.surroundings.is_void(writer, data)
+
+    def meet(self, other: Replica) -> bool:
+        """Introduce two replicas to each other; tell whether they go on to talk."""
+        self.surroundings.learn(other.surroundings)
+        other.surroundings.learn(self.surroundings)
+        pods = self.world.pod_id(self), self.world.pod_id(other)
+        openings = self.chronicle.opening(pods[1]), other.chronicle.opening(pods[0])
+        accounts = self.chronicle.account(pods[1], openings[1]), other.chronicle.account(pods[0], openings[0])
+        mine = self._settle(pods[1], openings[1], accounts[1])
+        theirs = other._settle(pods[0], openings[0], accounts[0])
+        return mine and theirs
+
+    def _settle(self, pod: PodId, opening: object, account: object) -> bool:
+        try:
+            self.chronicle.settle(pod, opening, account)
+        except RestoredError as error:
+            void = self.chronicle.void(error)
+            if void is not None:
+                self.surroundings.voids[void.writer].add(void)
+            self.reborn(error.after, error.owed)
+            self.world.counts["reborn"] += 1
+            return False
+        except RefusedError:
+            return False
+        return True
+
+    def back_up(self) -> None:
+        """Copy everything as it is on the disk."""
+        self.save()
+        shutil.rmtree(self.backup, ignore_errors=True)
+        shutil.copytree(self.folder, self.backup)
+        self._remembered = deepcopy(self.surroundings.adoptions), deepcopy(self.surroundings.voids)
+
+    def go_back(self) -> None:
+        """Go on from the copy; what nobody else heard of since is gone."""
+        if not self.backup.exists():
+            return
+        self.meta.close()
+        shutil.rmtree(self.folder)
+        shutil.copytree(self.backup, self.folder)
+        self.surroundings.adoptions, self.surroundings.voids = (
+            deepcopy(self._remembered[0]),
+            deepcopy(self._remembered[1]),
+        )
+        self.handles.clear()
+        self.open()
+        self._sync()
+        self.world.strike_unheard(self.index, self.world.remaining())
+        self.world.counts["restored"] += 1
 
     @property
     def now_at(self) -> Committed:
@@ -241,15 +303,18 @@ class World:
             self.counts["go away"] += 1
         elif len(self.replicas) - len(self.evicted) > 2 and self.rng.random() < 0.2:
             self.evicted.add(index)
-            self._strike_unheard(index)
+            self.strike_unheard(index, self.remaining())
             self.counts["evict"] += 1
 
-    def _strike_unheard(self, index: int) -> None:
-        """Forget what an evicted replica did and nobody else heard of."""
+    def strike_unheard(self, index: int, by: list[Replica]) -> None:
+        """Forget what a replica did and none of these heard of."""
         for writer, pod in self.pods.items():
             if int(pod, 16) == index:
-                heard = [one.log.table.received.get(writer, 0) for one in self.remaining()]
-                self.forget(writer, max(heard))
+                self.forget(writer, max(one.log.table.received.get(writer, 0) for one in by))
+
+    def pod_id(self, replica: Replica) -> PodId:
+        """Return the pod that a replica is."""
+        return PodId(f"{replica.index:032x}")
 
     def remaining(self) -> list[Replica]:
         """Return the replicas that weren't evicted."""
@@ -536,6 +601,12 @@ class World:
         if last is not None:
             replica.log.compact(self.rng.randrange(last + 1))
 
+    def back_up(self, replica: Replica) -> None:
+        replica.back_up()
+
+    def go_back(self, replica: Replica) -> None:
+        replica.go_back()
+
     def crash(self, replica: Replica) -> None:
         replica.crash(self.power_cuts and self.rng.random() < 0.5)
 
@@ -544,7 +615,8 @@ class World:
         other = self.rng.choice(self.replicas)
         if self.is_apart(replica.index, other.index) or replica.index in self.evicted:
             return []
-        replica.surroundings.learn(other.surroundings)
+        if replica is not other and not replica.meet(other):
+            return []
         mine, heap = replica.log.vector(), []
         for writer in other.log.vector():
             after = max(0, mine.get(writer, 0) + self.rng.choice((0, 0, 0, 0, -1, -3, 1)))
@@ -590,4 +662,6 @@ OPERATIONS: dict[str, tuple[int, Callable[[World, Replica], None]]] = {
     "save": (14, World.save),
     "compact": (2, World.compact),
     "crash": (2, World.crash),
+    "back up": (1, World.back_up),
+    "go back": (1, World.go_back),
 }

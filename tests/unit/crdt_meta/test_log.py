@@ -175,3 +175,15 @@ def test_a_relay_passes_on_what_it_heard(ann: Pod, bob: Pod, eve: Pod) -> None:
     eve.hear(bob.log.read(ann.writer, 0, 1 << 20))
     assert eve.files() == {"/x": content("x")}
     exchange(ann, bob, eve)
+
+
+def test_a_whole_segment_is_no_witness_before_it_is_durable(ann: Pod, bob: Pod) -> None:
+    """A crash may take it back: whoever waited for it would wait for ever."""
+    ann.save("/x", "x")
+    ann.tell()
+    ann.save("/x", "y")
+    ann.tell()
+    ann.log.compact(0)
+    assert bob.hear(ann.log.read(ann.writer, 0, 1 << 20)) == []
+    bob.hear(ann.tell())
+    assert bob.files() == {"/x": content("y")}

@@ -43,7 +43,7 @@ def fill(disk: Disk, check: RoomCheck, rng: random.Random, most: int) -> int:
         count += 1
 
 
-@pytest.mark.parametrize("size", [96 * MIB, 4 << 30])
+@pytest.mark.parametrize("size", [200 * MIB, 4 << 30])
 @pytest.mark.parametrize("most", [4096, MIB])
 def test_a_share_of_the_disk_holds(monkeypatch: pytest.MonkeyPatch, size: int, most: int) -> None:
     disk = Disk(size)
@@ -54,6 +54,16 @@ def test_a_share_of_the_disk_holds(monkeypatch: pytest.MonkeyPatch, size: int, m
     assert 0.9 * size - MIB - size // 1000 <= disk.used <= 0.9 * size
     disk.used -= 5 * MIB
     check.check(disk.used, 4 * MIB)
+
+
+def test_what_waits_in_memory_takes_room_that_the_disk_does_not_know_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(1 << 30)
+    monkeypatch.setattr(os, "statvfs", disk.statvfs)
+    check = RoomCheck("/", None, 0.9)
+    disk.used = int(0.9 * disk.size) - 4 * MIB
+    check.check(disk.used, 3 * MIB)
+    with pytest.raises(NoSpaceError):
+        RoomCheck("/", None, 0.9).check(disk.used, 3 * MIB, 2 * MIB)
 
 
 def test_the_file_system_is_asked_seldom_and_a_limit_in_bytes_leaves_a_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
