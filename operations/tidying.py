@@ -75,7 +75,8 @@ class Cluster:
         """Return all writers whose records were adopted, with each adoption."""
         adoptions = self._roster.adoptions().items()
         return {
-            writer: [Retired(one.upto, one.by, one.sequence, one.since) for one in found] for writer, found in adoptions
+            writer: [Retired(one.upto, one.by, one.sequence, one.since, one.begun) for one in found]
+            for writer, found in adoptions
         }
 
     async def retire(self, writer: WriterId, retired: Retired) -> None:

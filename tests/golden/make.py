@@ -133,7 +133,7 @@ def roster_forms() -> Iterator[tuple[str, bytes]]:
         "left": roster.Left(time_ns),
         "revoke": roster.Revoke(pod_of(2), (pod_of(3),), b"c" * 16, time_ns),
         "config": roster.Config(b"p" * 16, '[cluster]\nname = "home"\n', time_ns),
-        "retire": roster.Retire(OTHER, 41, WRITER, 17),
+        "retire": roster.Retire(OTHER, 41, WRITER, 17, 5, 3),
     }
     for name, payload in payloads.items():
         yield name, roster.seal(payload, cluster, pod_of(1), key(1).sign)

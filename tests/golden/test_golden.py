@@ -211,7 +211,7 @@ ROSTER: dict[str, roster.Payload] = {
     "left": roster.Left(TIME_NS),
     "revoke": roster.Revoke(NAS, (POD_3,), b"cccccccccccccccc", TIME_NS),
     "config": roster.Config(b"pppppppppppppppp", '[cluster]\nname = "home"\n', TIME_NS),
-    "retire": roster.Retire(OTHER, 41, WRITER, 17),
+    "retire": roster.Retire(OTHER, 41, WRITER, 17, 5, 3),
 }
 CERTIFICATES = {"found": "5c69805d0a3f747e", "admit": "cfb9a1fa363ac884"}
 
