@@ -130,6 +130,8 @@ class Town:
         pod.writer = pod.meta.reborn(after, owed)
         self.mesh.names[pod.writer], self.mesh.keys[pod.writer] = pod.name, pod.key
         pod.tell()
+        for writer, copies in pod.meta.given_up().items():
+            self.neighbours[pod.name].adoptions[writer].add(copies)
 
     def learn(self, to: str, source: str) -> bool:
         """Tell a pod of adoptions; if its own writer was adopted, it goes on under a new one at once."""
