@@ -27,7 +27,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from base.errors import MachineError, NamesakeError, NotRunningError, WormholeError, to_wire
 from base.home import HOME_VARIABLE, Home
-from base.ids import InodeId, PodId
+from base.ids import ContentId, InodeId, PodId
 from control.lock import acquire
 from control.server import serve
 from crdt_meta.acknowledgement import content_mark
@@ -46,6 +46,7 @@ from mesh.node import MeshNode
 from mesh.roster_store import RosterStore
 from operations.catalogue import TreeCatalogue
 from operations.handlers import handlers
+from operations.housekeeping import Housekeeping, shortage
 from operations.mount_facts import attribute, limit_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
@@ -153,6 +154,11 @@ class Pod:
             stop=self._stopping.set,
         )
 
+        self._housekeeping = Housekeeping(self.parts, mesh.clock_agrees)
+        self._cluster.short_of_room = lambda: shortage(*space(self.parts)) > 0
+        if transfer.releasing is not None:
+            transfer.releasing.may_free = self._may_free
+
     def _give_way(self, error: NamesakeError) -> None:
         """End in order: another process with this pod's key was there first."""
         if self._failure is None:
@@ -185,6 +191,10 @@ class Pod:
         used += self.parts.mounts.in_use()
         return {one for inode, content in used for one in (inode, content_mark(content))}
 
+    def _may_free(self, content: ContentId) -> bool:
+        """Tell whether the bytes of a content that nothing refers to may go."""
+        return self._cluster.is_caught_up() and self.parts.metadata.tidying.consent.may_go(content)
+
     def _noticed(self, delta: Delta) -> None:
         if delta.contents:
             self.parts.metadata.tidying.consent.used(delta.contents)
@@ -214,6 +224,7 @@ class Pod:
             await self._catch_up()
             await publish_journalled(parts.metadata.tree, parts.metadata.committer, parts.transfer)
             group.start_soon(tidy, self._cluster, parts.metadata, parts.mesh)
+            group.start_soon(self._housekeeping.run)
             if self._failure is None:
                 await self._start_mount(group)
                 gc.freeze()

@@ -13,7 +13,7 @@ from commands.paths import of_running_pod
 from control.client import call
 
 
-@command("conflicts list", "wormhole conflicts", "wormhole conflicts --json")
+@command("conflicts list", "wormhole conflicts list", "wormhole conflicts --json")
 def conflicts_list() -> None:
     """List files that were changed on two pods at the same time."""
     body = call(this_home(), "conflicts")

@@ -15,7 +15,7 @@ from control.client import call
 _PATH_HELP = "Only what was at or below this path."
 
 
-@command("trash list", "wormhole trash", "wormhole trash photos", "wormhole trash list --json")
+@command("trash list", "wormhole trash list", "wormhole trash photos", "wormhole trash --json")
 def trash_list(path: Annotated[str, typer.Argument(metavar="PATH", help=_PATH_HELP)] = "") -> None:
     """List what can be restored: deleted, overwritten, or lost in a conflict."""
     home = this_home()

@@ -43,6 +43,19 @@ class Deciding(Trash):
         )
         return self._must(kept.inode.id)
 
+    @property
+    def has_conflicts(self) -> bool:
+        """Whether anything is shown under another name than its own."""
+        return bool(self.view.naming.shown)
+
+    def lost_name(self, inode: InodeId) -> tuple[InodeId, bytes, bytes] | None:
+        """Return (directory, its own name, the name that it is shown by) of a file whose name another one has."""
+        for directory, shown in self.view.naming.shown.items():
+            for name, loser in shown.items():
+                if loser.id == inode and not loser.sibling:
+                    return directory, loser.base, name
+        return None
+
     def _all_dots(self, inode: InodeId) -> tuple[Dot, ...]:
         """Return the dots of all that a file shows, under whatever name."""
         row = self.view.rows.inode(inode)

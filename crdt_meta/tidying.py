@@ -81,6 +81,16 @@ class Tidying:
 
     async def turn(self, peers: Peers, now: float) -> None:
         """Do what is due. ``now``: seconds since the epoch."""
+        self.answer(peers, now)
+        if peers.is_caught_up():
+            await self._compact()
+            await self._adoption.turn(peers)
+            await self._collect(peers, now)
+        self._store.free_pages(PAGES_FREED_A_TURN)
+        self._log.commit()
+
+    def answer(self, peers: Peers, now: float) -> None:
+        """Acknowledge what others ask for, look at their answers, and ask what may go."""
         self._started = now if self._started is None else self._started
         counted = peers.counted()
         if self._acks.wanted(counted):
@@ -88,12 +98,6 @@ class Tidying:
         pressed = peers.is_short_of_room()
         needed = [one for one, heard in counted.items() if heard is None] if pressed else self._counting(peers, now)
         self.consent.turn(needed, peers.retired(), lambda: self._acknowledge(counted, asks=True))
-        if peers.is_caught_up():
-            await self._compact()
-            await self._adoption.turn(peers)
-            await self._collect(peers, now)
-        self._store.free_pages(PAGES_FREED_A_TURN)
-        self._log.commit()
 
     def _acknowledge(self, counted: Mapping[WriterId, float | None], *, asks: bool) -> Vector:
         away = {writer: self._last_heard(writer, heard) for writer, heard in counted.items() if heard is not None}

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from base.errors import FileSystemError
-from base.ids import EMPTY_CONTENT, ROOT_INODE, ContentId, Dot, InodeId, LinkId, PodId, hash_bytes
+from base.ids import EMPTY_CONTENT, ROOT_INODE, ContentId, Dot, InodeId, LinkId, PodId, WriterId, hash_bytes
 from crdt_meta.derive import versions_of
 from crdt_meta.display import Entry
 from crdt_meta.hlc import FRACTION_BITS, nanoseconds
@@ -99,6 +99,11 @@ class Trash(Publishing):
         """Return what is in the trash of one file, living or gone."""
         return [self._entry(row) for row in self.view.trash.of(inode)]
 
+    def trash_with(self, content: ContentId) -> list[TrashEntry]:
+        """Return the entries of one content."""
+        behind = (self._hidden(one) for one in self._behind() if one.row.content == content)
+        return [*(self._entry(row) for row in self.view.trash.holding(content)), *behind]
+
     def trashed(self, content: ContentId) -> tuple[int, PodId | None] | None:
         """Return (size, author) of a content in the trash."""
         row = next(iter(self.view.trash.holding(content)), None)
@@ -108,31 +113,34 @@ class Trash(Publishing):
         """Return the sizes of all contents in the trash together, also of those that files show as well."""
         return self.view.trash.bytes + sum(one.row.size for one in self._behind())
 
-    def expired(self, before_ns: int, limit: int) -> list[TrashEntry]:
-        """Return entries removed before a time (ns since the epoch), the oldest first, some more at every call."""
-        clock = (max(0, before_ns) << FRACTION_BITS) // 1_000_000
-        rows = self.view.trash.page(None, limit, oldest_first=True)
-        found = [self._entry(row) for row in rows if row.removed < clock]
-        behind = (self._hidden(one) for one in self._behind() if one.entry.inode.dot.clock < clock)
-        return [*found, *behind][:limit]
+    def expired(self, before_ns: int, after_ns: int = 0) -> Iterator[TrashEntry]:
+        """Yield the entries removed from one time on (ns since the epoch) until before another, the oldest first.
 
-    def oldest(self, wanted_bytes: int, limit: int) -> list[TrashEntry]:
-        """Return the oldest entries that together have so many bytes, ``limit`` at most; those of no bytes are left out."""
-        found: list[TrashEntry] = []
-        size, after = 0, None
-        while size < wanted_bytes and (rows := self.view.trash.page(after, PAGE, oldest_first=True)):
-            after = rows[-1].key
+        They may be purged between two steps.
+        """
+        first, end = (max(0, time_ns) << FRACTION_BITS for time_ns in (after_ns, before_ns))
+        first, end = -(-first // 1_000_000), -(-end // 1_000_000)
+        after = TrashKey(first - 1, InodeId(b"\xff" * 17), Dot(WriterId(bytes(8)), 0))
+        while rows := self.view.trash.page(after, PAGE, oldest_first=True):
             for row in rows:
-                if row.size and size < wanted_bytes and len(found) < limit:
-                    found.append(self._entry(row))
-                    size += row.size
-            if len(found) >= limit:
-                break
-        for one in self._behind():
-            if size < wanted_bytes and len(found) < limit:
-                found.append(self._hidden(one))
-                size += one.row.size
-        return found
+                if row.removed >= end:
+                    break
+                yield self._entry(row)
+            else:
+                after = rows[-1].key
+                continue
+            break
+        for one in list(self._behind()):
+            if first <= one.entry.inode.dot.clock < end:
+                yield self._hidden(one)
+
+    def oldest(self, is_worth: Callable[[ContentId], bool] = lambda _: True) -> Iterator[TrashEntry]:
+        """Yield the entries with bytes, the oldest first, of contents worth it; they may be purged between two steps."""
+        after: TrashKey | None = None
+        while rows := self.view.trash.page(after, PAGE, oldest_first=True):
+            after = rows[-1].key
+            yield from (self._entry(row) for row in rows if row.size and is_worth(row.content))
+        yield from (self._hidden(one) for one in list(self._behind()) if is_worth(one.row.content))
 
     def _entry(self, row: TrashRow) -> TrashEntry:
         pod = self._pod_of_writer(row.by)

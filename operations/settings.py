@@ -53,7 +53,8 @@ def engine_roots(identity: Identity, roster: Roster, cluster: ClusterConfig) -> 
         wins = cluster.for_path(path).strategy == "last-writer-wins"
         return Strategy.LAST_WRITER_WINS if wins else Strategy.KEEP_BOTH
 
-    return Roots(identity.sign, is_signed, roster.writer_pod, pod_name_of, strategy_for)
+    versions = cluster.trash.versions
+    return Roots(identity.sign, is_signed, roster.writer_pod, pod_name_of, strategy_for, lambda: versions)
 
 
 def transfer_settings(pod: PodConfig) -> TransferSettings:

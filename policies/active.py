@@ -21,6 +21,8 @@ ACTIVE: dict[Level, frozenset[str]] = {
             "redundancy.copies",
             "redundancy.absent_after",
             "conflicts.strategy",
+            "trash.keep",
+            "trash.versions",
             "rule.match",
             "rule.copies",
             "rule.cache",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, Protocol
 
 from anyio.abc import TaskGroup
@@ -52,6 +52,8 @@ class Access:
         self.on_remote_read: Callable[[ContentId, int, PodId | None], bool] = lambda _content, _size, _author: False
         """Called at the first read of a reader that needs other pods; tells whether to store what is fetched."""
         self.on_use: Callable[[ContentId], None] = lambda _content: None
+        self.find_room: Callable[[], Awaitable[bool]] = _no_room
+        """Called when a draft finds no room: frees what gives way; tells whether it is worth trying again."""
         self.streams = 0
         """Readers that read ahead now; they share the memory."""
         self._manifests: OrderedDict[ContentId, Manifest] = OrderedDict()
@@ -156,3 +158,7 @@ class Access:
         except NoSpaceError:
             if area is Area.KEPT:
                 raise
+
+
+async def _no_room() -> bool:
+    return False

@@ -159,7 +159,7 @@ class Caching:
             dropped = 0
             for content, size in oldest:
                 if content not in self._access.pinned and content not in self._completing:
-                    await self._drop(content)
+                    await self.drop(content)
                     dropped += 1
                     excess -= size
                     if excess <= 0:
@@ -171,9 +171,10 @@ class Caching:
         """Drop some of the cache: something that must be kept found no room."""
         for content, _ in self._database.cache_oldest(16):
             if content not in self._access.pinned and content not in self._completing:
-                await self._drop(content)
+                await self.drop(content)
 
-    async def _drop(self, content: ContentId) -> None:
+    async def drop(self, content: ContentId) -> None:
+        """Drop a cached content."""
         if self._database.own(content) is Holding.CACHED:
             await self._record({content: Holding.NONE})
         for piece in await self._database.cache_forget(content):

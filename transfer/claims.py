@@ -109,6 +109,10 @@ class Claims:
             ended, self._sync_ended = self._sync_ended, anyio.Event()
             ended.set()
 
+    def contents(self) -> Collection[ContentId]:
+        """Return the contents that may still be published."""
+        return self._seals.keys()
+
     # -- tidying
 
     async def run(self, memory: Memory | None, is_held: Callable[[ContentId], bool]) -> None:
@@ -117,15 +121,16 @@ class Claims:
             await self._wake.wait()
             self._wake = anyio.Event()
             try:
-                await self._collect()
+                await self.collect()
                 if memory is not None and self._dead:
                     await self._bury(memory, is_held)
-                    await self._collect()
+                    await self.collect()
             except (WormholeError, OSError) as error:
                 log.warning("what isn't needed any more can't be removed: %s", error)
             await anyio.sleep(PAUSE_S)
 
-    async def _collect(self) -> None:
+    async def collect(self) -> None:
+        """Remove what nobody needs."""
         while True:
             if await self._offload.run(self._store.collect, self._in_use()):
                 return

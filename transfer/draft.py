@@ -8,11 +8,13 @@ touched costs nothing.
 from __future__ import annotations
 
 import errno
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, NamedTuple, TypeVar
 
 import anyio
 
-from base.errors import FileSystemError
+from base.errors import FileSystemError, NoSpaceError
 from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId
 from transfer.access import Access
 from transfer.chunking import (
@@ -30,6 +32,10 @@ from transfer.ledger import Seal
 from transfer.manifest import Manifest, encode
 from transfer.offload import INLINE_BYTES
 from transfer.pieces import Area
+
+T = TypeVar("T")
+ROOM_TRIES: Final = 8
+"""So often room is looked for until one call succeeds."""
 
 
 class Sealed(NamedTuple):
@@ -67,14 +73,17 @@ class Draft(DraftBytes):
     def write_now(self, offset: int, data: bytes | memoryview) -> bool:
         """Write without waiting; False when something must be fetched or moved out of memory first.
 
-        Raises `NoSpaceError` or `MachineError` when earlier bytes couldn't be stored, `FileSystemError` (EFBIG).
+        Raises `MachineError` when earlier bytes couldn't be stored, `FileSystemError` (EFBIG).
         """
         if not data:
             return True
         if self._lock.locked() or not self._load_now():
             return False
         self._check_size(offset + len(data))
-        self._land()
+        try:
+            self._land()
+        except NoSpaceError:
+            return False  # `write` looks for room
         if self._is_over(len(data)):
             return False
         self._sealed = None
@@ -94,6 +103,19 @@ class Draft(DraftBytes):
 
         After an error some of the beginning may have been written.
         """
+        await self._finding_room(lambda: self._write(offset, data))
+
+    async def _finding_room(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something, and again when there was no room for it and some was found: nothing is lost by a failure."""
+        for _ in range(ROOM_TRIES):
+            try:
+                return await work()
+            except NoSpaceError:
+                if not await self._access.find_room():
+                    raise
+        return await work()
+
+    async def _write(self, offset: int, data: bytes | memoryview) -> None:
         async with self._lock:
             self._check_size(offset + len(data))
             await self._load()
@@ -213,12 +235,16 @@ class Draft(DraftBytes):
         The draft stays usable and goes on over what was sealed. Raises `NoSpaceError`, `MachineError`, and what
         fetching a partly overwritten chunk raises; nothing is lost then.
         """
+        return await self._finding_room(self._sealing)
+
+    async def _sealing(self) -> Sealed:
         async with self._lock:
             if self._sealed is not None:
                 return self._sealed
             await self._load()
             for index in list(self._flying):
-                await self._arrival(index)
+                with suppress(NoSpaceError):  # it is stored below
+                    await self._arrival(index)
             if chunk_bytes_for(self.size) != self._chunk_bytes:
                 await self._cut_anew()
             pieces = await self._settle()
@@ -237,7 +263,7 @@ class Draft(DraftBytes):
     def seal_now(self) -> Sealed | None:
         """Do what `seal` does without waiting, for a small content that is in memory; None: `seal` has to.
 
-        Raises `NoSpaceError`, `MachineError`; nothing is lost then.
+        Raises `MachineError`; nothing is lost then.
         """
         if self._lock.locked():
             return None
@@ -248,7 +274,10 @@ class Draft(DraftBytes):
             return None
         if not self._loaded or len(self._buffers) + len(self._flying) + len(self._spilled) > 1:
             return None
-        piece = self._access.store.put(buffer, Area.KEPT, self._owner)
+        try:
+            piece = self._access.store.put(buffer, Area.KEPT, self._owner)
+        except NoSpaceError:
+            return None  # `seal` looks for room
         del self._buffers[0]
         self._count(-size)
         del self._chunks[1:]

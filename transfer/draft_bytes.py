@@ -10,9 +10,11 @@ import os
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
+from base.errors import NoSpaceError
 from base.ids import ChunkId, ContentId, PodId
 from transfer import disk
 from transfer.access import Access
@@ -152,7 +154,8 @@ class DraftBytes:
         """Wait for a chunk to reach the store, or move a buffer into the temporary file."""
         if self._flying:
             index = next(iter(self._flying))
-            await self._arrival(index)
+            with suppress(NoSpaceError):  # then it goes into the temporary file, if there is room for that
+                await self._arrival(index)
         elif self._buffers:
             index = next(iter(self._buffers))
             await self._access.offload.run(self._spill, index, self._buffers[index])

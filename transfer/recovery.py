@@ -47,7 +47,11 @@ async def check_recent(
             gone[content] = Holding.NONE
             continue
         info = catalogue.info(content)
-        manifest = access.manifest_now(content, info.size) if info is not None else None
+        try:
+            manifest = access.manifest_now(content, info.size) if info is not None else None
+        except DamagedError as error:  # for scrub; a pod must start with it
+            log.warning("%s", error)
+            continue
         if manifest is None:
             continue
         sizes = {piece: manifest.length(index) for index, piece in enumerate(manifest.chunks)}
@@ -95,11 +99,11 @@ async def _needed(store: ChunkStore, database: HoldingsDb, memory: Memory, offlo
     needed = {ChunkId(content) for content in (*held, *named)}
     lists = [content for content in dict.fromkeys((*held, *named)) if not is_single(named.get(content, UNKNOWN_BYTES))]
     for start in range(0, len(lists), SLICE):
-        needed.update(await offload.run(_listed, store, lists[start : start + SLICE], named))
+        needed.update(await offload.run(listed_chunks, store, lists[start : start + SLICE], named))
     return needed
 
 
-def _listed(store: ChunkStore, contents: Iterable[ContentId], sizes: Mapping[ContentId, int]) -> set[ChunkId]:
+def listed_chunks(store: ChunkStore, contents: Iterable[ContentId], sizes: Mapping[ContentId, int]) -> set[ChunkId]:
     """Return the chunks of contents; one of unknown size has a list if it can be read as one.
 
     Raises `DamagedError` for a list that is here and can't be read.

@@ -180,6 +180,7 @@ class Replication:
         except NoSpaceError as error:
             log.warning("a copy isn't kept here: %s", error)
             await self._caching.give_way()
+            await self._access.find_room()
             self._queue.failed(content, anyio.current_time())
         except WormholeError as error:
             log.debug("%s isn't replicated yet: %s", content.hex()[:16], error)

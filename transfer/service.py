@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Final
 
 import anyio
@@ -36,6 +36,7 @@ from transfer.manifest import Manifest, implied
 from transfer.offload import Offload
 from transfer.reader import Reader
 from transfer.recovery import check_recent, sweep_orphans
+from transfer.releasing import Releasing
 from transfer.replication import Replication
 from transfer.serve import ChunkServer
 from transfer.settings import TransferSettings
@@ -101,6 +102,12 @@ class Transfer:
             lambda: self._holdings.knows_all(self._mesh.alive() & self._full_pods()),
             Batches(mesh, self._fetcher, settings.deadline_s, self._candidates),
         )
+        self.releasing: Releasing | None = None
+        """Frees what nothing refers to any more; None when nobody can tell what that is."""
+        if self._memory is not None:
+            has_copies, drop = self._has_copies, self._caching.drop
+            parts = (self._access, self._database, self._memory, self._record)
+            self.releasing = Releasing(*parts, drop, has_copies)
         self._draft_memory = DraftMemory(settings.all_drafts_bytes)
         self._lost: set[ChunkId] = set()
         self._lost_event = anyio.Event()
@@ -128,6 +135,8 @@ class Transfer:
                 group.start_soon(self._sync_often)
                 group.start_soon(self._access.claims.run, self._memory, self._database.holds)
                 group.start_soon(self._strike_lost)
+                if self.releasing is not None:
+                    group.start_soon(self.releasing.run)
                 if not self._database.was_clean:
                     group.start_soon(self._offload.run, self._store.recount)
                 task_status.started()
@@ -180,9 +189,24 @@ class Transfer:
         """Say that the tree now refers to a content of this pod: it is kept here, announced and replicated."""
         self._replication.published(content, single=self._access.claims.published(content))
 
-    def noticed(self, contents: Iterable[ContentId]) -> None:
-        """Say that the tree now refers to these contents, whoever wrote them."""
+    def noticed(self, contents: Collection[ContentId]) -> None:
+        """Say that the tree now refers to these contents, whoever wrote them, or no longer does."""
+        if self.releasing is not None:
+            self.releasing.noticed(contents)
         self._replication.consider(contents)
+
+    def waits(self, content: ContentId) -> bool:
+        """Tell whether a content that nothing refers to is still to be freed."""
+        return self.releasing is not None and self.releasing.waits(content)
+
+    def on_full(self, find_room: Callable[[], Awaitable[bool]]) -> None:
+        """Have ``find_room`` called when something that is written finds no room; it tells whether to try again."""
+        self._access.find_room = find_room
+
+    async def free(self) -> int:
+        """Free what nothing refers to any more, as far as it may be freed; return by how many bytes the store shrank."""
+        await self._caching.give_way()
+        return await self.releasing.free() if self.releasing is not None else 0
 
     def reconsider(self) -> None:
         """Say that placement may have changed for all contents (a new configuration)."""
@@ -273,6 +297,15 @@ class Transfer:
             f"{len(waiting)} of {total} contents don't have their copies yet.",
             "Check with `wormhole pods` that enough pods are alive and have room, then sync again.",
         )
+
+    def _has_copies(self, content: ContentId) -> bool:
+        """Tell whether as many pods as should keep a content keep it."""
+        info = self._catalogue.info(content)
+        if info is None:
+            return True
+        holders = self._database.others(content)
+        holders[self._mesh.pod_id] = self._database.own(content)
+        return sum(holding is Holding.KEPT for holding in holders.values()) >= self.copies_wanted(info)
 
     async def _short_of_copies(self, contents: Sequence[ContentId], copies: int | None) -> list[ContentId]:
         """Return those without enough copies; looked at in slices, so that the mount isn't held up."""

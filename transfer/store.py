@@ -223,6 +223,14 @@ class ChunkStore(Pieces):
         with self._lock:
             self._ledger.settle(pieces)
 
+    def list_again(self, pieces: Iterable[ChunkId], owner: Owner) -> set[ChunkId]:
+        """Add the pieces that are here to those that only drafts need, for an owner; return them."""
+        with self._lock:
+            here = {piece for piece in pieces if self.has(piece)}
+            for piece in here:
+                self._ledger.needed(piece, owner, new=True)
+            return here
+
     def let_go(self, owner: Owner, pieces: Iterable[ChunkId]) -> bool:
         """Note that an owner needs pieces no more; tell whether there is something to `collect`."""
         with self._lock:

@@ -16,6 +16,7 @@ import anyio
 
 from base.errors import FileSystemError
 from vfs.names import Names
+from vfs.opened import OpenNames
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -75,6 +76,7 @@ class Changes:
     def __init__(self, tree: Tree, inodes: Inodes, files: LiveFiles, notifier: Notifier) -> None:
         self._tree = tree
         self.names = Names(tree)
+        self.open_names = OpenNames(tree)
         self._inodes = inodes
         self._files = files
         self._notifier = notifier
@@ -140,6 +142,7 @@ class Changes:
             # Without attributes of ours the kernel has none either: it was told, or dropped them when it wrote.
             if told is not None or not attributes_only:
                 notifier.inode(known.number, attributes_only)
+        self._lead_elsewhere(self.open_names.heard(delta))
         for entry in delta.entries:
             directory, name = entry
             for listing in self._listings.get(directory, ()):
@@ -149,6 +152,19 @@ class Changes:
             parent = inodes.get(directory)
             if parent is not None:
                 notifier.entry(parent.number, name)
+
+    def closed_file(self, inode: InodeId) -> None:
+        """Note that a handle of a file is gone."""
+        self._lead_elsewhere(self.open_names.closed(inode))
+
+    def _lead_elsewhere(self, entries: Collection[Entry]) -> None:
+        """Have names forgotten that lead elsewhere, though the tree has not changed."""
+        for directory, name in entries:
+            for listing in self._listings.get(directory, ()):
+                listing.touched.add(name)
+            parent = self._inodes.get(directory)
+            if parent is not None:
+                self._notifier.entry(parent.number, name)
 
     def _refresh(self, live: LiveFile) -> None:
         try:

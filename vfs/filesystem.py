@@ -138,7 +138,7 @@ class FileSystem:
             above = self._tree.parent(directory.inode)
             node = self._tree.get(above[0] if above else directory.inode)
         else:
-            node = self.changes.names.lookup(directory.inode, name)
+            node = self.changes.names.lookup(directory.inode, self.changes.open_names.real(directory.inode, name))
         return None if node is None else (self._told(node), node)
 
     # -- making and removing names ------------------------------------------------------------------------------------
@@ -177,9 +177,10 @@ class FileSystem:
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a name. The bytes stay usable by those who have the file open."""
         directory = self.inodes.find(parent)
-        told = directory.attributes
-        with self.changes.own((directory.inode, name)):
-            node = self._tree.unlink(directory.inode, name)
+        told, real = directory.attributes, self.changes.open_names.real(directory.inode, name)
+        own = ((directory.inode, name),) if real == name else ()
+        with self.changes.own(*own):
+            node = self._tree.unlink(directory.inode, real)
         self._entry_changed(directory, told)
         self._committer.request()
         self._lost_name(node)
@@ -214,11 +215,13 @@ class FileSystem:
         if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) or flags == RENAME_NOREPLACE | RENAME_EXCHANGE:
             raise FileSystemError(errno.EINVAL)
         old, new = self.inodes.find(parent).inode, self.inodes.find(new_parent).inode
+        name, called = self.changes.open_names.real(old, name), name
         await self._content_first(old, name)
         if flags & RENAME_EXCHANGE:
             await self._content_first(new, new_name)
         there = self._tree.lookup(new, new_name)
-        with self.changes.own((old, name), (new, new_name)):
+        own = ((old, name), (new, new_name)) if name == called else ((new, new_name),)
+        with self.changes.own(*own):
             replaced = self._tree.rename(
                 old,
                 name,
@@ -276,7 +279,7 @@ class FileSystem:
             known, node = found
         else:
             flags &= ~os.O_TRUNC
-        return await self.open_files.open(node, flags, caller.privileged), known, node
+        return await self._open(node, flags, caller), known, node
 
     async def open(self, number: int, flags: int, caller: Caller) -> int:
         """Open a file; returns a handle. EISDIR."""
@@ -285,7 +288,21 @@ class FileSystem:
         node = live.node if live is not None else self.node(known)
         if node.kind is Kind.DIRECTORY:
             raise FileSystemError(errno.EISDIR)
-        return await self.open_files.open(node, flags, caller.privileged)
+        return await self._open(node, flags, caller)
+
+    async def _open(self, node: Node, flags: int, caller: Caller) -> int:
+        handle = await self.open_files.open(node, flags, caller.privileged)
+        self.changes.open_names.opened(node.inode)
+        return handle
+
+    async def release(self, handle: int) -> None:
+        """Forget a handle."""
+        inode = self.open_files.inode_of(handle)
+        try:
+            await self.open_files.release(handle)
+        finally:
+            if inode is not None:
+                self.changes.closed_file(inode)
 
     async def set_attributes(self, number: int, change: Change, handle: int | None, caller: Caller) -> None:
         """Change attributes, the size first. Raises what the tree or the byte store refuses."""
@@ -363,10 +380,11 @@ class FileSystem:
         above = self._tree.parent(listing.inode)
         parent = (above and self._tree.get(above[0])) or here
         children = self.changes.names.children(listing.inode) if here.nlink else []
+        children = self.changes.open_names.shown(listing.inode, children)
         listing.touched.clear()
         listing.taken = self.changes.count
         return [(b".", here), (b"..", parent), *children]
 
     def child_now(self, listing: Listing, name: bytes) -> Node | None:
         """Return what a name of a listing leads to now, after it changed."""
-        return self.changes.names.lookup(listing.inode, name)
+        return self.changes.names.lookup(listing.inode, self.changes.open_names.real(listing.inode, name))

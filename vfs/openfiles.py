@@ -11,6 +11,7 @@ from base.errors import FileSystemError, WormholeError
 from vfs.patience import Patience
 
 if TYPE_CHECKING:
+    from base.ids import InodeId
     from crdt_meta.committer import Committer
     from crdt_meta.node import Node
     from crdt_meta.tree import Tree
@@ -114,6 +115,11 @@ class OpenFiles:
                 await self.patience.disk(self._publisher.room())
             self._publisher.queue(live)
         _raise_error(live)
+
+    def inode_of(self, number: int) -> InodeId | None:
+        """Return the inode of a handle."""
+        handle = self._handles.get(number)
+        return None if handle is None else handle.live.inode
 
     async def release(self, number: int) -> None:
         """Forget a handle. Pages written through a mapping after the last close are published now."""

@@ -182,7 +182,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def release(self, fh: int) -> None:
         """Forget a handle."""
-        await self._fs.open_files.release(fh)
+        await self._fs.release(fh)
 
     @guarded
     async def fsync(self, fh: int, datasync: bool) -> None:

@@ -24,7 +24,8 @@ REQUIRED = (
 
 
 def test_every_command_of_this_release_is_there() -> None:
-    assert {*REQUIRED, "config check", "config show"} == set(NAMES)
+    groups = ("config check", "config show", "conflicts list", "conflicts keep")
+    assert {*REQUIRED, *groups, "trash list", "trash restore", "trash empty"} == set(NAMES)
 
 
 def test_help_lists_all_commands_on_one_line_each(person: Person) -> None:

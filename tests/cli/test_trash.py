@@ -188,3 +188,21 @@ def test_a_conflict_is_listed_and_decided(pods: tuple[Pod, Pod]) -> None:
         assert ("/plan.txt", "conflict", 18) in pod.trash()
         assert [name for name in os.listdir(pod.mount) if "conflict" in name] == []
     assert "There are no conflicts" in ann.does("conflicts").err
+
+
+def test_the_trash_gives_way_before_the_disk_is_full(pods: tuple[Pod, Pod]) -> None:
+    ann, _ = pods
+    toml = ann.home / "pod.toml"
+    ann.does("down")
+    used = 24 << 20
+    text = toml.read_text().replace('"20 GiB"', '"1 MiB"')
+    toml.write_text(f'{text}\n[storage]\nlimit = "{used} B"\n')
+    assert ann.run("up").code == 0
+    for number in range(6):
+        (ann.mount / "big").write_bytes(os.urandom(10 << 20))
+        ann.run("sync", "big", "--copies", "1")
+        (ann.mount / "big").unlink()
+        status = ann.run("status", "--json").json
+        assert status["bytes"]["used"] <= used, number
+    left = [one for one in ann.trash() if one[0] == "/big"]
+    assert 1 <= len(left) <= 2, "the oldest went, and no more than was needed"

@@ -78,7 +78,7 @@ class Catalogue:
         self._tree = tree
 
     def info(self, content):
-        for inode in self._tree.references(content):
+        for inode in self._tree.showing(content):
             node = self._tree.get(inode)
             if node is not None:
                 return ContentInfo(content, node.size, HERE, 1, True, False)
@@ -154,6 +154,10 @@ class Driver:
         """Bring the second pod up to date, let it act, and apply what it did."""
         await self.meta.committer.durable()
         await self.pass_on(self.meta, self.far, HERE)
+        return await self.do_apart(what, words)
+
+    async def do_apart(self, what, words):
+        """Let the second pod act on what it knows, and apply what it did."""
         await getattr(self, f"far_{what}")(*words)
         self.far.log.durable(self.far.log.commit())
         await self.pass_on(self.far, self.meta, THERE)

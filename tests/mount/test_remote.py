@@ -75,6 +75,65 @@ def test_what_we_write_meanwhile_is_kept(work, pod):
     assert contents == [b"mine", b"theirs, longer"]
 
 
+def test_a_name_leads_to_the_file_opened_by_it_until_that_is_closed(work, pod):
+    """Made on two pods at the same time: the later one has the name, but not before the other one is closed."""
+    path = work / "notes.txt"
+    pod.remote_write(work / "before", b"so that the other pod knows the folder")
+    path.write_bytes(b"mine")
+    pod.settled()
+    with open(path, "r+b", buffering=0) as file:
+        opened = os.fstat(file.fileno()).st_ino
+        pod.apart_write(path, b"theirs, later")
+        soon(lambda: len(os.listdir(work)), 3)
+        (aside,) = [name for name in os.listdir(work) if ".conflict-" in name]
+        assert path.stat().st_ino == opened
+        assert path.read_bytes() == b"mine"
+        assert (work / aside).read_bytes() == b"theirs, later"
+        assert {one.name: one.inode() for one in os.scandir(work)}["notes.txt"] == opened
+        file.write(b"mine, saved again")
+        assert path.read_bytes() == b"mine, saved again"
+    pod.settled()
+    soon(path.read_bytes, b"theirs, later")
+    soon((work / aside).read_bytes, b"mine, saved again")
+    assert path.stat().st_ino != opened
+    assert sorted(os.listdir(work)) == sorted(["before", "notes.txt", aside])
+
+
+@pytest.mark.parametrize("how", ["unlink", "rename"])
+def test_what_is_done_to_the_name_of_an_open_file_is_done_to_that_file(work, pod, how):
+    path = work / "notes.txt"
+    pod.remote_write(work / "before", b"so that the other pod knows the folder")
+    path.write_bytes(b"mine")
+    pod.settled()
+    with open(path, "rb", buffering=0) as file:
+        opened = os.fstat(file.fileno()).st_ino
+        pod.apart_write(path, b"theirs, later")
+        soon(lambda: len(os.listdir(work)), 3)
+        assert path.stat().st_ino == opened
+        if how == "unlink":
+            path.unlink()
+            soon(lambda: sorted(os.listdir(work)), ["before", "notes.txt"])
+        else:
+            path.rename(work / "elsewhere")
+            soon(lambda: sorted(os.listdir(work)), ["before", "elsewhere", "notes.txt"])
+            assert (work / "elsewhere").stat().st_ino == opened
+        soon(path.read_bytes, b"theirs, later")
+        assert os.pread(file.fileno(), 9, 0) == b"mine"
+
+
+def test_the_name_of_a_file_changed_on_both_sides_leads_to_the_same_inode(work, pod):
+    path = work / "f"
+    pod.remote_write(path, b"base")
+    soon(path.read_bytes, b"base")
+    with open(path, "r+b", buffering=0) as file:
+        opened = os.fstat(file.fileno()).st_ino
+        path.write_bytes(b"mine")
+        pod.settled()
+        pod.apart_write(path, b"theirs, later")
+        soon(lambda: len(os.listdir(work)), 2)
+        assert path.stat().st_ino == os.fstat(file.fileno()).st_ino == opened
+
+
 def test_removed_there_while_written_here_comes_back(work, pod):
     path = work / "f"
     path.write_bytes(b"base")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -55,7 +55,7 @@ class LocalMesh:
         self.up = True
         self.listeners: list[Callable[[], None]] = []
         self.handlers: dict[Tag, Handler] = {}
-        self.on_content: Callable[[Iterable[ContentId]], None] | None = None
+        self.on_content: Callable[[Collection[ContentId]], None] | None = None
         self.sent_bytes = 0
         self._line_free_at = 0.0
 

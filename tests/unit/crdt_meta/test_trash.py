@@ -331,7 +331,8 @@ def behind(world: Mesh, ann: Pod, bob: Pod) -> str:
 def test_a_file_behind_another_one_is_in_the_trash(behind: str, ann: Pod, bob: Pod) -> None:
     assert ann.trash() == [(behind, "conflict", content("of ann"))]
     assert ann.tree.trash_bytes() == 6
-    assert [one.content for one in ann.tree.oldest(1, 9)] == [content("of ann")]
+    assert [one.content for one in ann.tree.oldest()] == [content("of ann")]
+    assert [one.content for one in ann.tree.expired(round((ann.mesh.now_s + 9) * 1e9))] == [content("of ann")]
     assert bob.restore(behind) == behind
     exchange(ann, bob)
     assert ann.files() == {behind: content("of ann")}
@@ -391,11 +392,12 @@ def test_the_oldest_go_first(world: Mesh, ann: Pod) -> None:
         ann.save(f"/{number}", f"text {number}")
         ann.unlink(f"/{number}")
         world.now_s += 10
-    before_ns = round((world.now_s - 25) * 1e9)
-    assert [one.path for one in ann.tree.expired(before_ns, 9)] == [b"/0", b"/1", b"/2"]
-    assert [one.path for one in ann.tree.expired(before_ns, 2)] == [b"/0", b"/1"]
-    assert [one.path for one in ann.tree.oldest(7, 9)] == [b"/0", b"/1"]
-    assert ann.tree.purge(ann.tree.expired(before_ns, 9)) == 3
+    start_ns, end_ns = (round((world.now_s - back_s) * 1e9) for back_s in (45, 25))
+    assert [one.path for one in ann.tree.expired(end_ns)] == [b"/0", b"/1", b"/2"]
+    assert [one.path for one in ann.tree.expired(end_ns, start_ns)] == [b"/1", b"/2"]
+    assert [one.path for one in ann.tree.oldest()] == [b"/0", b"/1", b"/2", b"/3", b"/4"]
+    assert [one.path for one in ann.tree.oldest(lambda one: one == content("text 3"))] == [b"/3"]
+    assert sum(ann.tree.purge([entry]) for entry in ann.tree.expired(end_ns)) == 3
     assert [one[0] for one in ann.trash()] == ["/3", "/4"]
     assert ann.tree.trash_bytes() == 12
 

@@ -65,6 +65,9 @@ class Neighbours:
     def is_caught_up(self) -> bool:
         return True
 
+    def is_short_of_room(self) -> bool:
+        return False
+
     def clock_agrees(self) -> bool:
         return True
 

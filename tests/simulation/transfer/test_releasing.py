@@ -1,0 +1,262 @@
+"""What nothing refers to any more is freed; what anything needs stays, whenever it begins to need it."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import anyio
+import pytest
+
+from base.errors import NoSpaceError
+from base.ids import ContentId, hash_bytes
+from tests.simulation.transfer.local_mesh import Network, until
+from tests.simulation.transfer.pods import Pod, cluster
+from transfer.api import ContentInfo
+from transfer.settings import TransferSettings
+from transfer.store import Room
+
+MIB = 1 << 20
+FILES = TransferSettings(packed_bytes=0)
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    import trio.testing
+
+    return "trio", {"clock": trio.testing.MockClock(autojump_threshold=0)}
+
+
+def some_bytes(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def names(*parts: bytes) -> set[str]:
+    return {hash_bytes(part).hex() for part in parts}
+
+
+def forget(pod: Pod, *contents: ContentId, successors: tuple[ContentId, ...] = ()) -> None:
+    """Nothing refers to contents any more."""
+    for content in contents:
+        del pod.shelf.infos[content]
+    pod.transfer.noticed([*contents, *successors])
+
+
+async def kept(pod: Pod, *contents: ContentId) -> None:
+    await until(lambda: all(pod.transfer.local(content) == "kept" for content in contents))
+
+
+async def test_what_nothing_refers_to_goes(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        content = await pod.write(some_bytes(3 * MIB + 5))
+        await kept(pod, content)
+        assert len(pod.kept()) == 5
+        forget(pod, content)
+        assert await pod.transfer.free() > 3 * MIB
+        assert pod.kept() == set()
+        assert pod.transfer.bytes_used() == 0
+        assert not pod.transfer.waits(content)
+
+
+async def test_it_goes_by_itself(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1) as [pod]:
+        content = await pod.write(some_bytes(1000))
+        await kept(pod, content)
+        forget(pod, content)
+        await until(lambda: pod.kept() == set(), 600)
+
+
+async def test_what_was_forgotten_before_the_last_end_goes_too(tmp_path: Path) -> None:
+    network = Network()
+    async with cluster(tmp_path, 1, settings=FILES, network=network) as [pod]:
+        content = await pod.write(some_bytes(2 * MIB))
+        await kept(pod, content)
+    async with cluster(tmp_path, 1, settings=FILES) as [again]:
+        assert len(again.kept()) == 3
+        await until(lambda: again.kept() == set(), 600)
+
+
+async def test_shared_chunks_stay(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        shared, one, two = (some_bytes(MIB, seed) for seed in (1, 2, 3))
+        first, second = await pod.write(shared + one), await pod.write(shared + two)
+        single = await pod.write(one)
+        await kept(pod, first, second, single)
+        forget(pod, first)
+        await pod.transfer.free()
+        assert pod.kept() == {*names(shared, one, two), second.hex()}
+        assert await pod.read(second) == shared + two
+        assert await pod.read(single) == one
+
+
+async def test_what_is_open_stays_until_it_is_closed(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        data = some_bytes(2 * MIB)
+        content = await pod.write(data)
+        await kept(pod, content)
+        info = pod.shelf.infos[content]
+        draft = pod.transfer.draft(content, info.size, pod.id)
+        forget(pod, content)
+        assert await pod.transfer.free() == 0
+        assert pod.transfer.waits(content)
+        await draft.write(0, b"new")
+        sealed = await draft.seal()
+        pod.shelf.add(ContentInfo(sealed.content, sealed.size, pod.id, 1, True, False))
+        draft.discard()
+        pod.transfer.published(sealed.content)
+        await pod.transfer.free()
+        assert await draft_of(pod, sealed.content, info.size) == b"new" + data[3:]
+        assert content.hex() not in pod.kept()
+
+
+async def draft_of(pod: Pod, content: ContentId, size: int) -> bytes:
+    reader = pod.transfer.open(content, size, pod.id)
+    try:
+        return await reader.read(0, size)
+    finally:
+        reader.close()
+
+
+async def test_what_is_read_just_now_stays_readable(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        data = some_bytes(3 * MIB)
+        content = await pod.write(data)
+        await kept(pod, content)
+        reader = pod.transfer.open(content, len(data), pod.id)
+        assert await reader.read(0, 10) == data[:10]
+        forget(pod, content)
+        await pod.transfer.free()
+        assert await reader.read(0, len(data)) == data
+        reader.close()
+
+
+async def test_what_is_journalled_stays(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        content = await pod.write(some_bytes(2 * MIB))
+        await kept(pod, content)
+        pod.shelf.journal[content] = 2 * MIB
+        forget(pod, content)
+        assert await pod.transfer.free() == 0
+        pod.shelf.journal.clear()
+        assert await pod.transfer.free() > 0
+
+
+async def test_nothing_goes_before_it_is_durable_that_nothing_refers_to_it(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        content = await pod.write(some_bytes(2 * MIB))
+        await kept(pod, content)
+        pod.shelf.durable = anyio.Event()
+        forget(pod, content)
+        with anyio.move_on_after(100):
+            await pod.transfer.free()
+        assert len(pod.kept()) == 3
+        pod.shelf.durable.set()
+        await until(lambda: pod.kept() == set(), 600)
+
+
+async def test_what_may_not_be_freed_yet_waits(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        content = await pod.write(some_bytes(2 * MIB))
+        await kept(pod, content)
+        asked: list[ContentId] = []
+        releasing = pod.transfer.releasing
+        assert releasing is not None
+
+        def not_yet(one: ContentId) -> bool:
+            asked.append(one)
+            return False
+
+        releasing.may_free = not_yet
+        forget(pod, content)
+        assert await pod.transfer.free() == 0
+        assert asked == [content]
+        assert pod.transfer.waits(content)
+        releasing.may_free = lambda _: True
+        await until(lambda: pod.kept() == set(), 600)
+
+
+async def test_what_was_overwritten_waits_for_the_copies_of_its_successor(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 2, settings=FILES) as pods:
+        pod, other = pods
+        first = await pod.write(some_bytes(2 * MIB, 1))
+        await kept(pod, first)
+        pod.mesh.network.set_up(other.id, False)
+        second = await pod.write(some_bytes(2 * MIB, 2), copies=2)
+        await kept(pod, second)
+        forget(pod, first, successors=(second,))
+        assert await pod.transfer.free() == 0
+        pod.mesh.network.set_up(other.id, True)
+        other.transfer.noticed([second])
+        await kept(other, second)
+        await until(lambda: first.hex() not in pod.kept(), 600)
+
+
+async def test_what_is_referred_to_again_stays(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        content = await pod.write(some_bytes(2 * MIB))
+        await kept(pod, content)
+        info = pod.shelf.infos[content]
+        forget(pod, content)
+        pod.shelf.infos[content] = info
+        assert await pod.transfer.free() == 0
+        assert not pod.transfer.waits(content)
+        assert pod.transfer.local(content) == "kept"
+
+
+async def test_what_is_referred_to_again_while_it_is_freed_stays(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        data = some_bytes(2 * MIB)
+        content = await pod.write(data)
+        await kept(pod, content)
+        info = pod.shelf.infos[content]
+        releasing = pod.transfer.releasing
+        assert releasing is not None
+        among = releasing._among
+
+        async def meanwhile(*args: object) -> object:
+            if content not in pod.shelf.infos:
+                pod.shelf.infos[content] = info
+                pod.transfer.noticed([content])
+            return await among(*args)  # type: ignore[arg-type]
+
+        other = await pod.write(some_bytes(10, 5))
+        await kept(pod, other)
+        releasing._among = meanwhile  # type: ignore[method-assign, assignment]
+        forget(pod, content)
+        await pod.transfer.free()
+        assert await pod.read(content) == data
+        await kept(pod, content)
+
+
+async def test_cached_copies_go_as_well(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 2, settings=FILES) as [writer, reader]:
+        content = await writer.write(some_bytes(100))
+        await kept(writer, content)
+        await reader.read(content)
+        await until(lambda: reader.transfer.local(content) == "cached")
+        forget(reader, content)
+        await reader.transfer.free()
+        assert {name for name in reader.files() if "cache" in name} == set()
+
+
+async def test_room_is_looked_for_before_a_write_fails(tmp_path: Path) -> None:
+    settings = TransferSettings(room=Room(limit_bytes=8 * MIB), packed_bytes=0)
+    async with cluster(tmp_path, 1, settings=settings) as [pod]:
+        old = await pod.write(some_bytes(5 * MIB))
+        await kept(pod, old)
+        asked = 0
+
+        async def find_room() -> bool:
+            nonlocal asked
+            asked += 1
+            if old in pod.shelf.infos:
+                forget(pod, old)
+            return await pod.transfer.free() > 0
+
+        pod.transfer.on_full(find_room)
+        new = await pod.write(some_bytes(6 * MIB, 2))
+        await kept(pod, new)
+        assert asked
+        assert pod.transfer.bytes_used() < 7 * MIB
+        with pytest.raises(NoSpaceError):
+            await pod.write(some_bytes(3 * MIB, 3))
