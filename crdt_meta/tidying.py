@@ -38,7 +38,8 @@ CHANGES_SHARE: Final = 0.5
 OPEN_PARTS_LIMIT: Final = 256
 """The segment that new records go into is written anew when it has so many parts."""
 REST_S: Final = 300.0
-"""Between two searches for what is dead, when the last one found nothing."""
+"""Between two searches for what is dead or forgotten, when the last one found nothing; never longer than a pod may be
+absent."""
 FRESH_START_S: Final = 3600.0
 """A pod forgets nobody before it has run for so long."""
 
@@ -172,7 +173,7 @@ class Tidying:
                 started = time.perf_counter()
         late = [writer for writer, heard in peers.counted().items() if heard is not None]
         if not self._candidates and not (late and self._forgettable(peers, now)):
-            self._stage, self._rest_until = _Stage.IDLE, now + REST_S
+            self._stage, self._rest_until = _Stage.IDLE, now + min(REST_S, peers.forget_after_s)
             return
         self._vector = self._acknowledge(peers.counted(), asks=True)
         self._stage = _Stage.WAITING
