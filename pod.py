@@ -27,7 +27,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from base.errors import MachineError, NamesakeError, NotRunningError, WormholeError, to_wire
 from base.home import HOME_VARIABLE, Home
-from base.ids import InodeId, PodId
+from base.ids import ContentId, InodeId, PodId
 from control.lock import acquire
 from control.server import serve
 from crdt_meta.acknowledgement import content_mark
@@ -46,7 +46,7 @@ from mesh.node import MeshNode
 from mesh.roster_store import RosterStore
 from operations.catalogue import TreeCatalogue
 from operations.handlers import handlers
-from operations.housekeeping import Housekeeping
+from operations.housekeeping import Housekeeping, shortage
 from operations.mount_facts import attribute, limit_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
@@ -155,8 +155,9 @@ class Pod:
         )
 
         self._housekeeping = Housekeeping(self.parts, mesh.clock_agrees)
+        self._cluster.short_of_room = lambda: shortage(*space(self.parts)) > 0
         if transfer.releasing is not None:
-            transfer.releasing.may_free = lambda _: self._cluster.is_caught_up()
+            transfer.releasing.may_free = self._may_free
 
     def _give_way(self, error: NamesakeError) -> None:
         """End in order: another process with this pod's key was there first."""
@@ -189,6 +190,10 @@ class Pod:
         used = [(entry.inode, entry.content) for entry in self.parts.metadata.tree.journalled()]
         used += self.parts.mounts.in_use()
         return {one for inode, content in used for one in (inode, content_mark(content))}
+
+    def _may_free(self, content: ContentId) -> bool:
+        """Tell whether the bytes of a content that nothing refers to may go."""
+        return self._cluster.is_caught_up() and self.parts.metadata.tidying.consent.may_go(content)
 
     def _noticed(self, delta: Delta) -> None:
         if delta.contents:

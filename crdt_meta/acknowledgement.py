@@ -57,7 +57,7 @@ class Acknowledgements:
         writer = self._log.writer
         vector = {one: sequence for one, sequence in self._log.table.applied.items() if sequence}
         vector[writer] = self._log.table.received[writer] + 1
-        found = tuple(sorted(self._busy()))
+        found = tuple(sorted(self.in_use()))
         record = Acknowledgement(
             self._clock.tick(),
             vector,
@@ -81,7 +81,7 @@ class Acknowledgements:
 
     def may_come_back(self, counted: Collection[WriterId]) -> Callable[[InodeId], bool]:
         """Return what tells whether somebody may still publish a content of an inode, or of one in this directory."""
-        busy = self._busy()
+        busy = self.in_use()
         for writer in counted:
             ack = self.of(writer)
             if ack is None or ack.builds_on is None:
@@ -93,7 +93,7 @@ class Acknowledgements:
                 above |= directories_above(self._view, link, above)
         return (busy | above).__contains__
 
-    def _busy(self) -> set[InodeId]:
+    def in_use(self) -> set[InodeId]:
         """Return the inodes that something here builds on; of siblings also what they are siblings of."""
         owners = self._view.sibling_owner
         return {one for inode in self.builds_on() for one in (inode, owners.get(inode, inode))}

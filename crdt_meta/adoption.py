@@ -34,6 +34,7 @@ class Adoption:
     def __init__(self, view: View, log: MetadataLog) -> None:
         self._view = view
         self._log = log
+        self._held_before = False
 
     async def turn(self, peers: Peers) -> None:
         """Adopt what nobody cares for, and drop what others care for."""
@@ -45,12 +46,12 @@ class Adoption:
             upto = max(one.upto for one in adoptions)
             if table.received[writer] > upto:
                 await self.adopt([writer], peers)
-            elif self._has_copies(peers, writer, table.received[writer], {writer}):
+            elif self._has_copies(peers, writer, 0, table.received[writer], {writer}):
                 await self._drop(writer, upto)
 
-    def _has_copies(self, peers: Peers, writer: WriterId, upto: int, asked: set[WriterId]) -> bool:
-        """Tell whether copies of all that a writer wrote up to a transaction are here, whoever made them."""
-        covered = 0
+    def _has_copies(self, peers: Peers, writer: WriterId, after: int, upto: int, asked: set[WriterId]) -> bool:
+        """Tell whether copies of all that a writer wrote between two transactions are here, whoever made them."""
+        covered = after
         for one in sorted(peers.retired().get(writer, ()), key=lambda one: (one.since, one.upto)):
             if one.since <= covered < one.upto and self._is_here(peers, one, asked):
                 covered = one.upto
@@ -61,7 +62,7 @@ class Adoption:
         by = adopted.by
         if by == self._log.writer or self._log.table.applied.get(by, 0) >= adopted.sequence:
             return True
-        return by not in asked and self._has_copies(peers, by, adopted.sequence, asked | {by})
+        return by not in asked and self._has_copies(peers, by, adopted.begun, adopted.sequence, asked | {by})
 
     async def adopt(self, writers: Collection[WriterId], peers: Peers) -> None:
         """Copy everything of some writers, as far as it is here, and retire them. What is fetched anew is waited for."""
@@ -70,11 +71,13 @@ class Adoption:
             if writer == self._log.writer or table.is_set_aside(writer):
                 continue
             await self._log.incoming.show(writer, self._log.on_delta, self._log.commit, as_it_is=True)
-            upto = table.received.get(writer, 0)
+            upto, begun = table.received.get(writer, 0), self._log.commit().sequence
+            self._held_before = False
             await self._in_slices(self._copy(writer))
-            self._log.commit()
+            done = self._log.commit()
             if table.received.get(writer, 0) == upto:
-                await peers.retire(writer, Retired(upto, self._log.writer, table.received[self._log.writer]))
+                begun = 0 if self._held_before else begun
+                await peers.retire(writer, Retired(upto, *done, begun=begun))
                 logger.info("adopted the records of the writer %s", writer.hex())
 
     async def _in_slices(self, steps: Iterator[None]) -> None:
@@ -90,7 +93,11 @@ class Adoption:
             copies = []
             for key, value in batch:
                 copy = key._replace(author=key.author or writer)
-                if key.kind != "k" and value is not None and not self._holds(copy, value):
+                if key.kind == "k" or value is None:
+                    continue
+                if self._holds(copy, value):
+                    self._held_before = True
+                else:
                     copies.append((copy, value, decode(copy, value)))
             self._log.on_delta(self._log.hold(copies))
             yield

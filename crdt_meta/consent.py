@@ -21,6 +21,9 @@ class Consent:
     """Gathers what shall go, asks for it together, and remembers the answer."""
 
     def __init__(self, acks: Acknowledgements) -> None:
+        self.on_wanted: Callable[[], None] = lambda: None
+        """Told when others have to be asked: soon, please."""
+        self.on_granted: Callable[[], None] = lambda: None
         self._acks = acks
         self._alone = False
         self._wanted: set[ContentId] = set()
@@ -33,6 +36,7 @@ class Consent:
             return True
         if len(self._wanted) < CONTENTS_LIMIT and (self._asked is None or content not in self._asked[1]):
             self._wanted.add(content)
+            self.on_wanted()
         return False
 
     def used(self, contents: Iterable[ContentId]) -> None:
@@ -46,12 +50,16 @@ class Consent:
     ) -> None:
         """Look for answers, and ask for what was wanted since; ``counted``: the writers whose answer is needed."""
         self._alone = not counted
+        if self._alone and self._wanted:
+            self._wanted.clear()
+            self.on_granted()
         if self._asked is not None and self._acks.have(self._asked[0], counted, retired):
             if len(self._granted) > CONTENTS_LIMIT:
                 self._granted.clear()
             busy = self._acks.may_come_back(counted)
             self._granted.update(content for content in self._asked[1] if not busy(content_mark(content)))
             self._asked = None
+            self.on_granted()
         if self._wanted and self._asked is None:
             wanted, self._wanted = self._wanted, set()
             self._asked = acknowledge(), wanted

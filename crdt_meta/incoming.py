@@ -49,6 +49,8 @@ class Incoming:
     ) -> None:
         self.is_retired: Callable[[WriterId], bool] = lambda _: False
         """Whether a writer's records were adopted by others, so that its own log isn't taken any more."""
+        self.on_acknowledged: Callable[[], None] = lambda: None
+        """Told when somebody's acknowledgement arrived."""
         self._store = store
         self._table = table
         self._view = view
@@ -147,6 +149,8 @@ class Incoming:
             records.drop(key, holder)
             return Changed(key, None, before)
         body = decode(key, value)
+        if key.kind == "k":
+            self.on_acknowledged()
         records.put(key, holder, segment, value, body)
         return Changed(key, body, before)
 

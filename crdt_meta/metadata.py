@@ -123,7 +123,8 @@ class Metadata:
         and others hold its records up to ``after``. Everything is committed with one stroke.
         """
         old, new = self.writer, new_writer_id()
-        rewrite(self.view, self.log, new, after, restored=owed is not None)
+        rewrite(self.view, self.log, new, after, self.acknowledgements.in_use(), restored=owed is not None)
+        self.log.seal()
         if owed is None:
             copies = Retired(max(after, self.log.table.received[old]), new, self.log.table.received[new], after)
             self.store.set_meta(GIVEN_UP + old.hex(), msgpack.packb(copies))
@@ -140,8 +141,8 @@ class Metadata:
         query = "SELECT key, value FROM meta WHERE key > ?1 AND key < ?1 || 'g' ORDER BY key"
         rows = self.store.db.execute(query, (GIVEN_UP,)).fetchall()
         return {
-            WriterId(bytes.fromhex(key[len(GIVEN_UP) :])): Retired(upto, WriterId(by), sequence, since)
-            for key, (upto, by, sequence, since) in ((key, msgpack.unpackb(value)) for key, value in rows)
+            WriterId(bytes.fromhex(key[len(GIVEN_UP) :])): Retired(upto, WriterId(by), sequence, since, begun)
+            for key, (upto, by, sequence, since, begun) in ((key, msgpack.unpackb(value)) for key, value in rows)
         }
 
     def _set_clock(self, clock: HybridClock) -> None:

@@ -18,6 +18,8 @@ class Retired(NamedTuple):
     """The copies are complete with this transaction of ``by``."""
     since: int = 0
     """What it wrote up to this transaction isn't among these copies, but among another adopter's."""
+    begun: int = 0
+    """The copies are all in transactions of ``by`` after this one."""
 
 
 class Peers(Protocol):

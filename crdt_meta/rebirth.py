@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from base.ids import InodeId, WriterId
+from base.ids import InodeId, LinkId, WriterId
 from crdt_meta.collection import directories_above
 from crdt_meta.log import MetadataLog
 from crdt_meta.records import Body, Content, Key, LinkBirth, decode, encode
@@ -26,15 +26,17 @@ KEEPS_ITS_FILE: Final = "cil"
 Record = tuple[Key, bytes, Body | None]
 
 
-def rewrite(view: View, log: MetadataLog, new: WriterId, after: int, *, restored: bool) -> None:
-    """Write as ``new`` from now on, and hold what the old writer wrote after a sequence.
+def rewrite(
+    view: View, log: MetadataLog, new: WriterId, after: int, in_use: Iterable[InodeId], *, restored: bool
+) -> None:
+    """Write as ``new`` from now on, and hold what the old writer wrote after a sequence, and files that are ``in_use``.
 
     What becomes of the old writer's log is up to the caller, before anything is committed.
     """
     log.seal()
     old = log.writer
     only_here = [*_written_after(log, old, after)]
-    bases = [*_bases(view, only_here)]
+    bases = [*_bases(view, only_here, in_use)]
     again = [(_new_key(key, old, restored), value, body) for key, value, body in only_here]
     if restored:
         fork = _clock_at(log, old, after)
@@ -77,14 +79,16 @@ def _written_after(log: MetadataLog, writer: WriterId, after: int) -> Iterator[R
                 yield key, value, decode(key, value)
 
 
-def _bases(view: View, records: Iterable[Record]) -> Iterator[bytes]:
+def _bases(view: View, records: Iterable[Record], in_use: Iterable[InodeId]) -> Iterator[bytes]:
     """Yield the nodes that records build on: their files, the links of these, the directories above."""
-    seen: set[bytes] = set()
+    wanted: dict[InodeId, set[LinkId]] = {inode: set() for inode in in_use if view.records.has(inode)}
     for key, _, body in records:
-        if key.kind not in KEEPS_ITS_FILE:
-            continue
-        inode = body.inode if isinstance(body, LinkBirth) else InodeId(key.node)
-        links = set(view.links.to(inode)) | ({body.via} if isinstance(body, Content) else set())
+        if key.kind in KEEPS_ITS_FILE:
+            inode = body.inode if isinstance(body, LinkBirth) else InodeId(key.node)
+            wanted.setdefault(inode, set()).update({body.via} if isinstance(body, Content) else ())
+    seen: set[bytes] = set()
+    for inode, named in wanted.items():
+        links = {*view.links.to(inode), *named}
         nodes: set[bytes] = {inode, *links}
         for link in links:
             nodes |= directories_above(view, link, seen)

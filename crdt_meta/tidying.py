@@ -38,7 +38,8 @@ CHANGES_SHARE: Final = 0.5
 OPEN_PARTS_LIMIT: Final = 256
 """The segment that new records go into is written anew when it has so many parts."""
 REST_S: Final = 300.0
-"""Between two searches for what is dead, when the last one found nothing."""
+"""Between two searches for what is dead or forgotten, when the last one found nothing; never longer than a pod may be
+absent."""
 FRESH_START_S: Final = 3600.0
 """A pod forgets nobody before it has run for so long."""
 
@@ -80,6 +81,16 @@ class Tidying:
 
     async def turn(self, peers: Peers, now: float) -> None:
         """Do what is due. ``now``: seconds since the epoch."""
+        self.answer(peers, now)
+        if peers.is_caught_up():
+            await self._compact()
+            await self._adoption.turn(peers)
+            await self._collect(peers, now)
+        self._store.free_pages(PAGES_FREED_A_TURN)
+        self._log.commit()
+
+    def answer(self, peers: Peers, now: float) -> None:
+        """Acknowledge what others ask for, look at their answers, and ask what may go."""
         self._started = now if self._started is None else self._started
         counted = peers.counted()
         if self._acks.wanted(counted):
@@ -87,12 +98,6 @@ class Tidying:
         pressed = peers.is_short_of_room()
         needed = [one for one, heard in counted.items() if heard is None] if pressed else self._counting(peers, now)
         self.consent.turn(needed, peers.retired(), lambda: self._acknowledge(counted, asks=True))
-        if peers.is_caught_up():
-            await self._compact()
-            await self._adoption.turn(peers)
-            await self._collect(peers, now)
-        self._store.free_pages(PAGES_FREED_A_TURN)
-        self._log.commit()
 
     def _acknowledge(self, counted: Mapping[WriterId, float | None], *, asks: bool) -> Vector:
         away = {writer: self._last_heard(writer, heard) for writer, heard in counted.items() if heard is not None}
@@ -168,7 +173,7 @@ class Tidying:
                 started = time.perf_counter()
         late = [writer for writer, heard in peers.counted().items() if heard is not None]
         if not self._candidates and not (late and self._forgettable(peers, now)):
-            self._stage, self._rest_until = _Stage.IDLE, now + REST_S
+            self._stage, self._rest_until = _Stage.IDLE, now + min(REST_S, peers.forget_after_s)
             return
         self._vector = self._acknowledge(peers.counted(), asks=True)
         self._stage = _Stage.WAITING

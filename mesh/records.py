@@ -127,6 +127,8 @@ class Retire:
     """The copies are complete with this transaction of the signer's writer ``by``."""
     since: int = 0
     """What it wrote up to this transaction isn't among these copies, but among another adopter's."""
+    begun: int = 0
+    """The copies are all in transactions of ``by`` after this one."""
 
 
 Payload = Found | Admit | Writer | Void | Left | Revoke | Config | Retire
@@ -265,8 +267,8 @@ def _fields(payload: Payload) -> list[Any]:
             return [pod, list(keeps), config, time_ns]
         case Config(parent, toml, time_ns):
             return [parent, toml, time_ns]
-        case Retire(writer, upto, by, sequence, since):
-            return [writer, upto, by, sequence, since]
+        case Retire(writer, upto, by, sequence, since, begun):
+            return [writer, upto, by, sequence, since, begun]
 
 
 def _read_found(fields: list[Any], signer: PodId) -> Found:
@@ -337,13 +339,13 @@ def _read_config(fields: list[Any], _signer: PodId) -> Config:
 
 def _read_retire(fields: list[Any], _signer: PodId) -> Retire:
     match fields:
-        case [bytes(writer), int(upto), bytes(by), int(sequence), int(since)] if (
+        case [bytes(writer), int(upto), bytes(by), int(sequence), int(since), int(begun)] if (
             len(writer) == len(by) == 8
             and writer != by
             and 0 <= since <= upto <= MAX_SEQUENCE
-            and 0 <= sequence <= MAX_SEQUENCE
+            and 0 <= begun <= sequence <= MAX_SEQUENCE
         ):
-            return Retire(WriterId(writer), upto, WriterId(by), sequence, since)
+            return Retire(WriterId(writer), upto, WriterId(by), sequence, since, begun)
     raise DamagedError("A record of an adoption is malformed.")
 
 

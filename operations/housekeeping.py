@@ -24,6 +24,8 @@ EXPIRE_FIRST_S: Final = 60.0
 EXPIRE_EVERY_S: Final = 600.0
 LOOK_EVERY_S: Final = 2.0
 """Between two looks at how much room is left."""
+CONSENT_S: Final = 5.0
+"""So long who needs room waits for the others to agree that what was purged may go."""
 REST_S: Final = 30.0
 """Nothing is looked for again after nothing was found."""
 LOW_BYTES: Final = 512 << 20
@@ -90,6 +92,8 @@ class Housekeeping:
         self._ageing = Ageing(keep_ns, None if stored is None else int.from_bytes(stored, "big"))
         self._purged: dict[ContentId, int] = {}
         self._lock = anyio.Lock()
+        self._agreed = anyio.Event()
+        parts.metadata.tidying.consent.on_granted = self._hear
 
     async def run(self) -> None:
         """Look after the trash, until cancelled."""
@@ -156,7 +160,15 @@ class Housekeeping:
                 self._purged |= {entry.content: entry.size for entry in entries}
                 freed += await transfer.free()
                 logger.info("purged the %d oldest entries of the trash: the disk is nearly full", len(entries))
+            with anyio.move_on_after(CONSENT_S):
+                while freed < wanted_bytes and self._waiting_bytes():
+                    await self._agreed.wait()
+                    self._agreed = anyio.Event()
+                    freed += await transfer.free()
             return freed
+
+    def _hear(self) -> None:
+        self._agreed.set()
 
     def _waiting_bytes(self) -> int:
         """Return how much was purged for the sake of room and is still to be freed."""

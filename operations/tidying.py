@@ -19,6 +19,8 @@ from mesh.records import Retire, seal
 from mesh.roster import Roster
 
 TURN_EVERY_S: Final = 5.0
+ANSWER_EVERY_S: Final = 0.1
+"""Others' questions are answered so often at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +75,8 @@ class Cluster:
         """Return all writers whose records were adopted, with each adoption."""
         adoptions = self._roster.adoptions().items()
         return {
-            writer: [Retired(one.upto, one.by, one.sequence, one.since) for one in found] for writer, found in adoptions
+            writer: [Retired(one.upto, one.by, one.sequence, one.since, one.begun) for one in found]
+            for writer, found in adoptions
         }
 
     async def retire(self, writer: WriterId, retired: Retired) -> None:
@@ -97,12 +100,23 @@ class Cluster:
 
 
 async def tidy(cluster: Cluster, metadata: Metadata, mesh: MeshNode) -> None:
-    """Call the housekeeping every few seconds, until cancelled."""
+    """Call the housekeeping every few seconds, and answer others at once, until cancelled."""
+    news = [anyio.Event()]
+
+    def tell() -> None:
+        news[0].set()
+
+    metadata.tidying.consent.on_wanted = metadata.log.incoming.on_acknowledged = tell
     async with anyio.create_task_group() as group:
         group.start_soon(_listen, cluster, mesh)
         while True:
-            await anyio.sleep(TURN_EVERY_S)
             await metadata.tidying.turn(cluster, time.time())
+            with anyio.move_on_after(TURN_EVERY_S):
+                while True:
+                    await news[0].wait()
+                    news[0] = anyio.Event()
+                    metadata.tidying.answer(cluster, time.time())
+                    await anyio.sleep(ANSWER_EVERY_S)
 
 
 async def _listen(cluster: Cluster, mesh: MeshNode) -> None:

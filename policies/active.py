@@ -18,6 +18,7 @@ ACTIVE: dict[Level, frozenset[str]] = {
             "cluster.admission",
             "cluster.allow",
             "cluster.deny",
+            "cluster.forget_after",
             "redundancy.copies",
             "redundancy.absent_after",
             "conflicts.strategy",

@@ -47,7 +47,11 @@ async def check_recent(
             gone[content] = Holding.NONE
             continue
         info = catalogue.info(content)
-        manifest = access.manifest_now(content, info.size) if info is not None else None
+        try:
+            manifest = access.manifest_now(content, info.size) if info is not None else None
+        except DamagedError as error:  # for scrub; a pod must start with it
+            log.warning("%s", error)
+            continue
         if manifest is None:
             continue
         sizes = {piece: manifest.length(index) for index, piece in enumerate(manifest.chunks)}

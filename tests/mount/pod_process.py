@@ -78,7 +78,7 @@ class Catalogue:
         self._tree = tree
 
     def info(self, content):
-        for inode in self._tree.references(content):
+        for inode in self._tree.showing(content):
             node = self._tree.get(inode)
             if node is not None:
                 return ContentInfo(content, node.size, HERE, 1, True, False)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -30,6 +30,7 @@ STEPS = 3000
 KILLS = 15
 NAMES = 100_000
 OPEN_FILES = 50_000
+HELD = 2500
 STRESS_S = 60.0
 WORKERS = 4
 
@@ -73,24 +74,45 @@ def names(pod: Pod, top: Path, seed: int) -> None:
     assert sorted(os.listdir(top)) == wanted[1::2]
 
 
+HOLDER = """
+import os, resource, sys
+top, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+files = []
+for number in range(first, first + count):
+    files.append(os.open(f"{top}/{number}", os.O_CREAT | os.O_RDWR))
+    os.write(files[-1], b"%d" % number)
+for number in range(first, first + count, 2):
+    os.unlink(f"{top}/{number}")
+print("open", flush=True)
+sys.stdin.readline()
+for number, fd in enumerate(files, start=first):
+    assert os.pread(fd, 30, 0) == b"%d" % number
+    assert os.fstat(fd).st_nlink == number % 2 == (number - first) % 2
+"""
+
+
 def open_files(pod: Pod, top: Path, seed: int) -> None:
-    """Very many open files, none of which holds a descriptor of the pod."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES + 1000, OPEN_FILES + 1000))
+    """Very many open files, over several processes; none of them holds a descriptor of the pod."""
     before = pod.descriptors()
-    files = []
+    holders = []
+    for first in range(0, OPEN_FILES, HELD):
+        words = [sys.executable, "-c", HOLDER, str(top), str(first), str(HELD)]
+        holders.append(subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
     try:
-        for number in range(OPEN_FILES):
-            files.append(os.open(top / f"{number}", os.O_CREAT | os.O_RDWR))
-            os.write(files[-1], b"%d %d" % (seed, number))
-        for number in range(0, OPEN_FILES, 2):
-            os.unlink(top / f"{number}")
+        for holder in holders:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "open\n"
         assert pod.descriptors() < before + 50
-        for number, fd in enumerate(files):
-            assert os.pread(fd, 30, 0) == b"%d %d" % (seed, number)
+        assert len(os.listdir(top)) == OPEN_FILES // 2
         assert not [name for name in os.listdir(top) if name.startswith(".fuse_hidden")]
+        for holder in holders:
+            holder.communicate("now\n", timeout=300)
+            assert holder.returncode == 0
     finally:
-        for fd in files:
-            os.close(fd)
+        for holder in holders:
+            holder.kill()
+            holder.wait()
 
 
 def stress(pod: Pod, top: Path, seed: int) -> None:

@@ -219,7 +219,7 @@ def test_a_process_killed_in_the_middle_of_writing_leaves_what_it_wrote(work, po
     child.wait()
     pod.settled()
     size = (work / "f").stat().st_size
-    assert size in (written * 5000, written * 5000 + 5000)
+    assert written * 5000 <= size <= written * 5000 + 5000, "all that was reported, and of the last write a part"
     assert (work / "f").read_bytes() == b"z" * size
 
 

@@ -296,9 +296,9 @@ def test_an_edit_of_a_forgotten_pod_keeps_its_file_and_directories_though_all_wa
         pytest.param(False, "before it hears more", marks=ITS_FILE_IS_GONE),
         (False, "when it has heard all"),
         (False, "after its housekeeping"),
-        pytest.param(True, "before it hears more", marks=ITS_FILE_IS_GONE),
-        pytest.param(True, "when it has heard all", marks=ITS_FILE_IS_GONE),
-        pytest.param(True, "after its housekeeping", marks=ITS_FILE_IS_GONE),
+        (True, "before it hears more"),
+        (True, "when it has heard all"),
+        (True, "after its housekeeping"),
     ],
 )
 def test_a_forgotten_pod_saves_what_was_collected_meanwhile(

@@ -65,6 +65,9 @@ class Neighbours:
     def is_caught_up(self) -> bool:
         return True
 
+    def is_short_of_room(self) -> bool:
+        return False
+
     def clock_agrees(self) -> bool:
         return True
 
@@ -127,6 +130,8 @@ class Town:
         pod.writer = pod.meta.reborn(after, owed)
         self.mesh.names[pod.writer], self.mesh.keys[pod.writer] = pod.name, pod.key
         pod.tell()
+        for writer, copies in pod.meta.given_up().items():
+            self.neighbours[pod.name].adoptions[writer].add(copies)
 
     def learn(self, to: str, source: str) -> bool:
         """Tell a pod of adoptions; if its own writer was adopted, it goes on under a new one at once."""

@@ -1,0 +1,234 @@
+"""R37, R38: what people do on both sides of a cut cable, on the mounts, and what they find when it is plugged in again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.lab import WORMHOLE, Host, Lab, lab, wait_until
+
+CONFIGURATION = """
+[cluster]
+name = "home"
+[conflicts]
+strategy = "keep-both"
+[[rule]]
+match = "latest/**"
+strategy = "last-writer-wins"
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Three hosts: both versions are kept, but below ``latest`` the last writer wins."""
+    assert os.geteuid() == 0, "network namespaces need root: run the tests as root"
+    configuration = tmp_path_factory.mktemp("configuration") / "cluster.toml"
+    configuration.write_text(CONFIGURATION)
+    with lab(3) as found:
+        laptop, *_ = found.cluster("home", "--from", str(configuration))
+        (laptop.mount / "latest").mkdir()
+        yield found
+
+
+def shell(host: Host, script: str) -> None:
+    host.run("sh", "-ec", script.replace("$M", str(host.mount)))
+
+
+def tree(host: Host) -> dict[str, bytes | None]:
+    """Return everything below a mount: path -> content; None for directories."""
+    found: dict[str, bytes | None] = {}
+    for path in sorted(host.mount.rglob("*")):
+        found[str(path.relative_to(host.mount))] = None if path.is_dir() else path.read_bytes()
+    return found
+
+
+def below(host: Host, folder: str) -> dict[str, bytes | None]:
+    prefix = f"{folder}/"
+    return {path.removeprefix(prefix): data for path, data in tree(host).items() if path.startswith(prefix)}
+
+
+def everywhere(made: Lab, folder: str, wanted: dict[str, bytes | None]) -> None:
+    """Wait until all pods show exactly this below a folder."""
+    wait_until(lambda: all(below(host, folder) == wanted for host in made.hosts), 60, f"{folder} as wanted: {wanted}")
+
+
+def known_everywhere(made: Lab, folder: str) -> None:
+    """Wait until all pods show the same below a folder."""
+
+    def same() -> bool:
+        first, *others = [below(host, folder) for host in made.hosts]
+        return all(other == first for other in others)
+
+    for host in made.hosts:
+        host.wormhole("sync")
+    wait_until(same, 60, f"{folder} is the same everywhere")
+
+
+@contextmanager
+def cut(made: Lab, lone: Host) -> Iterator[None]:
+    """Have a host cut off for a while; its files are local, so that it can go on with them."""
+    lone.cut()
+    others = [host for host in made.hosts if host is not lone]
+    wait_until(lambda: state_of(others[0], lone.name) != "alive", 30, "the cut is noticed")
+    try:
+        yield
+    finally:
+        lone.plug()
+    made.settled()
+
+
+def state_of(host: Host, name: str) -> str:
+    return next(str(pod["state"]) for pod in host.wormhole("pods")["pods"] if pod["name"] == name)
+
+
+def trash(host: Host, path: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = host.wormhole("trash", path)["trash"]
+    return found
+
+
+def conflicts(host: Host, folder: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = host.wormhole("conflicts")["conflicts"]
+    return [one for one in found if str(one["path"]).lstrip("/").startswith(f"{folder}/")]
+
+
+def test_last_writer_wins_and_the_loser_is_in_the_trash(made: Lab) -> None:
+    laptop, desktop, nas = made.hosts
+    shell(laptop, "mkdir $M/latest/r37; echo first > $M/latest/r37/note")
+    known_everywhere(made, "latest/r37")
+    with cut(made, nas):
+        shell(nas, "echo of nas > $M/latest/r37/note")
+        shell(laptop, "sleep 1; echo of laptop, later > $M/latest/r37/note")
+        wait_until(lambda: below(desktop, "latest/r37") == {"note": b"of laptop, later\n"})
+        assert below(nas, "latest/r37") == {"note": b"of nas\n"}
+    everywhere(made, "latest/r37", {"note": b"of laptop, later\n"})
+    for host in made.hosts:
+        assert conflicts(host, "latest") == []
+        (lost,) = [one for one in trash(host, "latest/r37/note") if one["reason"] == "conflict"]
+        assert (lost["size"], lost["pod"]) == (len("of nas\n"), "nas")
+    desktop.wormhole("trash", "restore", "latest/r37/note", "--version", lost["id"])
+    everywhere(made, "latest/r37", {"note": b"of nas\n"})
+    assert any(one["size"] == len("of laptop, later\n") for one in trash(nas, "latest/r37/note"))
+
+
+def test_keep_both_and_settle_it(made: Lab) -> None:
+    laptop, desktop, nas = made.hosts
+    shell(laptop, "mkdir $M/r38; echo first > $M/r38/note.txt")
+    known_everywhere(made, "r38")
+    with cut(made, nas):
+        shell(nas, "echo of nas > $M/r38/note.txt")
+        shell(laptop, "sleep 1; echo of laptop > $M/r38/note.txt")
+    wait_until(lambda: all(len(below(host, "r38")) == 2 for host in made.hosts), 60, "both, everywhere")
+    (beside,) = below(laptop, "r38").keys() - {"note.txt"}
+    assert beside.startswith("note.conflict-nas-")
+    assert beside.endswith(".txt")
+    everywhere(made, "r38", {"note.txt": b"of laptop\n", beside: b"of nas\n"})
+    for host in made.hosts:
+        (conflict,) = conflicts(host, "r38")
+        assert str(conflict["path"]).lstrip("/") == "r38/note.txt"
+        assert [one["pod"] for one in conflict["versions"]] == ["laptop", "nas"]
+        assert [str(one["shown_as"]).rpartition("/")[2] for one in conflict["versions"]] == ["note.txt", beside]
+    desktop.wormhole("conflicts", "keep", "r38/note.txt", "nas")
+    everywhere(made, "r38", {"note.txt": b"of nas\n"})
+    for host in made.hosts:
+        assert conflicts(host, "r38") == []
+        assert any(one["size"] == len("of laptop\n") for one in trash(host, "r38"))
+
+
+def test_saving_the_winner_again_does_not_harm_the_loser(made: Lab) -> None:
+    laptop, _, nas = made.hosts
+    shell(laptop, "mkdir $M/next; echo first > $M/next/note")
+    known_everywhere(made, "next")
+    with cut(made, nas):
+        shell(nas, "echo of nas > $M/next/note")
+        shell(laptop, "sleep 1; echo of laptop > $M/next/note")
+    wait_until(lambda: all(len(below(host, "next")) == 2 for host in made.hosts), 60, "both, everywhere")
+    (beside,) = below(laptop, "next").keys() - {"note"}
+    shell(nas, "echo more > $M/next/note")
+    everywhere(made, "next", {"note": b"more\n", beside: b"of nas\n"})
+
+
+def test_the_same_on_both_sides_is_no_conflict(made: Lab) -> None:
+    laptop, _, nas = made.hosts
+    shell(laptop, "mkdir $M/same; echo first > $M/same/old")
+    known_everywhere(made, "same")
+    script = "echo the same > $M/same/old; echo new > $M/same/new; mkdir $M/same/folder; echo x > $M/same/folder/x"
+    with cut(made, nas):
+        shell(nas, script)
+        shell(laptop, script)
+    everywhere(made, "same", {"old": b"the same\n", "new": b"new\n", "folder": None, "folder/x": b"x\n"})
+    assert all(conflicts(host, "same") == [] for host in made.hosts)
+
+
+def test_an_edit_against_a_deletion(made: Lab) -> None:
+    laptop, _, nas = made.hosts
+    shell(laptop, "mkdir -p $M/edit/sub; for n in here there unseen; do echo first > $M/edit/sub/$n; done")
+    known_everywhere(made, "edit")
+    with cut(made, nas):
+        shell(nas, "echo edited > $M/edit/sub/there; rm $M/edit/sub/here")
+        shell(laptop, "echo edited > $M/edit/sub/here; rm $M/edit/sub/there $M/edit/sub/unseen")
+    everywhere(made, "edit", {"sub": None, "sub/here": b"edited\n", "sub/there": b"edited\n"})
+
+
+def test_a_directory_deleted_here_and_used_there(made: Lab) -> None:
+    laptop, _, nas = made.hosts
+    shell(laptop, "mkdir -p $M/used/deep/deeper; echo old > $M/used/deep/old")
+    known_everywhere(made, "used")
+    with cut(made, nas):
+        shell(laptop, "rm -r $M/used/deep")
+        shell(nas, "echo new > $M/used/deep/deeper/new")
+        assert below(laptop, "used") == {}
+    everywhere(made, "used", {"deep": None, "deep/deeper": None, "deep/deeper/new": b"new\n"})
+    shell(laptop, "rm $M/used/deep/deeper/new")
+    everywhere(made, "used", {})
+
+
+def test_a_directory_made_on_both_sides_is_one(made: Lab) -> None:
+    laptop, desktop, nas = made.hosts
+    shell(laptop, "mkdir $M/one")
+    known_everywhere(made, "one")
+    with cut(made, nas):
+        shell(nas, "mkdir -p $M/one/d/sub; echo nas > $M/one/d/sub/nas")
+        shell(laptop, "mkdir -p $M/one/d/sub; echo laptop > $M/one/d/sub/laptop")
+    everywhere(made, "one", {"d": None, "d/sub": None, "d/sub/nas": b"nas\n", "d/sub/laptop": b"laptop\n"})
+    shell(desktop, "mv $M/one/d $M/one/e")
+    everywhere(made, "one", {"e": None, "e/sub": None, "e/sub/nas": b"nas\n", "e/sub/laptop": b"laptop\n"})
+    shell(nas, "rm $M/one/e/sub/*; rmdir $M/one/e/sub $M/one/e")
+    everywhere(made, "one", {})
+    assert all(conflicts(host, "one") == [] for host in made.hosts)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="what was published while the file was open loses its name, and the open file goes on over the other",
+)
+@pytest.mark.parametrize("synced", [False, True])
+def test_an_open_file_keeps_its_content_while_another_was_saved(made: Lab, synced: bool) -> None:
+    """What is written on both sides of the meeting is one content, beside the other's."""
+    laptop, _, nas = made.hosts
+    shell(laptop, "rm -rf $M/open; mkdir $M/open; echo first > $M/open/doc")
+    known_everywhere(made, "open")
+    with (nas.mount / "open" / "doc").open("r+b", buffering=0) as file:
+        with cut(made, nas):
+            file.write(b"of nas, begun\n")
+            if synced:
+                os.fsync(file.fileno())
+            shell(laptop, "sleep 1; echo of laptop > $M/open/doc")
+        wait_until(lambda: b"of laptop\n" in below(laptop, "open").values())
+        file.write(b"and ended\n")
+        file.seek(0)
+        assert file.read() == b"of nas, begun\nand ended\n"
+    wait_until(lambda: len(below(laptop, "open")) == 2, 60, "both")
+    known_everywhere(made, "open")
+    assert sorted(filter(None, below(laptop, "open").values())) == [b"of laptop\n", b"of nas, begun\nand ended\n"]
+
+
+def test_nothing_was_logged_as_an_error(made: Lab) -> None:
+    for host in made.hosts:
+        log = Path(host.home / "pod.log").read_text()
+        assert " ERROR " not in log, log[-3000:]
+        assert host.run(WORMHOLE, "status", "--json", check=False).returncode in (0, 1)

@@ -1,0 +1,89 @@
+"""A pod that was away for longer than `forget_after`: the others go on without it, and nothing that it did is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.lab import WORMHOLE, Host, Lab, lab, wait_until
+
+CONFIGURATION = """
+[cluster]
+name = "home"
+forget_after = "3s"
+"""
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Lab]:
+    """Three hosts whose pods forget who is away for three seconds."""
+    assert os.geteuid() == 0, "network namespaces need root: run the tests as root"
+    configuration = tmp_path / "cluster.toml"
+    configuration.write_text(CONFIGURATION)
+    with lab(3) as found:
+        found.cluster("home", "--from", str(configuration))
+        yield found
+
+
+def tree(host: Host) -> dict[str, bytes]:
+    mount = host.mount
+    return {str(path.relative_to(mount)): path.read_bytes() for path in sorted(mount.rglob("*")) if path.is_file()}
+
+
+def status(host: Host) -> Any:
+    return host.wormhole("status", check=False)
+
+
+def all_show(hosts: list[Host], wanted: dict[str, bytes]) -> None:
+    wait_until(lambda: all(tree(host) == wanted for host in hosts), 60, f"everywhere {sorted(wanted)}")
+
+
+def log_of(host: Host) -> str:
+    return (host.home / "pod.log").read_text(errors="replace")
+
+
+def forgotten(hosts: list[Host], writer: str) -> bool:
+    return any(f"adopted the records of the writer {writer}" in log_of(host) for host in hosts)
+
+
+def collected(hosts: list[Host]) -> bool:
+    return any("records of what was deleted" in log_of(host) for host in hosts)
+
+
+@pytest.mark.parametrize("away", ["down", "cut off"])
+def test_a_forgotten_pod_comes_back_with_an_edit_that_nobody_saw(made: Lab, away: str) -> None:
+    laptop, desktop, nas = made.hosts
+    first = {"docs/sub/note": b"first\n", "docs/sub/other": b"other\n", "kept": b"kept\n"}
+    (laptop.mount / "docs" / "sub").mkdir(parents=True)
+    for name, data in first.items():
+        (laptop.mount / name).write_bytes(data)
+    all_show(made.hosts, first)
+    for host in made.hosts:
+        host.wormhole("sync")
+    writer = status(nas)["writer"]
+    nas.cut()
+    (nas.mount / "docs" / "sub" / "note").write_bytes(b"edited by nas\n")
+    (nas.mount / "docs" / "new of nas").write_bytes(b"new\n")
+    if away == "down":
+        nas.run(WORMHOLE, "down")
+    laptop.run("rm", "-r", laptop.mount / "docs")
+    wait_until(lambda: tree(desktop) == {"kept": b"kept\n"}, 30, "deleted on desktop")
+    laptop.run(WORMHOLE, "trash", "empty", "--yes")
+    wait_until(lambda: forgotten([laptop, desktop], writer), 120, "nas is forgotten")
+    wait_until(lambda: collected([laptop, desktop]), 120, "what was deleted is collected")
+    nas.plug()
+    if away == "down":
+        nas.run(WORMHOLE, "up")
+    made.settled()
+    wanted = {"docs/sub/note": b"edited by nas\n", "docs/new of nas": b"new\n", "kept": b"kept\n"}
+    all_show(made.hosts, wanted)
+    assert status(nas)["writer"] != writer
+    (nas.mount / "later").write_bytes(b"later\n")
+    (laptop.mount / "docs" / "meanwhile").write_bytes(b"meanwhile\n")
+    all_show(made.hosts, wanted | {"later": b"later\n", "docs/meanwhile": b"meanwhile\n"})
+    for host in made.hosts:
+        assert " ERROR " not in log_of(host), log_of(host)[-3000:]
