@@ -489,8 +489,8 @@ class World:
             assert replaced is None  # two names of one file: POSIX says that nothing happens
             return
         assert name == new and group(into) == group(parent) or replica.tree.lookup(parent, name) is None  # noqa: RUF021
-        if before is not None and not before.is_directory:
-            assert replaced is not None
+        if before is not None and not before.is_directory and (replaced is not None or plain):
+            assert replaced is not None  # what only a sibling kept alive is gone when that gets its own name
             self._removed(at, before, replaced, plain)
             if replaced.nlink == 0:
                 replica.handles = [one for one in replica.handles if one.inode != replaced.inode]
