@@ -71,9 +71,6 @@ class Neighbours:
     def clock_agrees(self) -> bool:
         return True
 
-    def is_short_of_room(self) -> bool:
-        return False
-
 
 class Town:
     """See the module. Pods reach each other unless they were parted."""
