@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ def tree(host: Host) -> dict[str, bytes | None]:
     """Return everything below a mount: path -> content; None for directories."""
     found: dict[str, bytes | None] = {}
     for path in sorted(host.mount.rglob("*")):
-        found[str(path.relative_to(host.mount))] = None if path.is_dir() else path.read_bytes()
+        with suppress(FileNotFoundError):  # it went away meanwhile
+            found[str(path.relative_to(host.mount))] = None if path.is_dir() else path.read_bytes()
     return found
 
 
