@@ -203,10 +203,6 @@ def test_a_directory_made_on_both_sides_is_one(made: Lab) -> None:
     assert all(conflicts(host, "one") == [] for host in made.hosts)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="what was published while the file was open loses its name, and the open file goes on over the other",
-)
 @pytest.mark.parametrize("synced", [False, True])
 def test_an_open_file_keeps_its_content_while_another_was_saved(made: Lab, synced: bool) -> None:
     """What is written on both sides of the meeting is one content, beside the other's."""
