@@ -6,15 +6,15 @@ import errno
 from collections.abc import Collection, Iterable, Sequence
 
 from base.errors import FileSystemError
-from base.ids import ContentId, Dot, InodeId, LinkId
-from crdt_meta.derive import succession, versions_of
+from base.ids import EMPTY_CONTENT, ContentId, Dot, InodeId, LinkId
+from crdt_meta.derive import Version, Written, succession, versions_of
 from crdt_meta.display import Entry
 from crdt_meta.hlc import nanoseconds
 from crdt_meta.links import LinkRow
 from crdt_meta.node import Kind, Node
 from crdt_meta.records import Content, Deletion, Key, Strategy, Why
 from crdt_meta.settling import Records, Settling
-from crdt_meta.versions import overwritten, purge
+from crdt_meta.versions import NOTHING_KEPT, Kept, overwritten, purge
 
 
 class Publishing(Settling):
@@ -61,8 +61,7 @@ class Publishing(Settling):
         path = path or self.path(inode)
         strategy = Strategy.KEEP_BOTH if path is None else self._strategy_for(path.decode("utf-8", "surrogateescape"))
         found = self._records_of(inode, "icsv")
-        versions, limit = versions_of(inode, found), self._versions()
-        kept = overwritten(versions, found, replaces, content, self._clock.tick, limit, always)
+        kept = self._kept(inode, found, content, replaces, always)
         now = self._dot_clock(inode)
         named, floor, obsolete = succession(self._log.writer, found, replaces, now)
         age_ns = 0 if ctime_ns is None else max(0, nanoseconds(now) - ctime_ns)
@@ -76,6 +75,19 @@ class Publishing(Settling):
             gone += keys
         self._write(records, gone)
         return self._must(inode)
+
+    def _kept(
+        self, inode: InodeId, found: Sequence[Written], content: ContentId, replaces: Sequence[Dot], always: Why | None
+    ) -> Kept:
+        """Return what becomes a version, and what goes for it."""
+        row, limit = self.view.rows.inode(inode), self._versions()
+        if row is None or row.more_dots or inode in self.view.contested:
+            versions = versions_of(inode, found)
+        elif row.dot not in replaces or row.content in (EMPTY_CONTENT, content) or not (limit or always):
+            return NOTHING_KEPT
+        else:  # there is nothing but what it shows
+            versions = [Version(row.dot, row.content, row.size, row.mtime_ns, LinkId(inode), row.strategy, None)]
+        return overwritten(versions, found, replaces, content, self._clock.tick, limit, always)
 
     def _purged(self, inode: InodeId, dots: Iterable[Dot], shown: Collection[Dot] = ()) -> tuple[Records, list[Key]]:
         """Return the records that purge contents from the trash of a file, and those that can go then.

@@ -27,6 +27,9 @@ class Kept(NamedTuple):
     """Older versions that go for them."""
 
 
+NOTHING_KEPT: Final = Kept((), ())
+
+
 def overwritten(
     versions: Sequence[Version],
     records: Sequence[Written],

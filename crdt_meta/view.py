@@ -192,7 +192,8 @@ class View:
         birth: tuple[WriterId, Birth] | None = None
         place: LinkBirth | None = None
         content: tuple[WriterId, Content] | None = None
-        stays, known = True, self.records.of(inode, "icsavxlpnd")
+        kinds = "icsavxlpnd" if inode in batch.look else "icsaxlpnd"  # versions change nothing of what is shown
+        stays, known = True, self.records.of(inode, kinds)
         for writer, body in known:
             match body:
                 case Birth() if birth is None and body.kind is not Kind.DIRECTORY and body.origin is None:
