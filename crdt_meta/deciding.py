@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Collection
 
 from base.errors import FileSystemError
 from base.ids import ContentId, Dot, InodeId
@@ -55,6 +56,11 @@ class Deciding(Trash):
                 if loser.id == inode and not loser.sibling:
                     return directory, loser.base, name
         return None
+
+    def stands_beside(self, inode: InodeId, dots: Collection[Dot], content: ContentId) -> bool:
+        """Tell whether a file shows another content than this one, of these dots, though nobody replaced it."""
+        row = self.view.rows.inode(inode)
+        return row is not None and row.content != content and not set(self._all_dots(inode)).isdisjoint(dots)
 
     def _all_dots(self, inode: InodeId) -> tuple[Dot, ...]:
         """Return the dots of all that a file shows, under whatever name."""

@@ -384,6 +384,7 @@ class MeshNode:
         for link in self._table.all():
             if roster.is_revoked(link.peer.pod) and self._group is not None:
                 self._group.start_soon(self._switchboard.cut_off, link)
+        self._spreader.refresh()
         self._settle(force=True)
 
     # -- small helpers

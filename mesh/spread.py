@@ -85,6 +85,13 @@ class Spreader:
         if self._log is not None:
             self._run_plan(self._anti_entropy.link_down(pod, self._log.vector(), now))
 
+    def refresh(self) -> None:
+        """Compare logs with everybody linked: entries that were refused may count now, their writer being known."""
+        if self._log is not None:
+            now = anyio.current_time()
+            for pod in self._linked:
+                self._run_plan(self._anti_entropy.link_up(pod, self._log.vector(), now))
+
     def publish(self, entries: Sequence[Entry]) -> None:
         """Broadcast new durable entries of this pod."""
         self._run_sends(self._broadcast.publish(entries, anyio.current_time()))

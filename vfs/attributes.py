@@ -62,7 +62,7 @@ class Attributes:
         kind = node.kind
         if kind is Kind.FILE:
             live = self._files.get(node.inode)
-            if live is not None and live.overlaid:
+            if live is not None and (live.overlaid or live.beside):
                 size, mtime_ns = live.size, live.mtime_ns
                 ctime_ns = max(ctime_ns, live.ctime_ns)
         elif kind is Kind.DIRECTORY:

@@ -79,6 +79,8 @@ class Changes:
         self.open_names = OpenNames(tree)
         self._inodes = inodes
         self._files = files
+        self._beside: set[InodeId] = set()
+        """Files that go on over a content of their own until they are closed."""
         self._notifier = notifier
         self._own: Collection[Entry] | None = None
         self._publishing: InodeId | None = None
@@ -138,7 +140,7 @@ class Changes:
                 self._refresh(live)
             if known is None or (own is not None and self._publishing is None):
                 continue
-            attributes_only = inode == self._publishing or (live is not None and live.overlaid)
+            attributes_only = inode == self._publishing or (live is not None and (live.overlaid or live.beside))
             # Without attributes of ours the kernel has none either: it was told, or dropped them when it wrote.
             if told is not None or not attributes_only:
                 notifier.inode(known.number, attributes_only)
@@ -156,6 +158,15 @@ class Changes:
     def closed_file(self, inode: InodeId) -> None:
         """Note that a handle of a file is gone."""
         self._lead_elsewhere(self.open_names.closed(inode))
+        live = self._files.get(inode)
+        if inode in self._beside and (live is None or not live.writers):
+            self._beside.discard(inode)
+            if live is not None:
+                self._refresh(live)
+            known = self._inodes.get(inode)
+            if known is not None:
+                known.attributes = None
+                self._notifier.inode(known.number)
 
     def _lead_elsewhere(self, entries: Collection[Entry]) -> None:
         """Have names forgotten that lead elsewhere, though the tree has not changed."""
@@ -172,7 +183,12 @@ class Changes:
         except FileSystemError:
             node = None
         if node is not None:
-            live.follow(node)
+            # Nobody who has a file open for writing goes on over what somebody else wrote without seeing it.
+            live.beside = live.writers > 0 and self._tree.stands_beside(live.inode, live.shown, live.node.content)
+            if live.beside:
+                self._beside.add(live.inode)
+            else:
+                live.follow(node)
             return
         live.removed()
         known = self._inodes.get(live.inode)

@@ -56,6 +56,7 @@ class LiveFile:
         "_retired",
         "_seals",
         "_transfer",
+        "beside",
         "ctime_ns",
         "dirty",
         "error",
@@ -80,6 +81,8 @@ class LiveFile:
         self.link: LinkId = node.link
         self.shown: tuple[Dot, ...] = node.shown
         """The contents that a publication of what is written here replaces."""
+        self.beside = False
+        """Whether the tree shows another pod's content, which did not see this one: what is open goes on over its own."""
         self.handles = 0
         self.writers = 0
         self.dirty = False
@@ -239,6 +242,7 @@ class LiveFile:
 
     def published(self, node: Node, sealed: SealedContent) -> None:
         """Note that the tree shows ``sealed`` now, as ``node``."""
+        self.beside = False
         if self.sealed is sealed:
             self.sealed = None
             self.queued = False

@@ -76,7 +76,7 @@ def check(top: Path) -> None:
         "truncate": ("truncate", "-s", "5", top / "far-5"),
     }
     local = {
-        "ls": ("ls", "-lR", top),
+        "ls": ("ls", top),
         "stat": ("stat", top / "far-0"),
         "df": ("df", top),
         "rm": ("rm", top / "far-6"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,12 @@ def made(tmp_path: Path) -> Iterator[Lab]:
 
 
 def tree(host: Host) -> dict[str, bytes]:
-    mount = host.mount
-    return {str(path.relative_to(mount)): path.read_bytes() for path in sorted(mount.rglob("*")) if path.is_file()}
+    found: dict[str, bytes] = {}
+    for path in sorted(host.mount.rglob("*")):
+        with suppress(FileNotFoundError):  # it went away meanwhile
+            if path.is_file():
+                found[str(path.relative_to(host.mount))] = path.read_bytes()
+    return found
 
 
 def status(host: Host) -> Any:
