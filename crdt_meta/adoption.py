@@ -18,6 +18,7 @@ from base.ids import WriterId
 from crdt_meta.log import MetadataLog
 from crdt_meta.peers import Peers, Retired
 from crdt_meta.records import Key, decode
+from crdt_meta.rescue import rescued
 from crdt_meta.segments import Segment
 from crdt_meta.view import Changed, View
 
@@ -117,12 +118,15 @@ class Adoption:
     def _forget(self, writer: WriterId) -> Iterator[None]:
         records = self._view.records
         for batch in self._batches(writer):
+            kept = rescued(self._view, (key for key, _ in batch), writer, self._log.writer)
             changed = []
             for key, _ in batch:
                 before = records.body_of(key, writer) if key.kind == "l" else None
                 records.drop(key, writer)
                 changed.append(Changed(key, None, before))
             self._log.on_delta(self._view.apply(changed, remote=True))
+            if kept:
+                self._log.on_delta(self._log.hold(kept))
             yield
 
     def _batches(self, writer: WriterId) -> Iterator[list[tuple[Key, bytes | None]]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from anyio import lowlevel
@@ -22,6 +22,7 @@ from crdt_meta.hlc import HybridClock
 from crdt_meta.logtable import LogTable
 from crdt_meta.node import Delta
 from crdt_meta.records import Key, decode
+from crdt_meta.rescue import Record, rescued
 from crdt_meta.segments import Segment, Segments, difference
 from crdt_meta.store import Store
 from crdt_meta.transaction import Part, Transaction, Verify, owed, read
@@ -49,6 +50,10 @@ class Incoming:
     ) -> None:
         self.is_retired: Callable[[WriterId], bool] = lambda _: False
         """Whether a writer's records were adopted by others, so that its own log isn't taken any more."""
+        self.hold: Callable[[list[Record]], Delta] = lambda _: Delta(remote=False)
+        """Adopts records for this pod's writer, `writer`."""
+        self.writer: Callable[[], WriterId] = lambda: WriterId(b"")
+        self._rescued: list[Record] = []
         self.on_acknowledged: Callable[[], None] = lambda: None
         """Told when somebody's acknowledgement arrived."""
         self._store = store
@@ -82,6 +87,7 @@ class Incoming:
             taken.append(entry)
             if delta:
                 on_delta(delta)
+            self._adopt_rescued(on_delta)
             if self._table.waits(entry.writer):
                 await self.show(entry.writer, on_delta, commit)
             now = time.perf_counter()
@@ -127,7 +133,17 @@ class Incoming:
             keys = ((Key.parse(text), value) for text, value in self._changed(writer, part).items())
             found += [(key, part.segment, value) for key, value in keys if key is not None]
         self._view.expect(key for key, _, _ in found)
+        self._rescue(writer, (key for key, _, value in found if value is None))
         return self._view.apply([self._write(writer, part, key, value) for key, part, value in found], remote=True)
+
+    def _rescue(self, holder: WriterId, removed: Iterable[Key]) -> None:
+        self._rescued += rescued(self._view, removed, holder, self.writer())
+
+    def _adopt_rescued(self, on_delta: Callable[[Delta], None]) -> None:
+        """Adopt what would otherwise have gone from under this pod's own contents."""
+        if self._rescued:
+            kept, self._rescued = self._rescued, []
+            on_delta(self.hold(kept))
 
     def _changed(self, writer: WriterId, part: Part) -> Records:
         """Bring a segment up to date; return the records that this changes. Raises `DamagedError`."""
@@ -157,6 +173,7 @@ class Incoming:
     def _undo(self, tx: Transaction) -> None:
         """Forget a transaction that could not be applied: in the file, in the view's memory, in the documents."""
         self._store.undo()
+        self._rescued.clear()
         self._table.undone(tx.header.writer)
         for part in tx.header.parts:
             self._segments.forget(tx.header.writer, part.segment)
@@ -193,6 +210,7 @@ class Incoming:
                     needed[segment] = tuple(one for one in STEPS if any(one(*change) for change in found))
                 for delta in self._apply_step(writer, segment, [change for change in found if step(*change)]):
                     on_delta(delta)
+                    self._adopt_rescued(on_delta)
                     if time.perf_counter() - committed > COMMIT_S:
                         commit()
                         committed = time.perf_counter()
@@ -214,6 +232,7 @@ class Incoming:
             now = todo[at : at + RECORDS_A_SLICE]
             self._store.begin()
             self._view.expect(key for key, _ in now)
+            self._rescue(writer, (key for key, value in now if value is None))
             yield self._view.apply([self._write(writer, segment, key, value) for key, value in now], remote=True)
 
     @staticmethod

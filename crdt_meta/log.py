@@ -58,6 +58,7 @@ class MetadataLog:
         self._pending: dict[int, dict[str, bytes | None]] = {}
         self._pending_bytes = 0
         self.incoming = Incoming(store, self.table, view, clock, self._segments, verify)
+        self.incoming.hold, self.incoming.writer = self.hold, lambda: self.writer
         self.write_as(writer)
 
     def write_as(self, writer: WriterId) -> None:

@@ -13,17 +13,15 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from base.ids import InodeId, LinkId, WriterId
-from crdt_meta.collection import directories_above
 from crdt_meta.log import MetadataLog
-from crdt_meta.records import Body, Content, Key, LinkBirth, decode, encode
+from crdt_meta.records import Content, Key, LinkBirth, decode, encode
+from crdt_meta.rescue import Record, bases, copies
 from crdt_meta.segments import Segment, difference
 from crdt_meta.transaction import header_of
 from crdt_meta.view import View
 
 KEEPS_ITS_FILE: Final = "cil"
 """Kinds of records for whose sake others are adopted."""
-
-Record = tuple[Key, bytes, Body | None]
 
 
 def rewrite(
@@ -36,7 +34,7 @@ def rewrite(
     log.seal()
     old = log.writer
     only_here = [*_written_after(log, old, after)]
-    bases = [*_bases(view, only_here, in_use)]
+    nodes = [*bases(view, _files(view, only_here, in_use))]
     again = [(_new_key(key, old, restored), value, body) for key, value, body in only_here]
     if restored:
         fork = _clock_at(log, old, after)
@@ -44,7 +42,8 @@ def rewrite(
     log.write_as(new)
     log.on_delta(log.hold(again))
     known = {record[0] for record in only_here}
-    log.on_delta(log.hold(_copies(view, bases, old, known)))
+    found = copies(view, nodes)
+    log.on_delta(log.hold([copy for holder, key, copy in found if holder != old or key not in known]))
 
 
 def _new_key(key: Key, old: WriterId, restored: bool) -> Key:
@@ -79,27 +78,11 @@ def _written_after(log: MetadataLog, writer: WriterId, after: int) -> Iterator[R
                 yield key, value, decode(key, value)
 
 
-def _bases(view: View, records: Iterable[Record], in_use: Iterable[InodeId]) -> Iterator[bytes]:
-    """Yield the nodes that records build on: their files, the links of these, the directories above."""
+def _files(view: View, records: Iterable[Record], in_use: Iterable[InodeId]) -> dict[InodeId, set[LinkId]]:
+    """Return the files that records build on, and those in use."""
     wanted: dict[InodeId, set[LinkId]] = {inode: set() for inode in in_use if view.records.has(inode)}
     for key, _, body in records:
         if key.kind in KEEPS_ITS_FILE:
             inode = body.inode if isinstance(body, LinkBirth) else InodeId(key.node)
             wanted.setdefault(inode, set()).update({body.via} if isinstance(body, Content) else ())
-    seen: set[bytes] = set()
-    for inode, named in wanted.items():
-        links = {*view.links.to(inode), *named}
-        nodes: set[bytes] = {inode, *links}
-        for link in links:
-            nodes |= directories_above(view, link, seen)
-        yield from sorted(nodes - seen)
-        seen |= nodes
-
-
-def _copies(view: View, nodes: Iterable[bytes], old: WriterId, but: set[Key]) -> Iterator[Record]:
-    """Yield copies of all records of nodes, but those of the old writer that were written again."""
-    for node in nodes:
-        for held, value in view.records.values(node):
-            if held.key.kind != "k" and not (held.holder == old and held.key in but):
-                copy = held.key._replace(author=held.author)
-                yield copy, value, held.body
+    return wanted

@@ -18,11 +18,6 @@ from mesh.api import Entry
 from tests.unit.crdt_meta.pods import Mesh, Pod, content
 from tests.unit.crdt_meta.town import Town, compact, mentions, records_of, same, sound, stored_bytes
 
-ITS_FILE_IS_GONE = pytest.mark.xfail(
-    strict=True,
-    reason="what is saved after the rebirth, into a file whose records others collected, finds no file to be in",
-)
-
 
 @pytest.fixture
 def town(world: Mesh, ann: Pod, bob: Pod, eve: Pod) -> Town:
@@ -293,7 +288,7 @@ def test_an_edit_of_a_forgotten_pod_keeps_its_file_and_directories_though_all_wa
 @pytest.mark.parametrize(
     ("opened", "when"),
     [
-        pytest.param(False, "before it hears more", marks=ITS_FILE_IS_GONE),
+        (False, "before it hears more"),
         (False, "when it has heard all"),
         (False, "after its housekeeping"),
         (True, "before it hears more"),
