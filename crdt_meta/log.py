@@ -138,6 +138,10 @@ class MetadataLog:
         tx = make(self.writer, sequence, self._clock.last, parts, self._sign, gone)
         self.table.append(tx, applied=True)
 
+    def live(self, segment: int) -> int:
+        """Return how many records an own segment has."""
+        return len(self._segments.get(self.writer, segment))
+
     def compact(self, segment: int) -> None:
         """Write one of the own segments anew, as a transaction, so that nothing of what is gone remains."""
         self.seal()

@@ -24,6 +24,7 @@ from crdt_meta.consent import Consent
 from crdt_meta.log import MetadataLog
 from crdt_meta.peers import Peers
 from crdt_meta.records import Key
+from crdt_meta.segments import RECORDS_PER_SEGMENT
 from crdt_meta.store import Store
 from crdt_meta.view import View
 
@@ -35,6 +36,8 @@ CHANGES_LIMIT_BYTES: Final = 4096
 """A full segment is written anew when the changes since it was last written as a whole are larger than this, and..."""
 CHANGES_SHARE: Final = 0.5
 """... than this share of it."""
+PARTS_LOOKED_AT: Final = 5
+"""A segment of so many parts is looked into, whether half of its records are gone."""
 OPEN_PARTS_LIMIT: Final = 256
 """The segment that new records go into is written anew when it has so many parts."""
 REST_S: Final = 300.0
@@ -77,6 +80,8 @@ class Tidying:
         self._vector: Vector = {}
         self._rest_until = 0.0
         self._weighed = -1
+        self._live: dict[int, int] = {}
+        """Own segments that were written anew since the start → how many records they had then."""
         self._started: float | None = None
 
     async def turn(self, peers: Peers, now: float) -> None:
@@ -112,25 +117,27 @@ class Tidying:
     # -- compaction ---------------------------------------------------------------------------------------------------
 
     async def _compact(self) -> None:
-        for segment in self._heavy():
-            self._log.compact(segment)
-            self._log.commit()
-            await lowlevel.checkpoint()
-
-    def _heavy(self) -> list[int]:
-        """Return some of the own segments that are worth writing anew, going round."""
+        """Write some of the own segments anew that are worth it, going round."""
         first = self._weighed + 1
         weights = self._log.table.weights(self._log.writer, first, first + SEGMENTS_A_TURN - 1)
         self._weighed = first + SEGMENTS_A_TURN - 1 if first + SEGMENTS_A_TURN <= self._log.open_segment else -1
-        found = []
         for segment, parts, size, whole in weights:
-            if segment == self._log.open_segment:
-                due = parts > OPEN_PARTS_LIMIT
-            else:
-                due = parts > 1 and (not whole or size - whole > max(CHANGES_LIMIT_BYTES, CHANGES_SHARE * whole))
-            if due:
-                found.append(segment)
-        return found
+            if self._is_heavy(segment, parts, size - whole, whole):
+                self._log.compact(segment)
+                self._log.commit()
+                self._live[segment] = self._log.live(segment)
+            await lowlevel.checkpoint()
+
+    def _is_heavy(self, segment: int, parts: int, changes_bytes: int, whole_bytes: int) -> bool:
+        if segment == self._log.open_segment:
+            return parts > OPEN_PARTS_LIMIT
+        if parts < 2 or not whole_bytes:
+            return parts > 1
+        if changes_bytes > max(CHANGES_LIMIT_BYTES, CHANGES_SHARE * whole_bytes):
+            return True
+        # removals take hardly any room: what they leave of the segment must be looked at
+        before = self._live.get(segment, RECORDS_PER_SEGMENT)
+        return parts >= PARTS_LOOKED_AT and self._log.live(segment) < CHANGES_SHARE * before
 
     # -- collection ---------------------------------------------------------------------------------------------------
 
