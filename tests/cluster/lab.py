@@ -225,3 +225,14 @@ def lab(number: int) -> Iterator[Lab]:
     finally:
         made.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def below(folder: Path) -> dict[str, bytes | None]:
+    """Return everything below a folder that others are changing: path -> content, None for folders."""
+    found: dict[str, bytes | None] = {}
+    for top, folders, files in os.walk(folder):  # skips folders that went away meanwhile
+        for name in (*folders, *files):
+            path = Path(top) / name
+            with contextlib.suppress(FileNotFoundError):
+                found[str(path.relative_to(folder))] = None if path.is_dir() else path.read_bytes()
+    return found

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cluster import lab as laboratory
 from tests.cluster.lab import WORMHOLE, Host, Lab, lab, wait_until
 
 CONFIGURATION = """
@@ -41,11 +42,7 @@ def shell(host: Host, script: str) -> None:
 
 def tree(host: Host) -> dict[str, bytes | None]:
     """Return everything below a mount: path -> content; None for directories."""
-    found: dict[str, bytes | None] = {}
-    for path in sorted(host.mount.rglob("*")):
-        with suppress(FileNotFoundError):  # it went away meanwhile
-            found[str(path.relative_to(host.mount))] = None if path.is_dir() else path.read_bytes()
-    return found
+    return laboratory.below(host.mount)
 
 
 def below(host: Host, folder: str) -> dict[str, bytes | None]:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.lab import ROOT, WORMHOLE, Host, Lab, run, wait_until
+from tests.cluster.lab import ROOT, WORMHOLE, Host, Lab, below, run, wait_until
 from tests.cluster.test_strangers import refused
 
 
 def tree(mount: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(mount)): path.read_bytes() for path in sorted(mount.rglob("*")) if path.is_file()}
+    return {path: data for path, data in below(mount).items() if data is not None}
 
 
 def write(host: Host, *names: str) -> dict[str, bytes]:

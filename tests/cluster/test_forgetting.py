@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.lab import WORMHOLE, Host, Lab, lab, wait_until
+from tests.cluster.lab import WORMHOLE, Host, Lab, below, lab, wait_until
 
 CONFIGURATION = """
 [cluster]
@@ -31,12 +30,7 @@ def made(tmp_path: Path) -> Iterator[Lab]:
 
 
 def tree(host: Host) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for path in sorted(host.mount.rglob("*")):
-        with suppress(FileNotFoundError):  # it went away meanwhile
-            if path.is_file():
-                found[str(path.relative_to(host.mount))] = path.read_bytes()
-    return found
+    return {path: data for path, data in below(host.mount).items() if data is not None}
 
 
 def status(host: Host) -> Any:
