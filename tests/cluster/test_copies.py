@@ -36,7 +36,7 @@ def all_show(hosts: list[Host], wanted: dict[str, bytes]) -> None:
         return [host.name for host in hosts if tree(host.mount) != wanted]
 
     with contextlib.suppress(AssertionError):
-        wait_until(lambda: not differing(), 30)
+        wait_until(lambda: not differing(), 90)
     for host in hosts:
         assert tree(host.mount) == wanted, host.name
 
