@@ -176,7 +176,7 @@ def test_a_conflict_is_listed_and_decided(pods: tuple[Pod, Pod]) -> None:
     assert winner["shown_as"] == "/plan.txt"
     assert loser["shown_as"].startswith("/plan.conflict-ann-")
     assert {"pod", "time", "size", "content"} <= loser.keys()
-    assert "plan.conflict-ann-" in bob.does("conflicts").out
+    eventually(lambda: "plan.conflict-ann-" in bob.does("conflicts").out)
     warnings = ann.run("status", "--json").json["warnings"]
     assert any("wormhole conflicts" in warning for warning in warnings)
     assert "no version" in ann.fails(3, "conflicts", "keep", "plan.txt", "eve")
