@@ -1,4 +1,4 @@
-"""What follows from the roster's records about writers and configuration, once pods and evictions are known. Pure."""
+"""What follows from the roster's records about writers, once pods and evictions are known. Pure."""
 
 from __future__ import annotations
 
@@ -46,38 +46,14 @@ def voids(found: Iterable[Record], writers: Mapping[WriterId, PodId]) -> dict[Wr
     return declared
 
 
-def configuration(
-    found: Mapping[RecordId, Record], seniority: Mapping[PodId, int], evictions: Evictions
-) -> Record | None:
-    """Return the configuration in force: the end of the chain that begins with an empty parent.
-
-    Of several children one that an eviction pinned wins, then that of the most senior signer, then the smaller id.
-    """
-    children: dict[RecordId, list[Record]] = {}
-    for record in found.values():
-        if isinstance(record.payload, Config):
-            children.setdefault(record.payload.parent, []).append(record)
-    pinned = _pinned(found, evictions)
-    current: Record | None = None
-    while True:
-        after = [
-            record
-            for record in children.get(current.id if current else b"", [])
-            if record.id in pinned or record.signer not in evictions
-        ]
-        if not after:
-            return current
-        current = min(after, key=lambda record: (record.id not in pinned, seniority.get(record.signer, 0), record.id))
-
-
-def _pinned(found: Mapping[RecordId, Record], evictions: Evictions) -> set[RecordId]:
+def pinned(found: Mapping[RecordId, Record], evictions: Evictions) -> set[RecordId]:
     """Return the configurations that led to those in force when somebody was evicted."""
-    pinned: set[RecordId] = set()
+    path: set[RecordId] = set()
     for records in evictions.values():
         for eviction in records:
             current = eviction.payload.config if isinstance(eviction.payload, Revoke) else b""
-            while current and current not in pinned:
-                pinned.add(current)
+            while current and current not in path:
+                path.add(current)
                 record = found.get(current)
                 current = record.payload.parent if record and isinstance(record.payload, Config) else b""
-    return pinned
+    return path

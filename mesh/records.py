@@ -28,7 +28,10 @@ MAX_NAME_BYTES: Final = 64
 MAX_CONFIG_BYTES: Final = 96 << 10
 MAX_ORDER: Final = 1 << 48
 MAX_SEQUENCE: Final = 1 << 62
+MAX_ADMINISTRATORS: Final = 1_000
+MAX_HONOURED: Final = 8_000
 PREFIX: Final = b"wormhole roster record\0"
+EVERYBODY: Final = "*"
 
 RecordId = bytes
 """16 bytes: the first half of BLAKE3(record)."""
@@ -113,6 +116,13 @@ class Config:
     """The version that it follows; empty for the first."""
     toml: str
     time_ns: int
+    administrators: tuple[str, ...] = (EVERYBODY,)
+    """Who administers by it: `EVERYBODY` (every full pod), or pod ids. A name stands for the first full pod admitted
+    under it behind ``order``: at the time nobody had it."""
+    order: int = 0
+    """The greatest order of an admission known to the signer; 0 where there is no name in ``administrators``."""
+    honours: tuple[RecordId, ...] = ()
+    """Admissions and revocations that go on counting though their signers don't administer by this version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,8 +275,9 @@ def _fields(payload: Payload) -> list[Any]:
             return [time_ns]
         case Revoke(pod, keeps, config, time_ns):
             return [pod, list(keeps), config, time_ns]
-        case Config(parent, toml, time_ns):
-            return [parent, toml, time_ns]
+        case Config(parent, toml, time_ns, administrators, order, honours):
+            plain = (administrators, order, honours) == ((EVERYBODY,), 0, ())
+            return [parent, toml, time_ns, *([] if plain else [list(administrators), order, b"".join(honours)])]
         case Retire(writer, upto, by, sequence, since, begun):
             return [writer, upto, by, sequence, since, begun]
 
@@ -334,7 +345,25 @@ def _read_config(fields: list[Any], _signer: PodId) -> Config:
             len(parent) in (0, 16) and len(toml.encode("utf-8", "surrogatepass")) <= MAX_CONFIG_BYTES
         ):
             return Config(parent, toml, time_ns)
+        case [bytes(parent), str(toml), int(time_ns), list(administrators), int(order), bytes(honours)] if (
+            len(parent) in (0, 16)
+            and len(toml.encode("utf-8", "surrogatepass")) <= MAX_CONFIG_BYTES
+            and _are_administrators(administrators)
+            and 0 <= order <= MAX_ORDER
+            and len(honours) % 16 == 0
+            and len(honours) // 16 <= MAX_HONOURED
+            and (administrators != [EVERYBODY] or order or honours)
+        ):
+            honoured = tuple(honours[start : start + 16] for start in range(0, len(honours), 16))
+            return Config(parent, toml, time_ns, tuple(administrators), order, honoured)
     raise DamagedError("A configuration record is malformed.")
+
+
+def _are_administrators(value: list[Any]) -> bool:
+    """Tell whether a list names administrators in the one form that it has: sorted, each once, `EVERYBODY` alone."""
+    if not 0 < len(value) <= MAX_ADMINISTRATORS or not all(isinstance(one, str) and is_name(one) for one in value):
+        return False
+    return value == sorted(set(value)) and (EVERYBODY not in value or len(value) == 1)
 
 
 def _read_retire(fields: list[Any], _signer: PodId) -> Retire:

@@ -3,11 +3,8 @@
 Whatever the order in which records arrive, two pods with the same set derive the same state:
 
 1. Candidates: the founder, and whoever a candidate full pod admitted, evictions left aside.
-2. Evictions are applied in the order of seniority (admission order, pod id), so of two evicting each other the earlier
-   admitted wins. An eviction voids what the evicted pod admitted, except the pods that the eviction keeps, and
-   its configurations, except those that led to the one in force at the eviction.
-3. The configuration is the chain from the first one; of several children the one of the most senior signer wins,
-   then the smaller record id.
+2. What their admissions, evictions and configurations amount to: `mesh.standing`.
+3. Writers, adoptions and void transactions: `mesh.derivation`.
 
 Must never accept a record whose signer isn't a candidate, and never forget one.
 """
@@ -16,14 +13,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from base.errors import DamagedError, RefusedError
 from base.ids import ClusterId, PodId, WriterId, hash_bytes
-from mesh import derivation, records
+from mesh import configuration, derivation, records
 from mesh.api import Role
-from mesh.records import Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void
+from mesh.configuration import Configuration
+from mesh.records import EVERYBODY, Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void
+from mesh.standing import Standing, admission_key
 
 MAX_RECORDS: Final = 100_000
 MAX_UNKNOWN: Final = 1_000
@@ -61,7 +60,7 @@ class Roster:
         self._adoptions: dict[WriterId, tuple[Retire, ...]] = {}
         self._voids: dict[WriterId, list[Void]] = {}
         self._admits: dict[PodId, list[Record]] = {}
-        self._config: Record | None = None
+        self._standing: Standing | None = None
         self._digest: bytes | None = None
 
     # -- what is in it
@@ -136,7 +135,19 @@ class Roster:
         return list(found)
 
     def is_admin(self, pod: PodId) -> bool:
-        """Tell whether a pod may admit, evict and configure: every full pod that neither left nor was evicted."""
+        """Tell whether a pod may admit, evict and configure: a full member that the configuration in force names.
+
+        The founder administers as long as none of those named is a full member.
+        """
+        if self._standing is None or not self.is_full_member(pod):
+            return False
+        named = configuration.administrators(self._config(), self._standing.admitted)
+        if named is None or pod in named:
+            return True
+        return pod == self._founding()[0].signer and not any(map(self.is_full_member, named))
+
+    def is_full_member(self, pod: PodId) -> bool:
+        """Tell whether a pod was admitted as a full one and has neither left nor been evicted."""
         entry = self._pods.get(pod)
         return entry is not None and entry.role is Role.FULL and not entry.left and not entry.revoked
 
@@ -150,14 +161,38 @@ class Roster:
         entry = self._pods.get(pod)
         return entry is not None and not entry.left and not entry.revoked
 
+    def configuration(self) -> Configuration:
+        """Return the versions of cluster.toml: what is in force, what led to it, what lost."""
+        return self._standing.configuration if self._standing else Configuration()
+
     def config_toml(self) -> str:
         """Return the text of cluster.toml in force; empty before the first configuration."""
-        config = self._config.payload if self._config else None
-        return config.toml if isinstance(config, Config) else ""
+        config = self._config()
+        return config.toml if config else ""
 
     def config_id(self) -> RecordId:
         """Return the record id of the configuration in force, the parent of the next one; empty when none."""
-        return self._config.id if self._config else b""
+        version = self.configuration().in_force
+        return version.id if version else b""
+
+    def next_config(self, toml: str, administrators: Iterable[str], time_ns: int) -> Config:
+        """Return the version that follows the one in force; ``administrators`` are pod names or ids, or `EVERYBODY`.
+
+        Names become the ids of the members that have them; a name that nobody has stays one. Whom others let in, and
+        whom they evicted, while they were administrators stays so.
+        """
+        if self._standing is None:
+            raise RefusedError("This home has no founding record.", "Join the cluster anew.")
+        members = {one.name: pod for pod, one in self._pods.items() if one.role is Role.FULL and self.is_member(pod)}
+        found = {str(members.get(name, name)) for name in administrators}
+        found = {EVERYBODY} if EVERYBODY in found else found
+        order = 0 if all(name == EVERYBODY or records.is_id(name) for name in found) else self._highest_order
+        draft = Config(self.config_id(), toml, time_ns, tuple(sorted(found)), order)
+        return replace(draft, honours=self._standing.honoured_by(draft))
+
+    def _config(self) -> Config | None:
+        version = self.configuration().in_force
+        return version.config if version else None
 
     def next_order(self) -> int:
         """Return the order for the next admission made here."""
@@ -242,7 +277,7 @@ class Roster:
             entry = self._pods.get(current)
             if entry is None:
                 raise RefusedError(f"The pod {pod} is not known in the cluster {found.name}.")
-            first = min(self._admits[current], key=_admission_key)
+            first = min(self._admits[current], key=admission_key)
             chain.append(first.data)
             current = first.signer
         return [founding.data, *reversed(chain)]
@@ -272,6 +307,8 @@ class Roster:
             self._unknown += 1
         elif isinstance(payload, Admit | Revoke | Config | Retire) and not self._is_candidate_admin(record.signer):
             return False
+        if isinstance(payload, Config) and not self._follows(payload, record.signer):
+            return False
         if isinstance(payload, Admit):
             if payload.pod == self._found.signer:
                 return False
@@ -279,6 +316,22 @@ class Roster:
             self._highest_order = max(self._highest_order, payload.order)
         self._records[record.id] = record
         return True
+
+    def _follows(self, config: Config, signer: PodId) -> bool:
+        """Tell whether the parent of a version is here and may let the signer write the next; the first is the founder's.
+
+        Whatever came first, every pod with the same records must answer the same. So this doesn't ask whom a name means.
+        """
+        if not config.parent:
+            return self._found is not None and signer == self._found.signer
+        parent = self._records.get(config.parent)
+        if parent is None or not isinstance(parent.payload, Config):
+            return False
+        if signer == self._founding()[0].signer:
+            return True
+        known_as = {str(signer), EVERYBODY}
+        known_as.update(one.payload.name for one in self._admits.get(signer, ()) if isinstance(one.payload, Admit))
+        return not known_as.isdisjoint(parent.payload.administrators)
 
     def _accept_found(self, record: Record, payload: Found) -> bool:
         cluster = records.cluster_id_of(record.data)
@@ -310,74 +363,22 @@ class Roster:
     def _derive(self) -> None:
         if self._found is None:
             return
-        seniority = self._seniority()
+        standing = self._standing = Standing(self._records, *self._founding(), self._admits)
         left = {record.signer for record in self._records.values() if isinstance(record.payload, Left)}
-        evictions = self._evictions(seniority)
-        valid = self._rooted(evictions)
-        self._pods = {pod: self._entry(pod, seniority[pod], pod in left, pod not in valid) for pod in seniority}
-        self._writers = derivation.writers(self._records.values(), seniority)
+        self._pods = {
+            pod: self._entry(pod, order, pod in left, pod not in standing.members)
+            for pod, order in standing.seniority.items()
+        }
+        self._writers = derivation.writers(self._records.values(), standing.seniority)
         self._adoptions = derivation.adoptions(self._records.values())
         self._voids = derivation.voids(self._records.values(), self._writers)
-        self._config = derivation.configuration(self._records, seniority, evictions)
-
-    def _seniority(self) -> dict[PodId, int]:
-        founding, _ = self._founding()
-        orders = {founding.signer: 0}
-        for pod, admits in self._admits.items():
-            orders[pod] = min(_admission_key(record) for record in admits)[0]
-        return orders
-
-    def _evictions(self, seniority: dict[PodId, int]) -> dict[PodId, list[Record]]:
-        """Return the evicted pods with the records that evict them."""
-        by_signer: dict[PodId, list[Record]] = {}
-        for record in self._records.values():
-            if isinstance(record.payload, Revoke):
-                by_signer.setdefault(record.signer, []).append(record)
-        applied: dict[PodId, list[Record]] = {}
-        for signer in sorted(by_signer, key=lambda pod: (seniority.get(pod, 0), pod)):
-            if signer not in self._rooted(applied):
-                continue
-            for record in by_signer[signer]:
-                if isinstance(record.payload, Revoke) and record.payload.pod != signer:
-                    applied.setdefault(record.payload.pod, []).append(record)
-        return applied
-
-    def _rooted(self, evictions: dict[PodId, list[Record]]) -> set[PodId]:
-        """Return the pods with an admission that still counts and that aren't evicted themselves."""
-        founding, _ = self._founding()
-        kept = {pod: self._kept(found) for pod, found in evictions.items()}
-        admitted: dict[PodId, list[PodId]] = {}
-        for pod, admits in self._admits.items():
-            for signer in {record.signer for record in admits}:
-                admitted.setdefault(signer, []).append(pod)
-        rooted: set[PodId] = set()
-        reached = {founding.signer}
-        waiting = [founding.signer]
-        while waiting:
-            signer = waiting.pop()
-            if signer not in evictions:
-                rooted.add(signer)
-            for pod in admitted.get(signer, []):
-                if pod not in reached and (signer not in evictions or pod in kept[signer]):
-                    reached.add(pod)
-                    waiting.append(pod)
-        return rooted
-
-    @staticmethod
-    def _kept(found: list[Record]) -> set[PodId]:
-        kept: set[PodId] = set()
-        for record in found:
-            kept.add(record.signer)
-            if isinstance(record.payload, Revoke):
-                kept.update(record.payload.keeps)
-        return kept
 
     def _entry(self, pod: PodId, order: int, left: bool, revoked: bool) -> PodEntry:
         founding, found = self._founding()
         if pod == founding.signer:
             return PodEntry(pod, found.pod_name, Role.FULL, found.public_key, found.issuing, order, pod, left, revoked)
-        last = max(self._admits[pod], key=_admission_key)
-        first = min(self._admits[pod], key=_admission_key)
+        last = max(self._admits[pod], key=admission_key)
+        first = min(self._admits[pod], key=admission_key)
         assert isinstance(last.payload, Admit)
         return PodEntry(
             pod,
@@ -390,8 +391,3 @@ class Roster:
             left,
             revoked,
         )
-
-
-def _admission_key(record: Record) -> tuple[int, RecordId]:
-    assert isinstance(record.payload, Admit)
-    return record.payload.order, record.id
