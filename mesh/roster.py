@@ -143,12 +143,13 @@ class Roster:
 
         The founder administers as long as none of those named is a full member.
         """
-        if self._trust is None or not self._is_full_member(pod):
+        if self._trust is None or not self.is_full_member(pod):
             return False
         named = self._trust.administrators()
-        return pod in named or (pod == self._founding()[0].signer and not any(map(self._is_full_member, named)))
+        return pod in named or (pod == self._founding()[0].signer and not any(map(self.is_full_member, named)))
 
-    def _is_full_member(self, pod: PodId) -> bool:
+    def is_full_member(self, pod: PodId) -> bool:
+        """Tell whether a pod was admitted as a full one and has neither left nor been evicted."""
         entry = self._pods.get(pod)
         return entry is not None and entry.role is Role.FULL and not entry.left and not entry.revoked
 
@@ -207,7 +208,7 @@ class Roster:
         """
         if self._trust is None:
             raise RefusedError("This home has no founding record.", "Join the cluster anew.")
-        members = {one.name: pod for pod, one in self._pods.items() if one.trusted and self._is_full_member(pod)}
+        members = {one.name: pod for pod, one in self._pods.items() if one.trusted and self.is_full_member(pod)}
         found = {str(members.get(name, name)) for name in administrators}
         found = {EVERYBODY} if EVERYBODY in found else found
         order = 0 if all(name == EVERYBODY or records.is_id(name) for name in found) else self._highest_order
