@@ -18,7 +18,10 @@ of that loses to its removal, if that was signed by a pod admitted earlier. Else
 
 The founder is admitted before everybody, so it could contest every version anyway; what it signs counts whether it is
 named or not. So a list whose pods are all gone, or haven't come yet, locks nobody out. An honest founder that isn't named
-keeps out of it as long as somebody is: `Roster.is_admin`.
+keeps out of it as long as somebody is: `Roster.is_admin`. The recovery key ranks before the founder and always counts.
+
+Who came in by open admission chose its name itself and was let in by nobody: neither `EVERYBODY` nor a name means it,
+only its id does.
 """
 
 from __future__ import annotations
@@ -65,33 +68,35 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The admissions of full pods: what names and seniority mean."""
+    """The full pods that were let in and not evicted: what names and seniority mean."""
 
-    founder: PodId
+    always: frozenset[PodId]
+    """Those who need not be named: the founder, unless evicted, and the recovery key."""
     orders: Mapping[PodId, int]
-    """The order of each full pod's first admission as such; the founder's is 0."""
+    """The rank of each (`mesh.trust`): the founder's is 0, the recovery key's is less."""
+    trusted: frozenset[PodId]
+    """Those whom a person let in."""
     names: Mapping[str, Sequence[tuple[int, PodId]]]
-    """Under which name each full pod was first admitted: name -> (order, pod), sorted."""
+    """Under which name each of the trusted is known: name -> (order, pod), sorted."""
 
     def named(self, name: str, behind: int) -> PodId | None:
         """Return the first full pod admitted under ``name`` with an order greater than ``behind``."""
         return next((pod for order, pod in self.names.get(name, ()) if order > behind), None)
 
 
-def administrators(config: Config | None, admitted: Admitted) -> frozenset[PodId] | None:
-    """Return whom a version names; None for every full pod, as before the first version."""
+def administrators(config: Config | None, admitted: Admitted) -> frozenset[PodId]:
+    """Return whom a version names; everybody trusted before the first version."""
     if config is None or EVERYBODY in config.administrators:
-        return None
+        return admitted.trusted
     found = (PodId(one) if is_id(one) else admitted.named(one, config.order) for one in config.administrators)
     return frozenset(pod for pod in found if pod is not None)
 
 
 def administers(config: Config | None, pod: PodId, admitted: Admitted) -> bool:
-    """Tell whether what a pod signs by a version counts: a full pod that is named, or the founder."""
-    if pod == admitted.founder or pod not in admitted.orders:
-        return pod == admitted.founder
-    named = administrators(config, admitted)
-    return named is None or pod in named
+    """Tell whether what a pod signs by a version counts: a full pod that is named, or who need not be."""
+    if pod in admitted.always:
+        return True
+    return pod in admitted.orders and pod in administrators(config, admitted)
 
 
 def honours(config: Config | None, record: Record, admitted: Admitted) -> bool:
@@ -105,7 +110,7 @@ def removes(before: Config | None, after: Config, admitted: Admitted) -> bool:
         return False
     if EVERYBODY in before.administrators:
         return True
-    kept, names = administrators(after, admitted) or frozenset(), set(after.administrators)
+    kept, names = administrators(after, admitted), set(after.administrators)
     for one in before.administrators:
         pod = PodId(one) if is_id(one) else admitted.named(one, before.order)
         if one not in names and (pod is None or pod not in kept):
@@ -115,15 +120,14 @@ def removes(before: Config | None, after: Config, admitted: Admitted) -> bool:
 
 def judge(
     versions: Iterable[Version],
-    admitted: Admitted,
-    *,
-    may_sign: Callable[[Config | None, PodId], bool],
+    founder: PodId,
+    admitted_by: Callable[[Config | None], Admitted],
     pinned: Collection[RecordId] = (),
 ) -> Configuration:
     """Return the configuration that follows from all known versions.
 
-    ``may_sign(parent, signer)`` tells whether a signer is a member that administers by the parent's version (None: there
-    is none). ``pinned`` are the versions that led to those in force when somebody was evicted: they count in any case.
+    ``admitted_by(version)`` tells who has been let in by those who administer by a version (None: there is none).
+    ``pinned`` are the versions that led to those in force when somebody was evicted: they count in any case.
     """
     children: dict[RecordId, list[Version]] = {}
     for version in versions:
@@ -132,20 +136,24 @@ def judge(
     reached: list[Version | None] = [None]
     for parent in reached:  # grows while it is walked, parents first
         for child in children.get(parent.id if parent else b"", ()):
-            if child.id in pinned or may_sign(parent.config if parent else None, child.signer):
+            if child.id in pinned or _may_sign(parent, child.signer, founder, admitted_by):
                 valid.append((parent, child))
                 reached.append(child)
+
+    def order_of(parent: Version | None, child: Version) -> int:
+        return admitted_by(parent.config if parent else None).orders.get(child.signer, NOBODY)
+
     remover: dict[RecordId, int] = {}
     for parent, child in reversed(valid):
         strongest = remover.get(child.id, NOBODY)
-        if parent is not None and removes(parent.config, child.config, admitted):
-            strongest = min(strongest, admitted.orders.get(child.signer, NOBODY))
+        if parent is not None and removes(parent.config, child.config, admitted_by(parent.config)):
+            strongest = min(strongest, order_of(parent, child))
         remover[child.id] = strongest
         above = parent.id if parent else b""
         remover[above] = min(remover.get(above, NOBODY), strongest)
 
     def rank(version: Version) -> tuple[bool, int, int, RecordId]:
-        order = admitted.orders.get(version.signer, NOBODY)
+        order = order_of(chain[-1] if chain else None, version)
         return version.id not in pinned, remover[version.id], order, version.id
 
     offspring: dict[RecordId, list[Version]] = {}
@@ -156,3 +164,11 @@ def judge(
         chain.append(min(after, key=rank))
     ids = frozenset(version.id for version in chain)
     return Configuration(tuple(chain), tuple(child for _, child in valid if child.id not in ids), ids)
+
+
+def _may_sign(
+    parent: Version | None, signer: PodId, founder: PodId, admitted_by: Callable[[Config | None], Admitted]
+) -> bool:
+    if parent is None:
+        return signer == founder
+    return administers(parent.config, signer, admitted_by(parent.config))

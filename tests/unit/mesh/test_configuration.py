@@ -213,7 +213,8 @@ def test_what_removes() -> None:
         return Config(b"", "", 0, named)
 
     one, two = PodId("1" * 32), PodId("2" * 32)
-    admitted = Admitted(one, {one: 0, two: 4}, {"anna": [(0, one)], "bert": [(4, two)]})
+    names = {"anna": [(0, one)], "bert": [(4, two)]}
+    admitted = Admitted(frozenset({one}), {one: 0, two: 4}, frozenset({one, two}), names)
     for before, after, expected in (
         (ALL, ALL, False),
         (ALL, (one, two), True),
