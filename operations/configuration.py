@@ -7,7 +7,6 @@ import time
 import anyio
 
 from base.errors import ConfigError, DamagedError, RefusedError, UsageError
-from mesh.api import Role
 from mesh.records import MAX_CONFIG_BYTES, record_id, seal
 from operations.live import Lost
 from operations.parts import Parts
@@ -160,8 +159,8 @@ async def take(
         found = changes(old, new)
         if after != before and not dry:
             await anyio.to_thread.run_sync(replace_text, parts.home.pod_toml, after)
-        if new != old and not dry:
-            parts.live.take_pod(new)
+        if not dry:
+            parts.live.take_pod(new, after)
     return {
         "level": level,
         "changed": after != before or new != old,
@@ -192,11 +191,17 @@ async def publish(parts: Parts, text: str, config: ClusterConfig) -> None:
         )
 
 
-def known_pods(parts: Parts) -> tuple[set[str], set[str]]:
-    """Return names and ids of the full members, and of all other pods ever admitted."""
+def known_pods(parts: Parts) -> tuple[set[str], set[str], dict[str, str]]:
+    """Return what names the full members, what the other pods ever admitted, and the names that don't do, with the ids."""
     full: set[str] = set()
     others: set[str] = set()
+    open_: dict[str, str] = {}
     for pod, entry in parts.roster.roster.pods().items():
-        member = entry.role is Role.FULL and parts.roster.roster.is_member(pod)
-        (full if member else others).update((entry.name, str(pod)))
-    return full, others - full
+        if not parts.roster.roster.is_full_member(pod):
+            others.update((entry.name, str(pod)))
+        elif entry.trusted:
+            full.update((entry.name, str(pod)))
+        else:
+            full.add(str(pod))
+            open_[entry.name] = str(pod)
+    return full, others - full, open_

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -75,6 +76,7 @@ class LiveConfiguration:
         self._seen: RecordId | None = None
         self._told: set[RecordId] = set()
         self._announce = anyio.Event()
+        self._pod_text = _text_or_none(parts.home.pod_toml)
 
     # -- noticing
 
@@ -132,8 +134,9 @@ class LiveConfiguration:
         if config.cluster.admission != before.cluster.admission:
             self._announce.set()
 
-    def take_pod(self, config: PodConfig) -> None:
+    def take_pod(self, config: PodConfig, text: str) -> None:
         """Take over another pod.toml as far as that is possible while the pod runs. Raises `UsageError`."""
+        self._pod_text = text
         parts = self._parts
         before = parts.pod
         if (before.pod.advertise, before.pod.peers) != (config.pod.advertise, config.pod.peers):
@@ -234,6 +237,12 @@ class LiveConfiguration:
                 f"{self.rendering.path} was edited and is not in force. Apply it with `wormhole config apply "
                 f"{self.rendering.path}`, or undo it with `wormhole config export > {self.rendering.path}`."
             )
+        path = self._parts.home.pod_toml
+        if _text_or_none(path) != self._pod_text:
+            found.append(
+                f"{path} was edited since this pod read it. Put it in force with `wormhole config apply {path} "
+                "--pod-level`, or at the next `wormhole up`."
+            )
         return found
 
 
@@ -256,6 +265,13 @@ def wanted_text(one: Lost) -> str:
 def _short(value: object) -> str:
     text = written(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _text_or_none(path: Path) -> str | None:
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
+        return None
 
 
 def _readable(version: Version | None) -> ClusterConfig | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from policies.config import ClusterConfig, PodConfig
 from policies.document import Problems, load
@@ -27,11 +27,23 @@ def check_pod(text: str, config: PodConfig, file: str, name: str) -> None:
         problems.raise_if_any()
 
 
-def unknown_administrators(config: ClusterConfig, full: Collection[str], others: Collection[str]) -> list[str]:
-    """Return a sentence for each listed administrator that is none now; ``full`` are names and ids of full members."""
+def unknown_administrators(
+    config: ClusterConfig, full: Collection[str], others: Collection[str], by_id_only: Mapping[str, str]
+) -> list[str]:
+    """Return a sentence for each listed administrator that is none now.
+
+    ``full`` are names and ids of full members, ``others`` those of pods that are none. Names in ``by_id_only`` (name ->
+    id) were chosen by pods that came in by open admission: they mean nobody.
+    """
     found: list[str] = []
     for one in config.cluster.administrators:
         if one == "*" or one in full:
+            continue
+        if one in by_id_only:
+            found.append(
+                f"cluster.administrators: {shown(one)} came in by open admission and administers only if its id is "
+                f"listed: {by_id_only[one]}."
+            )
             continue
         if one in others:
             found.append(f"cluster.administrators: {shown(one)} is no full member, so it can't administer.")
