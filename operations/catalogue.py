@@ -45,6 +45,10 @@ class TreeCatalogue:
         self.durable: Callable[[], Awaitable[None]] | None = None
         """`Committer.durable` of the same metadata; until it is set nobody can tell what a crash would bring back."""
 
+    def is_behind(self) -> bool:
+        """Tell whether this pod is catching up with what others know of the tree."""
+        return self._tree.is_catching_up or self._mesh.is_behind()
+
     def _members_changed(self) -> None:
         self._pods = None
 

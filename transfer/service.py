@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 import anyio
@@ -375,7 +375,7 @@ class Transfer:
         self._holdings.tell()
         self._signal()
 
-    def _news(self, contents: Iterable[ContentId]) -> None:
+    def _news(self, contents: Collection[ContentId]) -> None:
         self._replication.consider(contents)
         self._fetcher.stir()
         self._signal()
