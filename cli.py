@@ -35,6 +35,7 @@ from commands import (
     mounting,
     nearby,
     pods,
+    reconfiguring,
     running,
     status,
     sync,
@@ -60,6 +61,7 @@ MODULES = (
     trash,
     importing,
     configuring,
+    reconfiguring,
     leaving,
     demo,
 )
@@ -69,7 +71,7 @@ _WITH_VALUE = ("--home", "--cluster")
 _FLAGS = ("--json", "--yes")
 _LOG_LIMIT_BYTES = 1 << 20
 _GROUPS = {
-    "config": "Check and show the configuration.",
+    "config": "Look at the configuration of the cluster or of this pod; change it while everything runs.",
     "conflicts": "List files changed on two pods at the same time; keep one version.",
     "trash": "List what was deleted or overwritten; restore it, or remove it for good.",
 }

@@ -31,6 +31,10 @@ class TreeCatalogue:
         self.durable: Callable[[], Awaitable[None]] | None = None
         """`Committer.durable` of the same metadata; until it is set nobody can tell what a crash would bring back."""
 
+    def configure(self, cluster: ClusterConfig, pod: PodConfig) -> None:
+        """Take over another configuration."""
+        self._cluster, self._pod = cluster, pod
+
     def full_pods(self) -> list[PodId]:
         """Return the full members that neither left nor were evicted, absent ones included."""
         gone = (State.LEFT, State.EVICTED)
