@@ -27,6 +27,7 @@ from commands import (
     configuring,
     conflicts,
     demo,
+    evicting,
     founding,
     importing,
     invite,
@@ -63,6 +64,7 @@ MODULES = (
     configuring,
     reconfiguring,
     leaving,
+    evicting,
     demo,
 )
 """Each registers its commands when it is imported; this is the order of the help text."""

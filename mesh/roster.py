@@ -10,7 +10,7 @@ Must never accept a record whose signer isn't a candidate, and never forget one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -153,13 +153,29 @@ class Roster:
         entry = self._pods.get(pod)
         return entry is not None and entry.role is Role.FULL and not entry.left and not entry.revoked
 
-    def evicted_without(self, pod: PodId) -> set[PodId]:
-        """Return the evicted pods that nobody would evict any more if this pod's evictions didn't count."""
+    def evicted_without(self, pod: PodId, doubtful: Collection[RecordId] = ()) -> set[PodId]:
+        """Return the evicted whom nobody would evict any more if a pod's evictions didn't count, all but the ``doubtful``."""
         if self._facts is None or self._trust is None:
             return set()
         stay = {*self._trust.rooted, self._facts.recovery} - {pod}
-        evictions = self._trust.evictions.items()
-        return {one for one, found in evictions if not stay & {record.signer for record in found}} - {pod}
+        return {
+            one
+            for one, found in self._trust.evictions.items()
+            if one != pod
+            and not any(record.signer in stay for record in found)
+            and any(record.signer != pod or record.id not in doubtful for record in found)
+        }
+
+    def signed_by(self, pod: PodId) -> set[RecordId]:
+        """Return the admissions and evictions that a pod signed."""
+        records = self._records.items()
+        return {key for key, one in records if one.signer == pod and isinstance(one.payload, Admit | Revoke)}
+
+    def is_evicted(self, pod: PodId) -> bool:
+        """Tell whether a pod was evicted, or let in by evicted pods; not whether something about it isn't known yet."""
+        evictions = self._trust.evictions if self._trust else {}
+        admitted_by_evicted = any(record.signer in evictions for record in self._admits_of(pod))
+        return self.is_revoked(pod) and (pod in evictions or admitted_by_evicted)
 
     def admissions_by(self, pod: PodId) -> dict[RecordId, PodId]:
         """Return the admissions by a pod that count, and whom each lets in."""
