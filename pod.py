@@ -25,7 +25,7 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from base.errors import MachineError, NotRunningError, WormholeError, to_wire
+from base.errors import MachineError, NotRunningError, RefusedError, WormholeError, to_wire
 from base.home import HOME_VARIABLE, Home
 from base.ids import ContentId, InodeId, PodId
 from control.lock import acquire
