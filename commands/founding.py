@@ -100,8 +100,9 @@ def _cluster_toml(cluster: str, source: str) -> str:
 
 def _found(home: Home, cluster: str, pod_name: str, text: str) -> None:
     from discovery.founding import found
+    from policies.config import parse_cluster
 
-    found(home, cluster, pod_name, text, time.time())
+    found(home, cluster, pod_name, text, time.time(), parse_cluster(text).cluster.administrators)
 
 
 def _invite(home: Home) -> str | None:

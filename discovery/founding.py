@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from base.home import Home
@@ -11,7 +12,7 @@ from discovery.draft import drafted
 from discovery.names import checked_name
 from mesh.api import Role
 from mesh.identity import Identity
-from mesh.records import Config, Found, cluster_id_of, seal
+from mesh.records import EVERYBODY, Config, Found, cluster_id_of, seal
 from mesh.roster_store import RosterStore
 
 
@@ -25,10 +26,18 @@ class Founded:
     pod_name: str
 
 
-def found(home: Home, cluster_name: str, pod_name: str, cluster_toml: str, now: float) -> Founded:
+def found(
+    home: Home,
+    cluster_name: str,
+    pod_name: str,
+    cluster_toml: str,
+    now: float,
+    administrators: Iterable[str] = (EVERYBODY,),
+) -> Founded:
     """Found a cluster in ``home`` and leave its identity and roster there, or nothing at all. Blocks for fsyncs.
 
-    ``cluster_toml`` is the checked text of cluster.toml; ``now`` the wall clock in seconds. Raises `UsageError` for
+    ``cluster_toml`` is the checked text of cluster.toml, ``administrators`` whom it names; ``now`` the wall clock in
+    seconds. Raises `UsageError` for
     names that won't do, `RefusedError` when the home has a pod, `MachineError` when the files can't be made.
     """
     cluster_name, pod_name = checked_name(cluster_name, "cluster"), checked_name(pod_name, "pod")
@@ -40,7 +49,9 @@ def found(home: Home, cluster_name: str, pod_name: str, cluster_toml: str, now: 
         founding = Found(cluster_name, secrets.token_bytes(16), pod_name, identity.public_key, issuing, time_ns)
         founding_record = seal(founding, "", identity.pod_id, identity.sign)
         cluster = cluster_id_of(founding_record)
-        config_record = seal(Config(b"", cluster_toml, time_ns), cluster, identity.pod_id, identity.sign)
+        named = {str(identity.pod_id) if name == pod_name else name for name in administrators}
+        listed = (EVERYBODY,) if EVERYBODY in named else tuple(sorted(named))
+        config_record = seal(Config(b"", cluster_toml, time_ns, listed), cluster, identity.pod_id, identity.sign)
         identity.install_certificate(identity.issue(identity.public_key, cluster, Role.FULL))
         store = RosterStore(draft.roster_db)
         try:

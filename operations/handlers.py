@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from control.server import Emit, Handler
-from operations.configuration import config_show
+from operations.configuration import config_apply, config_lost, config_set, config_show, config_text
 from operations.conflicts import conflicts, conflicts_keep
 from operations.finding import text_argument
 from operations.importing import import_files
@@ -36,7 +36,11 @@ async def unmount(parts: Parts, args: dict[str, object]) -> dict[str, object]:
 
 
 QUIET: dict[str, Quiet] = {
+    "config_apply": config_apply,
+    "config_lost": config_lost,
+    "config_set": config_set,
     "config_show": config_show,
+    "config_text": config_text,
     "conflicts": conflicts,
     "conflicts_keep": conflicts_keep,
     "destroy_check": destroy_check,
