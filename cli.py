@@ -28,6 +28,7 @@ from commands import (
     configuring,
     conflicts,
     demo,
+    evicting,
     founding,
     importing,
     invite,
@@ -64,6 +65,7 @@ MODULES = (
     configuring,
     reconfiguring,
     leaving,
+    evicting,
     demo,
 )
 """Each registers its commands when it is imported; this is the order of the help text."""

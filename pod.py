@@ -25,7 +25,7 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from base.errors import MachineError, NamesakeError, NotRunningError, WormholeError, to_wire
+from base.errors import MachineError, NotRunningError, RefusedError, WormholeError, to_wire
 from base.home import HOME_VARIABLE, Home
 from base.ids import ContentId, InodeId, PodId
 from control.lock import acquire
@@ -60,7 +60,7 @@ from operations.settings import (
     transfer_settings,
     usable_configuration,
 )
-from operations.soundness import check_complete, damage, place_of
+from operations.soundness import check_complete, damage, no_member, place_of
 from operations.tidying import Cluster, tidy
 from policies.config import ClusterConfig
 from transfer.service import Transfer
@@ -144,6 +144,7 @@ class Pod:
         mesh.set_join_handler(admissions.serve)
         mesh.set_chronicle(self._chronicle)
         mesh.on_namesake = self._give_way
+        mesh.on_change(self._look_whether_evicted)
         self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
         self._cluster = Cluster(metadata, mesh, roster, self.identity, cluster.cluster.forget_after_s)
         metadata.committer.on_durable = mesh.publish_log
@@ -176,8 +177,12 @@ class Pod:
         """Return the cluster's configuration in force, also while the parts are being built."""
         return self.parts.cluster if hasattr(self, "parts") else self._first_config
 
-    def _give_way(self, error: NamesakeError) -> None:
-        """End in order: another process with this pod's key was there first."""
+    def _look_whether_evicted(self) -> None:
+        if self._failure is None and self.parts.roster.roster.is_evicted(self.identity.pod_id):
+            self._give_way(no_member(self.parts.home, self.parts.roster.roster, self.identity.pod_id))
+
+    def _give_way(self, error: RefusedError) -> None:
+        """End in order: another process with this pod's key was there first, or it was evicted."""
         if self._failure is None:
             self._failure = error
             self._catching_up.cancel()

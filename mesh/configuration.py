@@ -121,12 +121,13 @@ def removes(before: Config | None, after: Config, admitted: Admitted) -> bool:
 def judge(
     versions: Iterable[Version],
     founder: PodId,
-    admitted_by: Callable[[Config | None], Admitted],
+    admitted_by: Callable[[Config | None, RecordId], Admitted],
     pinned: Collection[RecordId] = (),
 ) -> Configuration:
     """Return the configuration that follows from all known versions.
 
-    ``admitted_by(version)`` tells who has been let in by those who administer by a version (None: there is none).
+    ``admitted_by(parent, child)`` tells who has been let in by those who administer by a version (None: there is none),
+    to judge by that a version that follows it.
     ``pinned`` are the versions that led to those in force when somebody was evicted: they count in any case.
     """
     children: dict[RecordId, list[Version]] = {}
@@ -136,17 +137,17 @@ def judge(
     reached: list[Version | None] = [None]
     for parent in reached:  # grows while it is walked, parents first
         for child in children.get(parent.id if parent else b"", ()):
-            if child.id in pinned or _may_sign(parent, child.signer, founder, admitted_by):
+            if child.id in pinned or _may_sign(parent, child, founder, admitted_by):
                 valid.append((parent, child))
                 reached.append(child)
 
     def order_of(parent: Version | None, child: Version) -> int:
-        return admitted_by(parent.config if parent else None).orders.get(child.signer, NOBODY)
+        return admitted_by(parent.config if parent else None, child.id).orders.get(child.signer, NOBODY)
 
     remover: dict[RecordId, int] = {}
     for parent, child in reversed(valid):
         strongest = remover.get(child.id, NOBODY)
-        if parent is not None and removes(parent.config, child.config, admitted_by(parent.config)):
+        if parent is not None and removes(parent.config, child.config, admitted_by(parent.config, child.id)):
             strongest = min(strongest, order_of(parent, child))
         remover[child.id] = strongest
         above = parent.id if parent else b""
@@ -167,8 +168,11 @@ def judge(
 
 
 def _may_sign(
-    parent: Version | None, signer: PodId, founder: PodId, admitted_by: Callable[[Config | None], Admitted]
+    parent: Version | None,
+    child: Version,
+    founder: PodId,
+    admitted_by: Callable[[Config | None, RecordId], Admitted],
 ) -> bool:
     if parent is None:
-        return signer == founder
-    return administers(parent.config, signer, admitted_by(parent.config))
+        return child.signer == founder
+    return administers(parent.config, child.signer, admitted_by(parent.config, child.id))

@@ -53,7 +53,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Admits a pod (or changes its name or role, when of a greater order than an earlier one)."""
+    """Admits a pod."""
 
     name: str
     role: Role
@@ -112,13 +112,16 @@ class Maintenance:
 
 @dataclass(frozen=True, slots=True)
 class Revoke:
-    """Evicts a pod, with what it admitted, except the pods in ``keeps``."""
+    """Evicts a pod, with what it admitted, except the pods in ``keeps`` and the admissions in ``certifies``."""
 
     pod: PodId
     keeps: tuple[PodId, ...]
+    """Pods whose admissions by it count whatever they say. This version writes none: who stole it could change them."""
     config: RecordId
     """The configuration in force: those up to it stay valid though the evicted pod signed them. Empty: none."""
     time_ns: int
+    certifies: tuple[RecordId, ...] | None = None
+    """Admissions that go on counting. None, as in the first records: that of who signs this does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,8 +291,8 @@ def _fields(payload: Payload) -> list[Any]:
             return [time_ns]
         case Maintenance(number, on):
             return [number, on]
-        case Revoke(pod, keeps, config, time_ns):
-            return [pod, list(keeps), config, time_ns]
+        case Revoke(pod, keeps, config, time_ns, certifies):
+            return [pod, list(keeps), config, time_ns, *([] if certifies is None else [b"".join(certifies)])]
         case Config(parent, toml, time_ns, administrators, order, honours):
             plain = (administrators, order, honours) == ((EVERYBODY,), 0, ())
             return [parent, toml, time_ns, *([] if plain else [list(administrators), order, b"".join(honours)])]
@@ -355,10 +358,14 @@ def _read_maintenance(fields: list[Any], _signer: PodId) -> Maintenance:
 
 def _read_revoke(fields: list[Any], _signer: PodId) -> Revoke:
     match fields:
-        case [str(pod), list(keeps), bytes(config), int(time_ns)] if (
-            is_id(pod) and all(isinstance(kept, str) and is_id(kept) for kept in keeps) and len(config) in (0, 16)
+        case [str(pod), list(keeps), bytes(config), int(time_ns), *rest] if (
+            is_id(pod)
+            and all(isinstance(kept, str) and is_id(kept) for kept in keeps)
+            and len(config) in (0, 16)
+            and (not rest or (len(rest) == 1 and isinstance(rest[0], bytes) and len(rest[0]) % 16 == 0))
         ):
-            return Revoke(PodId(pod), tuple(PodId(kept) for kept in keeps), config, time_ns)
+            certifies = _split_ids(rest[0]) if rest else None
+            return Revoke(PodId(pod), tuple(PodId(kept) for kept in keeps), config, time_ns, certifies)
     raise DamagedError("A revocation record is malformed.")
 
 
@@ -377,9 +384,12 @@ def _read_config(fields: list[Any], _signer: PodId) -> Config:
             and len(honours) // 16 <= MAX_HONOURED
             and (administrators != [EVERYBODY] or order or honours)
         ):
-            honoured = tuple(honours[start : start + 16] for start in range(0, len(honours), 16))
-            return Config(parent, toml, time_ns, tuple(administrators), order, honoured)
+            return Config(parent, toml, time_ns, tuple(administrators), order, _split_ids(honours))
     raise DamagedError("A configuration record is malformed.")
+
+
+def _split_ids(joined: bytes) -> tuple[RecordId, ...]:
+    return tuple(joined[start : start + 16] for start in range(0, len(joined), 16))
 
 
 def _are_administrators(value: list[Any]) -> bool:

@@ -10,7 +10,7 @@ Must never accept a record whose signer isn't a candidate, and never forget one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,7 +20,7 @@ from mesh import derivation, records
 from mesh.api import Role
 from mesh.configuration import Configuration
 from mesh.records import EVERYBODY, Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void
-from mesh.trust import Facts, Trust, admission_key, judge, proof
+from mesh.trust import Facts, Standing, Trust, admission_key, judge, proof
 
 MAX_RECORDS: Final = 100_000
 MAX_REVOCATIONS_BEYOND: Final = 10_000
@@ -153,15 +153,34 @@ class Roster:
         entry = self._pods.get(pod)
         return entry is not None and entry.role is Role.FULL and not entry.left and not entry.revoked
 
-    def evicted_by(self, pod: PodId) -> set[PodId]:
-        """Return the pods that are evicted by nobody else than this pod."""
-        evictions = self._trust.evictions if self._trust else {}
-        return {evicted for evicted, found in evictions.items() if {record.signer for record in found} == {pod}}
+    def evicted_without(self, pod: PodId, doubtful: Collection[RecordId] = ()) -> set[PodId]:
+        """Return the evicted whom nobody would evict any more if a pod's evictions didn't count, all but the ``doubtful``."""
+        if self._facts is None or self._trust is None:
+            return set()
+        stay = {*self._trust.rooted, self._facts.recovery} - {pod}
+        return {
+            one
+            for one, found in self._trust.evictions.items()
+            if one != pod
+            and not any(record.signer in stay for record in found)
+            and any(record.signer != pod or record.id not in doubtful for record in found)
+        }
 
-    def admitted_by(self, pod: PodId) -> set[PodId]:
-        """Return the pods that an admission by this pod lets in."""
+    def signed_by(self, pod: PodId) -> set[RecordId]:
+        """Return the admissions and evictions that a pod signed."""
+        records = self._records.items()
+        return {key for key, one in records if one.signer == pod and isinstance(one.payload, Admit | Revoke)}
+
+    def is_evicted(self, pod: PodId) -> bool:
+        """Tell whether a pod was evicted, or let in by evicted pods; not whether something about it isn't known yet."""
+        evictions = self._trust.evictions if self._trust else {}
+        admitted_by_evicted = any(record.signer in evictions for record in self._admits_of(pod))
+        return self.is_revoked(pod) and (pod in evictions or admitted_by_evicted)
+
+    def admissions_by(self, pod: PodId) -> dict[RecordId, PodId]:
+        """Return the admissions by a pod that count, and whom each lets in."""
         counted = self._trust.counted if self._trust else ()
-        return {one.payload.pod for one in counted if isinstance(one.payload, Admit) and one.signer == pod}
+        return {one.id: one.payload.pod for one in counted if isinstance(one.payload, Admit) and one.signer == pod}
 
     def is_maintained(self, pod: PodId) -> bool:
         """Tell whether a pod said that it is going to be away on purpose."""
@@ -401,14 +420,14 @@ class Roster:
         founding, found = self._founding()
         gone = pod not in trust.rooted
         if pod == founding.signer:
-            first = (found.pod_name, Role.FULL, found.public_key, found.issuing, 0, pod)
-            return PodEntry(pod, *first, left, gone)
+            founder = (found.pod_name, Role.FULL, found.public_key, found.issuing, 0, pod)
+            return PodEntry(pod, *founder, left, gone)
         admits = self._admits_of(pod)
-        last = max(admits, key=admission_key).payload
-        assert isinstance(last, Admit)
-        if not gone:
-            one = trust.rooted[pod]
-            counting = (one.name, one.role, last.public_key, one.issuing, one.rank, one.by)
-            return PodEntry(pod, *counting, left, gone, one.trusted)
-        order, by = min((*admission_key(record)[:1], record.signer) for record in admits)
-        return PodEntry(pod, last.name, last.role, last.public_key, last.issuing, order, by, left, gone, last.trusted)
+        first = min(admits, key=admission_key)
+        said = first.payload
+        assert isinstance(said, Admit)
+        one = trust.reached.get(pod) or Standing(
+            said.order, first.signer, said.name, said.role, said.issuing, said.trusted
+        )
+        known = (one.name, one.role, said.public_key, one.issuing, one.rank, one.by)
+        return PodEntry(pod, *known, left, gone, one.trusted)

@@ -4,10 +4,12 @@
    configuration in force, or this one honours it (`mesh.configuration`). A pod is *rooted* if an admission of it counts
    and no eviction of it applies.
 2. A pod's *rank* is the lowest that its admissions give: each the greater of its order and one more than its signer's
-   rank. So whatever order a pod writes into the admissions that it signs, those whom it lets in rank behind it.
+   rank. So whatever order a pod writes into the admissions that it signs, those whom it lets in rank behind it. The
+   admission that gives the rank gives name and role, too; so nobody can change who came before him.
 3. Evictions are applied by rank of their signers, the recovery key's first; after each signer everything is
    judged anew. So of two evicting each other the one that ranks first (the earlier admitted) wins, and who was let in
-   by an evicted pod has no say, unless an eviction of that pod keeps it.
+   by an evicted pod has no say, unless an eviction of that pod keeps it. Nor does it help to take the other one off the
+   list of administrators instead: who ranks first wins there, too.
 4. An eviction voids the configurations that the evicted pod signed, except those that led to the one that it names.
 """
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from base.ids import PodId, pod_id_of
 from mesh import configuration
@@ -23,7 +26,8 @@ from mesh.api import Role
 from mesh.configuration import Admitted, Configuration, Version
 from mesh.records import EVERYBODY, Admit, Config, Found, Record, RecordId, Revoke
 
-RECOVERY_RANK = -1
+RECOVERY_RANK: Final = -1
+UNKNOWN_RANK: Final = 1 << 62
 
 
 @dataclass(slots=True)
@@ -103,6 +107,10 @@ class Trust:
         """Tell whether an eviction counts."""
         return configuration.honours(self.config, record, self.admitted)
 
+    def rank_of(self, pod: PodId) -> int:
+        """Return the rank of a pod, evicted or not; one that nobody let in comes last."""
+        return self.reached[pod].rank if pod in self.reached else UNKNOWN_RANK
+
     def honoured_by(self, config: Config) -> tuple[RecordId, ...]:
         """Return the admissions and evictions that count now, but by a version only if that honours them."""
 
@@ -114,50 +122,88 @@ class Trust:
         return tuple(sorted({record.id for record in (*self.counted, *applied) if lost(record)}))
 
     def administrators(self) -> frozenset[PodId]:
-        """Return the pods that the version in force names; they may have left."""
-        return configuration.administrators(self.config, self.admitted)
+        """Return the full pods that the version in force names; they may have left."""
+        return configuration.administrators(self.config, self.admitted) & self.admitted.orders.keys()
 
 
 def judge(facts: Facts) -> Trust:
     """Return what follows from a set of records."""
     evictions: dict[PodId, list[Record]] = {}
-    done: set[PodId] = set()
     while True:
-        trust = _State(facts, evictions).trust()
-        orders = trust.admitted.orders
-        counting = {
-            signer: counted
+        trust = _State(facts, evictions, evictions).trust()
+        applied = {record.id for records in evictions.values() for record in records}
+        waiting = {
+            signer: [one for one in records if one.id not in applied and _target(one) not in (signer, facts.recovery)]
             for signer, records in facts.revokes.items()
-            if signer not in done and signer in orders and (counted := [one for one in records if trust.counts(one)])
         }
+        counting = [
+            found
+            for signer, records in waiting.items()
+            if records and (found := _counting(facts, trust, signer, records)) is not None
+        ]
         if not counting:
             return trust
-        signer = min(counting, key=lambda pod: (orders[pod], pod))
-        done.add(signer)
-        for record in counting[signer]:
-            pod = record.payload.pod if isinstance(record.payload, Revoke) else signer
-            if pod not in (signer, facts.recovery):
-                evictions.setdefault(pod, []).append(record)
+        evictions = _with(evictions, min(counting, key=lambda one: one[:2])[2])
+
+
+def _counting(
+    facts: Facts, trust: Trust, signer: PodId, records: list[Record]
+) -> tuple[int, PodId, list[Record]] | None:
+    """Return rank, signer and those of its evictions that count: it administers, or would if they did.
+
+    The latter: whoever is evicted by a pod that ranks before it can't escape by taking that off the list, before or
+    afterwards. The configurations that led to the one that such an eviction names aren't void then, but only as far as
+    their signers administered, and they win against no others.
+    """
+    if signer in trust.admitted.orders and (counted := [one for one in records if trust.counts(one)]):
+        return trust.admitted.orders[signer], signer, counted
+    while records:
+        supposed = _State(facts, _with(trust.evictions, records), trust.evictions).trust()
+        rank = supposed.admitted.orders.get(signer)
+        if rank is None:
+            return None
+        behind = [one for one in records if supposed.counts(one) and rank < supposed.rank_of(_target(one))]
+        if len(behind) == len(records):
+            return rank, signer, records
+        records = behind
+    return None
+
+
+def _target(record: Record) -> PodId:
+    return record.payload.pod if isinstance(record.payload, Revoke) else record.signer
+
+
+def _with(evictions: Mapping[PodId, list[Record]], more: Iterable[Record]) -> dict[PodId, list[Record]]:
+    found = {pod: list(records) for pod, records in evictions.items()}
+    for record in more:
+        found.setdefault(_target(record), []).append(record)
+    return found
 
 
 class _State:
     """Everything but the evictions, which are given."""
 
-    def __init__(self, facts: Facts, evictions: Mapping[PodId, list[Record]]) -> None:
+    def __init__(
+        self, facts: Facts, evictions: Mapping[PodId, list[Record]], applied: Mapping[PodId, list[Record]]
+    ) -> None:
+        """``applied``: those evictions of which it is known that they count; the others are supposed to."""
         self._facts = facts
-        self._evictions = {pod: list(found) for pod, found in evictions.items()}
+        self._evictions = evictions
+        self._pinned = _pinned(facts, applied)
+        self._spared = _pinned(facts, evictions) - self._pinned
         self._kept = {pod: _kept(found) for pod, found in evictions.items()}
         self._walks: dict[object, _Walk] = {}
 
     def trust(self) -> Trust:
         facts = self._facts
-        pinned = _pinned(facts, self._evictions)
-        judged = configuration.judge(
-            facts.versions.values(), facts.founder, lambda version: self.walk(version).admitted, pinned
-        )
+        judged = configuration.judge(facts.versions.values(), facts.founder, self._admitted_by, self._pinned)
         walk = self.walk(judged.in_force.config if judged.in_force else None)
         counted = tuple(record for records in walk.counting.values() for record in records)
         return Trust(walk.rooted, self._evictions, judged, walk.admitted, counted, walk.reached)
+
+    def _admitted_by(self, parent: Config | None, child: RecordId) -> Admitted:
+        walk = self.walk(parent)
+        return walk.everybody if child in self._spared else walk.admitted
 
     def walk(self, config: Config | None) -> _Walk:
         """Return who is rooted by a version of the configuration."""
@@ -168,16 +214,13 @@ class _State:
 
 
 class _Walk:
-    """Dijkstra's algorithm over the admissions, from the founder and the recovery key, by one version.
-
-    A pod that is reached again may get another name or role, or become trusted, and by that begin to administer.
-    """
+    """Dijkstra's algorithm over the admissions, from the founder and the recovery key, by one version."""
 
     def __init__(
         self,
         facts: Facts,
         evictions: Mapping[PodId, list[Record]],
-        kept: Mapping[PodId, set[PodId]],
+        kept: Mapping[PodId, _Kept],
         config: Config | None,
     ) -> None:
         self._facts = facts
@@ -188,11 +231,13 @@ class _Walk:
         self._queue: list[tuple[int, RecordId, Record]] = []
         self.reached: dict[PodId, Standing] = {}
         self.counting: dict[PodId, list[Record]] = {}
-        self._names: dict[str, list[tuple[int, PodId]]] = {}
+        self._first_bearers: dict[str, PodId] = {}
         self._spread: set[RecordId] = set()
         self._run()
         self.rooted = {pod: standing for pod, standing in self.reached.items() if pod not in evictions}
-        self.admitted = self._admitted()
+        self.admitted = self._admitted(self.rooted)
+        self.everybody = self._admitted(self.reached)
+        """The evicted, too."""
 
     def _run(self) -> None:
         facts = self._facts
@@ -204,19 +249,12 @@ class _Walk:
             rank, _, record = heapq.heappop(self._queue)
             pod = record.payload.pod if isinstance(record.payload, Admit) else record.signer
             kept = self._kept.get(record.signer)
-            if kept is not None and pod not in kept:
+            if kept is not None and not (pod in kept.pods or record.id in kept.admissions):
                 continue
             self.counting.setdefault(pod, []).append(record)
-            self._arrive(pod, self._standing(pod, rank, record.signer))
-
-    def _standing(self, pod: PodId, rank: int, by: PodId) -> Standing:
-        """Return what the admissions of a pod say that counted so far; the first of them gave the rank."""
-        first, counting = self.reached.get(pod), self.counting[pod]
-        last = max(counting, key=admission_key).payload
-        assert isinstance(last, Admit)
-        trusted = any(isinstance(one.payload, Admit) and one.payload.trusted for one in counting)
-        rank, by = (rank, by) if first is None else (first.rank, first.by)
-        return Standing(rank, by, last.name, last.role, last.issuing, trusted)
+            if pod not in self.reached and isinstance(record.payload, Admit):
+                said = record.payload
+                self._arrive(pod, Standing(rank, record.signer, said.name, said.role, said.issuing, said.trusted))
 
     def _arrive(self, pod: PodId, standing: Standing) -> None:
         self.reached[pod] = standing
@@ -234,9 +272,7 @@ class _Walk:
             return False
         if pod in config.administrators or EVERYBODY in config.administrators:
             return True
-        bearers = self._names.setdefault(standing.name, [])  # the first that is reached ranks first
-        bearers.append((standing.rank, pod))
-        return min(bearers)[1] == pod
+        return self._first_bearers.setdefault(standing.name, pod) == pod  # who is reached first ranks first
 
     def _push(self, records: Iterable[Record], rank: int) -> None:
         for record in records:
@@ -244,8 +280,8 @@ class _Walk:
                 self._spread.add(record.id)
                 heapq.heappush(self._queue, (max(record.payload.order, rank + 1), record.id, record))
 
-    def _admitted(self) -> Admitted:
-        facts, rooted = self._facts, self.rooted
+    def _admitted(self, rooted: Mapping[PodId, Standing]) -> Admitted:
+        facts = self._facts
         full = {pod: standing for pod, standing in rooted.items() if standing.role is Role.FULL}
         orders = {pod: standing.rank for pod, standing in full.items()}
         always = {facts.founder} & orders.keys()
@@ -265,8 +301,7 @@ def proof(facts: Facts, pod: PodId, trust: Trust) -> list[bytes] | None:
     path = _path(facts, pod, trust)
     if path is None:
         return None
-    evictions = {one: list(found) for one, found in trust.evictions.items()}
-    state = _State(facts, evictions)
+    state = _State(facts, trust.evictions, trust.evictions)
     needed: list[Version] = []
     if path and pod in trust.rooted:
         for version in trust.configuration.chain:
@@ -280,14 +315,18 @@ def proof(facts: Facts, pod: PodId, trust: Trust) -> list[bytes] | None:
 
 def _path(facts: Facts, pod: PodId, trust: Trust) -> list[Record] | None:
     """Return the admissions that lead from the founding to a pod, those that count if it is rooted."""
+    counted: dict[tuple[PodId, PodId], Record] = {}
+    for record in sorted(trust.counted, key=admission_key, reverse=True):  # the first ones last, so that they stay
+        if isinstance(record.payload, Admit):
+            counted[record.payload.pod, record.signer] = record
     path: list[Record] = []
     current = pod
     while current not in (facts.founder, facts.recovery):
-        by = trust.rooted[current].by if current in trust.rooted else None
-        if by is None or len(path) > len(trust.rooted):
+        standing = trust.reached.get(current)
+        if standing is None:
             return _any_path(facts, pod)
-        path.append(min((one for one in facts.admits[current] if one.signer == by), key=admission_key))
-        current = by
+        path.append(counted[current, standing.by])
+        current = standing.by
     return path[::-1]
 
 
@@ -312,7 +351,7 @@ def _any_path(facts: Facts, pod: PodId) -> list[Record] | None:
 
 
 def admission_key(record: Record) -> tuple[int, RecordId]:
-    """Return what admissions of one pod are ordered by; the last gives name and role."""
+    """Return what admissions of one pod are ordered by."""
     assert isinstance(record.payload, Admit)
     return record.payload.order, record.id
 
@@ -327,13 +366,24 @@ def _is_named(config: Config, pod: PodId, standing: Standing) -> bool:
     return pod in config.administrators or (standing.trusted and by_name)
 
 
-def _kept(found: Iterable[Record]) -> set[PodId]:
-    kept: set[PodId] = set()
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What evictions of one pod keep of its admissions."""
+
+    pods: frozenset[PodId]
+    admissions: frozenset[RecordId]
+
+
+def _kept(found: Iterable[Record]) -> _Kept:
+    pods: set[PodId] = set()
+    admissions: set[RecordId] = set()
     for record in found:
-        kept.add(record.signer)
         if isinstance(record.payload, Revoke):
-            kept.update(record.payload.keeps)
-    return kept
+            pods.update(record.payload.keeps)
+            admissions.update(record.payload.certifies or ())
+            if record.payload.certifies is None:
+                pods.add(record.signer)
+    return _Kept(frozenset(pods), frozenset(admissions))
 
 
 def _pinned(facts: Facts, evictions: Mapping[PodId, list[Record]]) -> set[RecordId]:

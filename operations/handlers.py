@@ -8,6 +8,7 @@ from pathlib import Path
 from control.server import Emit, Handler
 from operations.configuration import config_apply, config_lost, config_set, config_show, config_text
 from operations.conflicts import conflicts, conflicts_keep
+from operations.evicting import evict, recover
 from operations.finding import text_argument
 from operations.importing import import_files
 from operations.invite import invite
@@ -45,9 +46,11 @@ QUIET: dict[str, Quiet] = {
     "conflicts_keep": conflicts_keep,
     "destroy_check": destroy_check,
     "down": down,
+    "evict": evict,
     "invite": invite,
     "mount": mount,
     "pods": pods,
+    "recover": recover,
     "status": status,
     "trash_restore": trash_restore,
     "unmount": unmount,

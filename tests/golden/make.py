@@ -135,6 +135,7 @@ def roster_forms() -> Iterator[tuple[str, bytes]]:
         "left": roster.Left(time_ns),
         "maintenance": roster.Maintenance(3, True),
         "revoke": roster.Revoke(pod_of(2), (pod_of(3),), b"c" * 16, time_ns),
+        "revoke-certifying": roster.Revoke(pod_of(2), (), b"c" * 16, time_ns, (b"a" * 16, b"b" * 16)),
         "config": roster.Config(b"p" * 16, '[cluster]\nname = "home"\n', time_ns),
         "retire": roster.Retire(OTHER, 41, WRITER, 17, 5, 3),
     }

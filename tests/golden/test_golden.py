@@ -211,6 +211,9 @@ ROSTER: dict[str, roster.Payload] = {
     "left": roster.Left(TIME_NS),
     "maintenance": roster.Maintenance(3, True),
     "revoke": roster.Revoke(NAS, (POD_3,), b"cccccccccccccccc", TIME_NS),
+    "revoke-certifying": roster.Revoke(
+        NAS, (), b"cccccccccccccccc", TIME_NS, (b"aaaaaaaaaaaaaaaa", b"bbbbbbbbbbbbbbbb")
+    ),
     "config": roster.Config(b"pppppppppppppppp", '[cluster]\nname = "home"\n', TIME_NS),
     "retire": roster.Retire(OTHER, 41, WRITER, 17, 5, 3),
 }

@@ -101,7 +101,7 @@ def expected(tree: Tree) -> list[bytes]:
 
 
 def judged(versions: list[Version]) -> Configuration:
-    return judge(versions, FOUNDER, lambda _: ADMITTED)
+    return judge(versions, FOUNDER, lambda *_: ADMITTED)
 
 
 @settings(max_examples=300, deadline=None)
@@ -140,7 +140,7 @@ def test_a_pinned_one_is_in_force_whoever_signed_it(tree: Tree, data: st.DataObj
         pinned.add(parent)
     if target.config.parent:  # it hangs in the air
         return
-    found = judge(tree.versions.values(), FOUNDER, lambda _: ADMITTED, pinned)
+    found = judge(tree.versions.values(), FOUNDER, lambda *_: ADMITTED, pinned)
     assert {one.id for one in found.chain} >= pinned
 
 
