@@ -112,7 +112,7 @@ def _ask_for_code(wanted: str | None, peer: str) -> str:
                 f"No cluster{f' called {wanted}' if wanted else ''} is seen on this network.",
                 "Check that a pod of it is up, or name one with `wormhole join --peer HOST:PORT`.",
             )
-        if len(meant) == 1 and meant[0].admission == "open":
+        if len(meant) == 1 and meant[0].admission in ("open", "approve"):
             return ""
         for cluster in meant:
             note(f"  {printable(_line(cluster))}")

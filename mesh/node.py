@@ -249,11 +249,6 @@ class MeshNode:
         self._run(self._membership.announce_down(anyio.current_time()))
         await self._switchboard.flush()
 
-    async def announce_maintenance(self, on: bool) -> None:
-        """Tell all that this pod is or isn't in maintenance."""
-        self._run(self._membership.announce_maintenance(on, anyio.current_time()))
-        self._settle()
-
     async def announce_leave(self) -> None:
         """Record and tell all that this pod leaves the cluster for good."""
         record = seal(Left(time.time_ns()), self.cluster_id, self._me, self._identity.sign)
