@@ -166,5 +166,5 @@ def _name_of(home: Home) -> str:
 
 def difference(before: str, after: str, old: str, new: str) -> str:
     """Return the unified difference of two texts, called ``old`` and ``new``; empty when there is none."""
-    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), old, new, lineterm="")
+    lines = difflib.unified_diff(before.split("\n"), after.split("\n"), old, new, lineterm="")
     return "\n".join(lines)
