@@ -30,7 +30,7 @@ from discovery.mdns import browse
 from discovery.names import checked_name, name_from_host
 from discovery.nearby import cluster_without_code, issuer_of, nearby
 from discovery.refusals import refusal_error
-from discovery.waiting import ASK_EVERY_S, ID_SHOWN, fingerprint
+from discovery.waiting import ASK_EVERY_S
 from mesh.address import parse_address
 from mesh.api import Role
 from mesh.channel import ConnectionLostError
@@ -80,12 +80,14 @@ async def join(
     only: str | None = None,
     progress: Callable[[str], None] = lambda text: None,
     check: Callable[[ClusterId], None] = lambda cluster: None,
+    awaited: Callable[[PodId], None] = lambda pod: None,
 ) -> Joined:
     """Join a cluster and leave identity and roster in ``home``; on any error nothing is left.
 
     ``name`` is a cluster's name or id, ``peer`` a ``HOST:PORT`` to ask instead of searching, ``pod_name`` defaults to
     the host's, ``only`` limits the search to the interface of that address, ``progress`` is told what goes on,
-    ``check`` may refuse, by an error, the cluster that the search found, before anybody there is asked.
+    ``check`` may refuse, by an error, the cluster that the search found, before anybody there is asked. ``awaited`` is
+    told this pod's id once it is known that somebody must approve it, which gives it five minutes more.
 
     Raises `UsageError` (2) for bad arguments, several clusters, or a missing code; `NotFoundError` (3) when nothing is
     found; `RefusedError` (4) when the code or the cluster says no, or the home has a pod; `UnreachableError` (5) when
@@ -98,7 +100,7 @@ async def join(
     wanted = name_from_host(socket.gethostname()) if pod_name is None else checked_name(pod_name, "pod")
     if peer is not None:
         parse_address(peer)
-    patience = _Patience()
+    patience = _Patience(awaited)
     try:
         with anyio.fail_after(timeout_s) as patience.scope:
             endpoints = [peer] if peer is not None else await _search(parsed, name, only, progress, check)
@@ -160,17 +162,18 @@ async def _join_as_new(
 class _Patience:
     """How long the join may take; more once it is known that somebody must approve it."""
 
-    def __init__(self) -> None:
+    def __init__(self, awaited: Callable[[PodId], None]) -> None:
+        self._awaited = awaited
         self.scope = anyio.CancelScope()
         self.refused: WormholeError | None = None
         """What is said when nobody approved it."""
 
-    def wait_for_approval(self, refused: WormholeError) -> bool:
-        """Tell whether this is the first that is heard of it."""
-        first, self.refused = self.refused is None, refused
-        if first:
+    def wait_for_approval(self, pod: PodId, refused: WormholeError) -> None:
+        """Take note that somebody must approve this pod."""
+        if self.refused is None:
             self.scope.deadline = anyio.current_time() + APPROVAL_S
-        return first
+            self._awaited(pod)
+        self.refused = refused
 
 
 class _TurnedAwayError(UnreachableError):
@@ -213,7 +216,7 @@ class _Conversations:
                     waiting.insert(0, refusal.address)
                     continue
                 if refusal.reason is Reason.WAITING:
-                    self._wait(failure)
+                    self._patience.wait_for_approval(self._request.pod, failure)
                     waiting, tries = [endpoint, *waiting], 0
                     await anyio.sleep(ASK_EVERY_S)
                     continue
@@ -234,15 +237,6 @@ class _Conversations:
                 await anyio.sleep(pause_s * random.uniform(0.5, 1.5))
                 repeats += 1
         raise failure
-
-    def _wait(self, refused: WormholeError) -> None:
-        """Go on asking for some minutes."""
-        if self._patience.wait_for_approval(refused):
-            pod = self._request.pod
-            self._progress(
-                f"Waiting for approval: on a pod that administers the cluster, type `wormhole approve {pod[:ID_SHOWN]}`"
-            )
-            self._progress(f"Its fingerprint there must be: {fingerprint(pod)}")
 
     async def _talk(self, endpoint: str) -> Admission:
         host, port = parse_address(endpoint)
