@@ -45,10 +45,6 @@ class TreeCatalogue:
         self.durable: Callable[[], Awaitable[None]] | None = None
         """`Committer.durable` of the same metadata; until it is set nobody can tell what a crash would bring back."""
 
-    def configure(self, cluster: ClusterConfig, pod: PodConfig) -> None:
-        """Take over another configuration."""
-        self._cluster, self._pod = cluster, pod
-
     def is_behind(self) -> bool:
         """Tell whether this pod is catching up with what others know of the tree."""
         return self._tree.is_catching_up or self._mesh.is_behind()
@@ -64,6 +60,10 @@ class TreeCatalogue:
             leaving = frozenset(one.pod for one in members if one.meta.get(LEAVING) is True)
             self._pods = _Pods(full, self._mesh.alive() | {self._mesh.pod_id}, leaving)
         return self._pods
+
+    def configure(self, cluster: ClusterConfig, pod: PodConfig) -> None:
+        """Take over another configuration."""
+        self._cluster, self._pod = cluster, pod
 
     def full_pods(self) -> list[PodId]:
         """Return the full members that neither left nor were evicted, absent ones included."""
