@@ -22,6 +22,7 @@ from mesh import listener as door
 from mesh.address import format_address, is_loopback, is_wildcard, own_host, parse_address
 from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog, Role, State
 from mesh.dialer import Dialer, Source
+from mesh.diary import Diary
 from mesh.directory import Directory
 from mesh.identity import Identity
 from mesh.introduction import Chronicle, RestoredError
@@ -82,6 +83,7 @@ class MeshNode:
         )
         self.clocks = Timekeeper(self._ask, self.alive)
         self._directory = Directory(self._me, roster_store, self._membership, self._switchboard.reached)
+        self._diary = Diary(self._me, roster_store.roster)
         self._dialer = Dialer(self._me, self._switchboard.dial_control, self._is_linked, self._is_welcome, self._rng)
         self._door = door.Listener(
             lambda: self._registry.server_context, lambda: self._registry.certificate, self._switchboard.accept
@@ -253,11 +255,6 @@ class MeshNode:
         self._run(self._membership.announce_down(anyio.current_time()))
         await self._switchboard.flush()
 
-    async def announce_maintenance(self, on: bool) -> None:
-        """Tell all that this pod is or isn't in maintenance."""
-        self._run(self._membership.announce_maintenance(on, anyio.current_time()))
-        self._settle()
-
     async def announce_leave(self) -> None:
         """Record and tell all that this pod leaves the cluster for good."""
         record = seal(Left(time.time_ns()), self.cluster_id, self._me, self._identity.sign)
@@ -394,6 +391,7 @@ class MeshNode:
                     self._dialer.add(*parse_address(address), pod, Source.GOSSIP)
                 except WormholeError:
                     self._quiet.warning(pod, f"{pod} gossips an address that is none")
+        self._diary.looked(changed, lambda pod: self._membership.view(pod).state)
         for reason in self._membership.complaints():
             self._quiet.warning(reason, f"gossip was ignored: {reason}")
         if changed or force:
@@ -402,6 +400,7 @@ class MeshNode:
 
     def _roster_changed(self) -> None:
         roster = self.roster
+        self._diary.roster_changed()
         pods = [pod for pod in roster.pods() if not roster.is_revoked(pod)]
         self._membership.set_members(pods, anyio.current_time())
         self._spreader.set_members(pod for pod in pods if roster.is_member(pod))

@@ -9,6 +9,7 @@ Must never accept a record whose signer isn't a candidate, and never forget one.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -170,6 +171,16 @@ class Roster:
         """Return the admissions and evictions that a pod signed."""
         records = self._records.items()
         return {key for key, one in records if one.signer == pod and isinstance(one.payload, Admit | Revoke)}
+
+    def of_recovery(self, batch: Iterable[bytes]) -> list[bytes]:
+        """Return those records that the recovery key signed."""
+        found: list[bytes] = []
+        for data in batch:
+            with contextlib.suppress(DamagedError):
+                record = records.decode(data)
+                if self.recovery_key and record.signed_by(self.recovery_key):
+                    found.append(data)
+        return found
 
     def is_evicted(self, pod: PodId) -> bool:
         """Tell whether a pod was evicted, or let in by evicted pods; not whether something about it isn't known yet."""
