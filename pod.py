@@ -27,7 +27,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from base.errors import MachineError, NotRunningError, RefusedError, WormholeError, to_wire
 from base.home import HOME_VARIABLE, Home
-from base.ids import ContentId, InodeId, PodId
+from base.ids import ContentId, InodeId
 from control.lock import acquire
 from control.server import serve
 from crdt_meta.acknowledgement import content_mark
@@ -35,15 +35,12 @@ from crdt_meta.chronicle import Chronicle
 from crdt_meta.metadata import Metadata
 from crdt_meta.node import Delta
 from discovery.admission import Admissions
-from discovery.interfaces import multicast_scope
-from discovery.mdns import Announcer
-from discovery.service import Service
-from mesh.address import parse_address
-from mesh.api import Role, State
+from mesh.api import State
 from mesh.identity import Identity
 from mesh.membership import MembershipSettings
 from mesh.node import MeshNode
 from mesh.roster_store import RosterStore
+from operations.announcing import Announcing
 from operations.catalogue import TreeCatalogue
 from operations.handlers import handlers
 from operations.housekeeping import Housekeeping, shortage
@@ -242,7 +239,7 @@ class Pod:
                 await parts.transfer.begin_holdings_anew()
             await group.start(parts.mesh.run)
             await group.start(self._supervised, "control socket", self._serve_control)
-            await group.start(self._supervised, "discovery", self._announce)
+            await group.start(self._supervised, "discovery", Announcing(parts).run)
             group.start_soon(self._gossip_room)
             group.start_soon(self._rebirth.run)
             await self._catch_up()
@@ -322,45 +319,6 @@ class Pod:
 
     async def _serve_control(self, task_status: TaskStatus[None]) -> None:
         await serve(self.parts.home.socket, handlers(self.parts), task_status=task_status)
-
-    async def _announce(self, task_status: TaskStatus[None]) -> None:
-        """Announce this pod and look for others, if it shall, and anew whenever what is announced changes."""
-        while True:
-            async with anyio.create_task_group() as group:
-                if self.parts.pod.pod.discovery:
-                    await group.start(self._announcer().run)
-                task_status.started()
-                await self.parts.live.announced_otherwise()
-                group.cancel_scope.cancel()
-
-    def _announcer(self) -> Announcer:
-        parts = self.parts
-        roster, mesh = parts.roster.roster, parts.mesh
-        entry = roster.entry(mesh.pod_id)
-        service = None
-        if entry is not None and entry.role is Role.FULL:
-            own = tuple(parse_address(address)[0] for address in parts.pod.pod.advertise)
-            admission = parts.cluster.cluster.admission
-            service = Service(
-                roster.cluster_id, roster.cluster_name, mesh.pod_id, entry.name, admission, mesh.port, own
-            )
-        scope = multicast_scope(parse_address(parts.pod.pod.listen)[0])
-        return Announcer(service, only=scope, on_found=self._found, on_lost=self._lost)
-
-    def _candidates(self, service: Service) -> list[tuple[str, int, PodId | None]]:
-        parts = self.parts
-        if service.cluster_id != parts.mesh.cluster_id:
-            return []
-        pod = None if service.pod_id == parts.mesh.pod_id else service.pod_id  # a copy of this home, perhaps
-        return [(*parse_address(endpoint), pod) for endpoint in service.endpoints]
-
-    def _found(self, service: Service) -> None:
-        for host, port, pod in self._candidates(service):
-            self.parts.mesh.add_candidate(host, port, pod)
-
-    def _lost(self, service: Service) -> None:
-        for host, port, _ in self._candidates(service):
-            self.parts.mesh.remove_candidate(host, port)
 
     async def _gossip_room(self) -> None:
         """Tell the others how full this pod is."""
