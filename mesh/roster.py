@@ -292,6 +292,10 @@ class Roster:
         """Return all records, each behind those that its acceptance needs."""
         return [record.data for record in self._records.values()]
 
+    def knows(self, record: RecordId) -> bool:
+        """Tell whether a record is here."""
+        return record in self._records
+
     def __len__(self) -> int:
         return len(self._records)
 
