@@ -45,7 +45,7 @@ def test_a_stolen_pod_and_all_that_it_minted_stay_out(bare: Lab) -> None:
     # and the machine, cleaned, may come again
     stolen.run(WORMHOLE, "destroy", "--yes", "--force")
     stolen.join(nas.invite())
-    wait_until(lambda: (stolen.mount / "old.txt").exists())
+    wait_until((stolen.mount / "old.txt").exists)
 
 
 def states(host: Host) -> dict[str, str]:
