@@ -21,7 +21,7 @@ from mesh import derivation, records
 from mesh.api import Role
 from mesh.configuration import Configuration
 from mesh.records import EVERYBODY, Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void
-from mesh.trust import Facts, Standing, Trust, admission_key, judge, proof
+from mesh.trust import Facts, Standing, Trust, admission_key, judge, lineage, proof
 
 MAX_RECORDS: Final = 100_000
 MAX_REVOCATIONS_BEYOND: Final = 10_000
@@ -133,11 +133,13 @@ class Roster:
 
     def evictions(self) -> list[bytes]:
         """Return the revocations and what proves their signers' rights: all that an evicted pod is told."""
-        found: dict[bytes, None] = {}
-        for record in self._records.values():
-            if isinstance(record.payload, Revoke):
-                found.update(dict.fromkeys([*self.proof(record.signer), record.data]))
-        return list(found)
+        if self._facts is None:
+            return []
+        revokes = [record for records in self._facts.revokes.values() for record in records]
+        found = dict.fromkeys(one for signer in self._facts.revokes for one in self.proof(signer))
+        for version in {one.payload.config for one in revokes if isinstance(one.payload, Revoke)}:
+            found.update(dict.fromkeys(lineage(self._facts, version)))
+        return [*found, *(record.data for record in revokes)]
 
     def is_admin(self, pod: PodId) -> bool:
         """Tell whether a pod may admit, evict and configure: a full member that the configuration in force names.
