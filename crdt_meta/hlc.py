@@ -40,6 +40,19 @@ class HybridClock:
             self.last = stamp
 
 
+class BorrowedClock:
+    """Gives stamps that somebody else chose: from one on, each once."""
+
+    def __init__(self, first: int) -> None:
+        self.last = first - 1
+        """The latest stamp given."""
+
+    def tick(self) -> int:
+        """Return the next stamp."""
+        self.last = min(self.last + 1, MAX_CLOCK)
+        return self.last
+
+
 def nanoseconds(stamp: int) -> int:
     """Return the time of a stamp as nanoseconds since the epoch, in 63 bits whatever it claims; later stamps are later."""
     return min(stamp * 1_000_000 >> FRACTION_BITS, MAX_CLOCK)

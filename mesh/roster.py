@@ -23,7 +23,7 @@ from base.errors import DamagedError, RefusedError
 from base.ids import ClusterId, PodId, WriterId, hash_bytes
 from mesh import derivation, records
 from mesh.api import Role
-from mesh.records import Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void
+from mesh.records import Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void, Writer
 
 MAX_RECORDS: Final = 100_000
 MAX_UNKNOWN: Final = 1_000
@@ -139,6 +139,11 @@ class Roster:
         """Tell whether a pod may admit, evict and configure: every full pod that neither left nor was evicted."""
         entry = self._pods.get(pod)
         return entry is not None and entry.role is Role.FULL and not entry.left and not entry.revoked
+
+    def is_client(self, pod: PodId) -> bool:
+        """Tell whether a pod was admitted as a client."""
+        entry = self._pods.get(pod)
+        return entry is not None and entry.role is Role.CLIENT
 
     def is_revoked(self, pod: PodId) -> bool:
         """Tell whether a pod was evicted, or admitted by one that was."""
@@ -270,7 +275,7 @@ class Roster:
             if self._unknown >= MAX_UNKNOWN:
                 return False
             self._unknown += 1
-        elif isinstance(payload, Admit | Revoke | Config | Retire) and not self._is_candidate_admin(record.signer):
+        elif isinstance(payload, Admit | Revoke | Config | Retire | Writer | Void) and not self._is_candidate_admin(record.signer):
             return False
         if isinstance(payload, Admit):
             if payload.pod == self._found.signer:
