@@ -39,18 +39,20 @@ from discovery.interfaces import multicast_scope
 from discovery.mdns import Announcer
 from discovery.service import Service
 from mesh.address import parse_address
-from mesh.api import Role, State
+from mesh.api import Role
 from mesh.identity import Identity
 from mesh.membership import MembershipSettings
 from mesh.node import MeshNode
 from mesh.roster_store import RosterStore
 from operations.catalogue import TreeCatalogue
+from operations.client import RemoteTree
 from operations.handlers import handlers
 from operations.housekeeping import Housekeeping, shortage
 from operations.mount_facts import attribute, limit_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
 from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
+from operations.serving import Serving
 from operations.settings import engine_roots, mount_point, read_configs, transfer_settings
 from operations.soundness import check_complete, damage, place_of
 from operations.tidying import Cluster, tidy
@@ -107,7 +109,10 @@ class Pod:
             metadata.reborn(upto, None)
         may = may_renew(roster, self.identity.pod_id)
         self._chronicle = Chronicle(metadata, place_of(home), may_renew=may)
-        roster_store.add(writer_records(self.identity, roster, metadata))
+        self.is_client = roster.is_client(self.identity.pod_id)
+        metadata.log.follows = self.is_client
+        if not self.is_client:
+            roster_store.add(writer_records(self.identity, roster, metadata))
         mesh = MeshNode(
             self.identity,
             roster_store,
@@ -118,7 +123,7 @@ class Pod:
             settings=MembershipSettings(absent_after_s=cluster.redundancy.absent_after_s),
         )
         catalogue = TreeCatalogue(metadata.tree, mesh, cluster, pod)
-        transfer = Transfer(home, mesh, catalogue, transfer_settings(pod))
+        transfer = Transfer(home, mesh, catalogue, transfer_settings(pod, keeps=not self.is_client))
         catalogue.holders = transfer.holders
         catalogue.durable = metadata.committer.durable
         policy = AdmissionPolicy(cluster.cluster.admission, cluster.cluster.allow, cluster.cluster.deny)
@@ -133,7 +138,14 @@ class Pod:
         mesh.set_join_handler(admissions.serve)
         mesh.set_chronicle(self._chronicle)
         mesh.on_namesake = self._give_way
-        self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
+        self._rebirth: Rebirth | None = None
+        editor: RemoteTree | None = None
+        if self.is_client:
+            mesh.on_restored = self._chronicle.begin_anew
+            editor = RemoteTree(metadata, transfer, mesh, pod.network.deadline_s)
+        else:
+            self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
+            Serving(roster, metadata, transfer, mesh)
         self._cluster = Cluster(metadata, mesh, roster, self.identity, cluster.cluster.forget_after_s)
         metadata.committer.on_durable = mesh.publish_log
         metadata.tree.on_delta(self._noticed)
@@ -152,6 +164,7 @@ class Pod:
             mounts=mounts,
             gossip=self._gossip,
             stop=self._stopping.set,
+            editor=editor,
         )
 
         self._housekeeping = Housekeeping(self.parts, mesh.clock_agrees)
@@ -183,6 +196,7 @@ class Pod:
             settings,
             partial(attribute, parts),
             space=partial(space, parts),
+            editor=parts.editor,
         )
 
     def _in_use(self) -> set[InodeId]:
@@ -193,6 +207,8 @@ class Pod:
 
     def _may_free(self, content: ContentId) -> bool:
         """Tell whether the bytes of a content that nothing refers to may go."""
+        if self.is_client:  # it has copies of what others keep
+            return True
         return self._cluster.is_caught_up() and self.parts.metadata.tidying.consent.may_go(content)
 
     def _noticed(self, delta: Delta) -> None:
@@ -220,11 +236,13 @@ class Pod:
             if parts.pod.pod.discovery:
                 await group.start(self._supervised, "discovery", self._announce)
             group.start_soon(self._gossip_room)
-            group.start_soon(self._rebirth.run)
+            if self._rebirth is not None:
+                group.start_soon(self._rebirth.run)
             await self._catch_up()
             await publish_journalled(parts.metadata.tree, parts.metadata.committer, parts.transfer)
-            group.start_soon(tidy, self._cluster, parts.metadata, parts.mesh)
-            group.start_soon(self._housekeeping.run)
+            if not self.is_client:
+                group.start_soon(tidy, self._cluster, parts.metadata, parts.mesh)
+                group.start_soon(self._housekeeping.run)
             if self._failure is None:
                 await self._start_mount(group)
                 gc.freeze()
@@ -254,8 +272,7 @@ class Pod:
 
     async def _catch_up(self) -> None:
         """Learn what happened meanwhile before anybody looks; not for long, since a pod must also start alone."""
-        others = [one for one in self.parts.mesh.members() if one.state not in (State.LEFT, State.EVICTED)]
-        if len(others) > 1:
+        if any(pod != self.parts.mesh.pod_id for pod in self.parts.catalogue.full_pods()):
             with anyio.move_on_after(CATCH_UP_S) as self._catching_up:
                 await self.parts.mesh.caught_up()
 

@@ -76,7 +76,10 @@ class Tree(Deciding):
         return self._must(inode)
 
     def link(self, inode: InodeId, parent: InodeId, name: bytes, *, link: LinkId | None = None) -> Node:
-        """Make a second name of a file; ``link`` is its id, fresh (None: random). Raises EPERM for directories, and as `create`."""
+        """Make a second name of a file; ``link``: its id, fresh (None: a random one).
+
+        Raises EPERM for directories, and as `create`.
+        """
         node = self._must(inode)
         if node.kind is Kind.DIRECTORY:
             raise FileSystemError(errno.EPERM)

@@ -174,7 +174,11 @@ class Membership:
         if decoded.kind not in (Kind.PING, Kind.DIGEST, Kind.WANT):
             return []
         asked = [known._replace(accusation=None) for known in decoded.digest if known.pod != self.me]
-        mine = [known for known in decoded.digest if known.pod == self.me and (known.incarnation, known.version) <= self._own.record.stamp]
+        mine = [
+            known
+            for known in decoded.digest
+            if known.pod == self.me and (known.incarnation, known.version) <= self._own.record.stamp
+        ]
         self._now = now
         return self._react(sender, decoded._replace(updates=(), digest=[*asked, *mine]), [])
 

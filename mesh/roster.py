@@ -275,7 +275,9 @@ class Roster:
             if self._unknown >= MAX_UNKNOWN:
                 return False
             self._unknown += 1
-        elif isinstance(payload, Admit | Revoke | Config | Retire | Writer | Void) and not self._is_candidate_admin(record.signer):
+        elif isinstance(payload, Admit | Revoke | Config | Retire | Writer | Void) and not self._is_candidate_admin(
+            record.signer
+        ):
             return False
         if isinstance(payload, Admit):
             if payload.pod == self._found.signer:

@@ -11,6 +11,7 @@ from discovery.admission import Admissions
 from mesh.node import MeshNode
 from mesh.roster_store import RosterStore
 from operations.catalogue import TreeCatalogue
+from operations.client import RemoteTree
 from operations.mounting import MountKeeper
 from operations.tally import Tallies
 from policies.config import ClusterConfig, PodConfig
@@ -35,5 +36,7 @@ class Parts:
     """Tell all pods small values about this one; those told earlier stay."""
     stop: Callable[[], None]
     """Ask the pod to end in order."""
+    editor: RemoteTree | None = None
+    """On a client pod: who makes changes."""
     tallies: Tallies = field(default_factory=Tallies)
     """How many files stand how, for `wormhole status`."""
