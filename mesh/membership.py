@@ -173,14 +173,13 @@ class Membership:
             return []
         if decoded.kind not in (Kind.PING, Kind.DIGEST, Kind.WANT):
             return []
-        asked = [known._replace(accusation=None) for known in decoded.digest if known.pod != self.me]
-        mine = [
-            known
+        own, self._now = self._own.record.stamp, now
+        asked = [
+            known._replace(accusation=None)
             for known in decoded.digest
-            if known.pod == self.me and (known.incarnation, known.version) <= self._own.record.stamp
+            if known.pod != self.me or (known.incarnation, known.version) <= own
         ]
-        self._now = now
-        return self._react(sender, decoded._replace(updates=(), digest=[*asked, *mine]), [])
+        return self._react(sender, decoded._replace(updates=(), digest=asked), [])
 
     def receive(self, sender: PodId, message: object, now: float) -> list[Send]:
         """Take in the body of a `Tag.GOSSIP` frame from a linked pod; malformed ones are ignored whole."""

@@ -23,7 +23,7 @@ from base.errors import DamagedError, RefusedError
 from base.ids import ClusterId, PodId, WriterId, hash_bytes
 from mesh import derivation, records
 from mesh.api import Role
-from mesh.records import Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void, Writer
+from mesh.records import Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void
 
 MAX_RECORDS: Final = 100_000
 MAX_UNKNOWN: Final = 1_000
@@ -275,10 +275,8 @@ class Roster:
             if self._unknown >= MAX_UNKNOWN:
                 return False
             self._unknown += 1
-        elif isinstance(payload, Admit | Revoke | Config | Retire | Writer | Void) and not self._is_candidate_admin(
-            record.signer
-        ):
-            return False
+        elif not isinstance(payload, Left) and not self._is_candidate_admin(record.signer):
+            return False  # of a client's records only the one that it leaves counts
         if isinstance(payload, Admit):
             if payload.pod == self._found.signer:
                 return False

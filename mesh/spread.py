@@ -39,7 +39,10 @@ class Spreader:
     def __init__(
         self, me: PodId, rng: Random, run_sends: Callable[[Iterable[Send]], None], call: Call, *, leaf: bool = False
     ) -> None:
-        """``run_sends`` sends messages to linked pods; ``call(pod, tag, body, timeout_s)`` asks one; ``leaf``: see `Broadcast`."""
+        """``run_sends`` sends messages to linked pods; ``call(pod, tag, body, timeout_s)`` asks one.
+
+        ``leaf``: see `Broadcast`.
+        """
         self._broadcast = Broadcast(me, rng, leaf=leaf)
         self._anti_entropy = AntiEntropy(me, rng)
         self._run_sends = run_sends
