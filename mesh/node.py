@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -78,8 +78,8 @@ class MeshNode:
         self._registry = Registry(identity, roster_store, self._tell, self._table.linked, self._roster_changed)
         incarnation = roster_store.count_start() * INCARNATIONS_PER_START
         self._membership = Membership(self._me, settings or MembershipSettings(), self._rng, incarnation)
-        leaf = roster_store.roster.is_client(self._me)
-        self._spreader = Spreader(self._me, self._rng, self._run, self._ask, leaf=leaf)
+        self._leaf = roster_store.roster.is_client(self._me)
+        self._spreader = Spreader(self._me, self._rng, self._run, self._ask, leaf=self._leaf)
         self._switchboard = Switchboard(
             *(self._me, self._registry, self._table, self), self._link_came, self._link_went, self._stray
         )
@@ -316,6 +316,9 @@ class MeshNode:
         if is_wildcard(self._listen_host) and host != self._linked_host and not is_loopback(host):
             self._linked_host = host
             self._membership.set_address(self.address)
+        if self._leaf and self._membership.view(pod).state is not State.ALIVE:
+            self._members_are({pod})
+            self._members_are()
         if not self._is_client(pod):
             self._run(self._membership.link_up(pod, anyio.current_time()))
         self._spreader.link_up(pod)
@@ -376,7 +379,11 @@ class MeshNode:
         """Take note of what the cores changed, and tell the listeners."""
         changed = self._membership.changes()
         for pod in changed:
-            address = self._membership.view(pod).address
+            view = self._membership.view(pod)
+            link = self._table.control(pod) if self._leaf else None
+            if link is not None and view.state is State.SUSPECT and view.incarnation >= 0:
+                link.close(self._unreachable(pod))  # nobody refutes what a client suspects: it comes back by a new link
+            address = view.address
             if address and pod != self._me:
                 try:
                     self._dialer.add(*parse_address(address), pod, Source.GOSSIP)
@@ -390,14 +397,19 @@ class MeshNode:
 
     def _roster_changed(self) -> None:
         roster = self.roster
-        pods = [pod for pod in roster.pods() if not (roster.is_revoked(pod) or roster.is_client(pod))]
-        self._membership.set_members(pods, anyio.current_time())
-        self._spreader.set_members(pod for pod in pods if roster.is_member(pod))
+        self._spreader.set_members(pod for pod in self._members_are() if roster.is_member(pod))
         for link in self._table.all():
             if roster.is_revoked(link.peer.pod) and self._group is not None:
                 self._group.start_soon(self._switchboard.cut_off, link)
         self._spreader.refresh()
         self._settle(force=True)
+
+    def _members_are(self, without: Collection[PodId] = ()) -> list[PodId]:
+        """Tell the membership who it is about: full pods. Clients are in nobody's."""
+        roster = self.roster
+        pods = [pod for pod in roster.pods() if not (roster.is_revoked(pod) or roster.is_client(pod))]
+        self._membership.set_members([pod for pod in pods if pod not in without], anyio.current_time())
+        return pods
 
     # -- small helpers
 
