@@ -11,6 +11,7 @@ Must never: raise anything but `DamagedError` for a message that isn't one, or `
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -19,11 +20,14 @@ from base.ids import ContentId, Dot, InodeId, LinkId, WriterId
 from crdt_meta.hlc import MAX_CLOCK
 from crdt_meta.node import Kind
 from crdt_meta.records import NAME_LIMIT_BYTES, TARGET_LIMIT_BYTES, XATTR_LIMIT_BYTES
+from crdt_meta.trash import TrashEntry
 from crdt_meta.tree import Tree
 
 STRIDE: Final = 4096
 """An operation takes at most so many clocks; the stamp of a client's next one is further on."""
 REPLACES_LIMIT: Final = 4096
+PURGE_LIMIT: Final = 128
+PATH_LIMIT_BYTES: Final = 64 << 10
 SIZE_LIMIT: Final = 1 << 44
 STORED_XATTRS: Final = (b"user.", b"trusted.", b"security.")
 OWN_XATTRS: Final = b"user.wormhole."
@@ -113,7 +117,38 @@ class Publish:
     ctime_ns: int
 
 
-Operation = Create | Link | Remove | Rename | SetAttributes | SetXattr | Publish
+@dataclass(frozen=True, slots=True)
+class Trashed:
+    """Names an entry of the trash."""
+
+    inode: InodeId
+    dot: Dot
+    path: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Bring something back from the trash."""
+
+    entry: Trashed
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Remove something from the trash for good."""
+
+    entries: tuple[Trashed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Let a version have the name of a conflict."""
+
+    path: bytes
+    version: InodeId
+
+
+Operation = Create | Link | Remove | Rename | SetAttributes | SetXattr | Publish | Restore | Purge | Keep
 
 _NUMBERS: Final[dict[int, type[Operation]]] = {
     1: Create,
@@ -123,16 +158,29 @@ _NUMBERS: Final[dict[int, type[Operation]]] = {
     5: SetAttributes,
     6: SetXattr,
     7: Publish,
+    8: Restore,
+    9: Purge,
+    10: Keep,
 }
 _NUMBER_OF: Final = {kind: number for number, kind in _NUMBERS.items()}
 
 
 def pack(operation: Operation) -> list[object]:
     """Return an operation as msgpack carries it."""
+    number = _NUMBER_OF[type(operation)]
+    match operation:
+        case Restore(entry):
+            return [number, _packed(entry)]
+        case Purge(entries):
+            return [number, [_packed(entry) for entry in entries]]
     values = [getattr(operation, name) for name in type(operation).__slots__]
     if isinstance(operation, Publish):
         values[5] = [[dot.writer, dot.clock] for dot in operation.replaces]
-    return [_NUMBER_OF[type(operation)], *values]
+    return [number, *values]
+
+
+def _packed(entry: Trashed) -> list[object]:
+    return [entry.inode, entry.dot.writer, entry.dot.clock, entry.path]
 
 
 def parse(body: object) -> Operation:
@@ -168,7 +216,19 @@ def _parse(number: int, values: list[Any]) -> Operation:
             what = ContentId(_exactly(content, 32)), _int(size, 0, SIZE_LIMIT), _int(mtime_ns, -_TIME, _TIME)
             dots = tuple(Dot(WriterId(_exactly(writer, 8)), _int(clock, 0, MAX_CLOCK)) for writer, clock in replaces)
             return Publish(_id(inode), LinkId(_id(link)), *what, dots, _int(ctime_ns, -_TIME, _TIME))
+        case 8, [entry]:
+            return Restore(_trashed(entry))
+        case 9, [list(entries)] if 0 < len(entries) <= PURGE_LIMIT:
+            return Purge(tuple(_trashed(entry) for entry in entries))
+        case 10, [path, version]:
+            return Keep(_bytes(path, PATH_LIMIT_BYTES), _id(version))
     raise ValueError
+
+
+def _trashed(value: Any) -> Trashed:
+    inode, writer, clock, path = value
+    dot = Dot(WriterId(_exactly(writer, 8)), _int(clock, 0, MAX_CLOCK))
+    return Trashed(_id(inode), dot, _bytes(path, PATH_LIMIT_BYTES))
 
 
 def _int(value: Any, low: int, high: int) -> int:
@@ -233,6 +293,12 @@ def _trace(operation: Operation) -> tuple[bytes, str]:
             return operation.inode, "x"
         case Publish():
             return operation.inode, "c"
+        case Restore(entry):
+            return entry.inode, "c"
+        case Purge(entries):
+            return entries[0].inode, "s"
+        case Keep():
+            return operation.version, "c"
 
 
 def check(tree: Tree, operation: Operation) -> None:
@@ -275,3 +341,20 @@ def perform(tree: Tree, author: WriterId, stamp: int, operation: Operation) -> N
                 tree.set_xattr(inode, name, value)
             case Publish(inode, link, content, size, mtime_ns, replaces, ctime_ns):
                 tree.publish(inode, link, content, size, mtime_ns, replaces, ctime_ns)
+            case Restore(entry):
+                if not (found := _entries(tree, [entry])):
+                    raise FileSystemError(errno.ENOENT)
+                tree.restore(found[0])
+            case Purge(entries):
+                tree.purge(_entries(tree, entries))
+            case Keep(path, version):
+                tree.keep(path, version)
+
+
+def _entries(tree: Tree, named: Sequence[Trashed]) -> list[TrashEntry]:
+    """Return what of this is in the trash here."""
+    found: list[TrashEntry] = []
+    for one in named:
+        here = (*tree.trash_of_inode(one.inode), *tree.trash_of(one.path))
+        found += [entry for entry in here if (entry.inode, entry.dot) == (one.inode, one.dot)][:1]
+    return found

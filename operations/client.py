@@ -18,23 +18,29 @@ from typing import Final
 
 import anyio
 
-from base.errors import DamagedError, FileSystemError, UnreachableError
+from base.errors import DamagedError, FileSystemError, UnreachableError, WormholeError
 from base.ids import ContentId, Dot, InodeId, LinkId, PodId, WriterId, new_inode_id, new_link_id
 from crdt_meta.hlc import FRACTION_BITS
 from crdt_meta.metadata import Metadata
 from crdt_meta.node import Kind, Node
 from crdt_meta.operation import (
+    PURGE_LIMIT,
     STRIDE,
     Create,
+    Keep,
     Link,
     Operation,
     Publish,
+    Purge,
     Remove,
     Rename,
+    Restore,
     SetAttributes,
     SetXattr,
+    Trashed,
     pack,
 )
+from crdt_meta.trash import TrashEntry
 from mesh.api import Role
 from mesh.node import MeshNode
 from mesh.wire import Tag
@@ -179,6 +185,23 @@ class RemoteTree:
         node = self._tree.get(inode)
         return node or self._must(self._tree.departed(inode))
 
+    # -- what commands call -------------------------------------------------------------------------------------------
+
+    async def restore(self, entry: TrashEntry) -> Node | None:
+        """Bring something back from the trash; return what it is now, if that can be told."""
+        await self.do(Restore(_trashed(entry)))
+        return self._tree.get(entry.inode)
+
+    async def purge(self, entries: Sequence[TrashEntry]) -> int:
+        """Remove entries of the trash for good; return how many."""
+        for first in range(0, len(entries), PURGE_LIMIT):
+            await self.do(Purge(tuple(_trashed(entry) for entry in entries[first : first + PURGE_LIMIT])))
+        return len(entries)
+
+    async def keep(self, path: bytes, version: InodeId) -> None:
+        """Let a version have the name of a conflict."""
+        await self.do(Keep(path, version))
+
     # -- asking -------------------------------------------------------------------------------------------------------
 
     def _named(self, parent: InodeId, name: bytes) -> Node:
@@ -251,6 +274,10 @@ class RemoteTree:
             self._calls[scope] = pod
             try:
                 return await self._mesh.call(pod, Tag.OPERATION, body, timeout_s=CALL_S)
+            except WormholeError as error:
+                if type(error) is WormholeError:  # its kind isn't told
+                    raise FileSystemError(error.errno or errno.EIO, error.message) from error
+                raise
             finally:
                 del self._calls[scope]
         raise UnreachableError("The full pod is gone.")
@@ -281,6 +308,10 @@ class RemoteTree:
                     if anyio.current_time() - since > self._deadline_s:
                         raise UnreachableError("What a full pod has done doesn't arrive.")
                     await anyio.sleep(NEWS_S)
+
+
+def _trashed(entry: TrashEntry) -> Trashed:
+    return Trashed(entry.inode, entry.dot, entry.path)
 
 
 def _read_answer(answer: object) -> list[tuple[WriterId, int]]:
