@@ -68,6 +68,8 @@ RESTARTS: Final = 20
 """A part that fails more often than this since the start stays down; the rest goes on."""
 LAST_WORDS_S: Final = 15.0
 CATCH_UP_S: Final = 3.0
+FIRST_LINK_S: Final = 1.5
+"""A pod that has reached nobody by then doesn't wait any longer: it may well be alone."""
 
 Part = Callable[[TaskStatus[None]], Awaitable[None]]
 
@@ -272,9 +274,13 @@ class Pod:
 
     async def _catch_up(self) -> None:
         """Learn what happened meanwhile before anybody looks; not for long, since a pod must also start alone."""
-        if any(pod != self.parts.mesh.pod_id for pod in self.parts.catalogue.full_pods()):
-            with anyio.move_on_after(CATCH_UP_S) as self._catching_up:
+        others = [pod for pod in self.parts.catalogue.full_pods() if pod != self.parts.mesh.pod_id]
+        for wait_s in (FIRST_LINK_S, CATCH_UP_S - FIRST_LINK_S) if others else ():
+            with anyio.move_on_after(wait_s) as self._catching_up:
                 await self.parts.mesh.caught_up()
+                return
+            if self._stopping.is_set() or not self.parts.mesh.alive():
+                return
 
     async def _start_mount(self, group: TaskGroup) -> None:
         self.parts.mounts.attach(group)

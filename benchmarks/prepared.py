@@ -6,9 +6,11 @@ gets a content of 4 KiB, which the pod says it keeps (there are no bytes: only m
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+import sqlite3
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +21,7 @@ from base.home import Home
 from base.ids import ROOT_INODE, ContentId, InodeId
 from benchmarks.targets import one_copy, wormhole
 from crdt_meta import store
+from crdt_meta.chronicle import PLACE_KEY
 from crdt_meta.metadata import Metadata
 from crdt_meta.node import Kind
 from crdt_meta.tree import Tree
@@ -46,6 +49,13 @@ def prepared(files: int) -> Path:
         make(place, files)
         (place / "complete").touch()
     return place / "home"
+
+
+def copied(prepared_home: Path, home: Path) -> None:
+    """Copy a prepared home so that it isn't taken for a restored one, which would write all its records anew."""
+    shutil.copytree(prepared_home, home)
+    with contextlib.closing(sqlite3.connect(home / "metadata.db")) as database, database:
+        database.execute("DELETE FROM meta WHERE key = ?", (PLACE_KEY,))
 
 
 def make(place: Path, files: int) -> None:

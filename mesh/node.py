@@ -131,6 +131,10 @@ class MeshNode:
         """Call ``listener`` (quick, must not raise) after any change of `members` or `alive`."""
         self._listeners.append(listener)
 
+    def is_behind(self) -> bool:
+        """Tell whether a linked pod is known to have log entries that are missing here."""
+        return self._spreader.is_behind()
+
     def publish_meta(self, values: Mapping[str, object]) -> None:
         """Gossip small values about this pod (replaces earlier ones). Raises `UsageError` above 1 KiB packed."""
         self._membership.set_meta(values)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 import anyio
@@ -261,11 +261,13 @@ class Transfer:
         known = self._database.others(content)
         known[me] = self._database.own(content)
         here = {pod: holding for pod, holding in known.items() if pod == me or pod in alive}
-        gone = {member.pod for member in self._mesh.members() if member.state in GONE}
+        away = known.keys() - here.keys()
+        if away:
+            away -= {member.pod for member in self._mesh.members() if member.state in GONE}
         return Holders(
             kept=frozenset(pod for pod, holding in here.items() if holding is Holding.KEPT),
             cached=frozenset(pod for pod, holding in here.items() if holding is Holding.CACHED),
-            absent=frozenset(known.keys() - here.keys() - gone),
+            absent=frozenset(away),
         )
 
     def local(self, content: ContentId) -> str:
@@ -410,7 +412,7 @@ class Transfer:
         self._holdings.tell()
         self._signal()
 
-    def _news(self, contents: Iterable[ContentId]) -> None:
+    def _news(self, contents: Collection[ContentId]) -> None:
         self._replication.consider(contents)
         self._fetcher.stir()
         self._signal()
