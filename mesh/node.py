@@ -30,7 +30,7 @@ from mesh.link import Link
 from mesh.membership import TICK_S, Membership, MembershipSettings
 from mesh.peers import LinkTable
 from mesh.quiet import QuietLog
-from mesh.records import Left, seal
+from mesh.records import Left, record_id, seal
 from mesh.registry import Registry
 from mesh.roster import Roster
 from mesh.roster_store import RosterStore
@@ -304,11 +304,16 @@ class MeshNode:
             elif tag == Tag.ROSTER:
                 records = self._registry.records_in(sender, body)
                 if records and self._group is not None:
-                    self._group.start_soon(self._registry.learn, records, sender)
+                    self._group.start_soon(self._learn_from, records, sender)
             else:
                 self._quiet.warning(sender, f"a message of unknown kind {tag} from {sender} was ignored")
         except Exception:
             logger.exception("a message (tag %d) from %s was ignored", tag, sender)
+
+    async def _learn_from(self, records: list[bytes], sender: PodId) -> None:
+        await self._registry.learn(records, sender)
+        if self._is_client(sender) and self.roster.lacks_any(b"".join(map(record_id, records))):
+            self._quiet.warning(f"records {sender}", f"records that the client pod {sender} sent were refused")
 
     # -- links
 
