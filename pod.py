@@ -25,7 +25,7 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from base.errors import MachineError, NamesakeError, NotRunningError, WormholeError, to_wire
+from base.errors import MachineError, NotRunningError, RefusedError, WormholeError, to_wire
 from base.home import HOME_VARIABLE, Home
 from base.ids import ContentId, InodeId, PodId
 from control.lock import acquire
@@ -34,7 +34,7 @@ from crdt_meta.acknowledgement import content_mark
 from crdt_meta.chronicle import Chronicle
 from crdt_meta.metadata import Metadata
 from crdt_meta.node import Delta
-from discovery.admission import AdmissionPolicy, Admissions
+from discovery.admission import Admissions
 from discovery.interfaces import multicast_scope
 from discovery.mdns import Announcer
 from discovery.service import Service
@@ -48,14 +48,23 @@ from operations.catalogue import TreeCatalogue
 from operations.client import RemoteTree
 from operations.handlers import handlers
 from operations.housekeeping import Housekeeping, shortage
+from operations.live import LiveConfiguration
 from operations.mount_facts import attribute, limit_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
 from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
 from operations.serving import Serving
-from operations.settings import engine_roots, mount_point, read_configs, transfer_settings
-from operations.soundness import check_complete, damage, place_of
+from operations.settings import (
+    admission_policy,
+    engine_roots,
+    mount_point,
+    read_pod_toml,
+    transfer_settings,
+    usable_configuration,
+)
+from operations.soundness import check_complete, damage, no_member, place_of
 from operations.tidying import Cluster, tidy
+from policies.config import ClusterConfig
 from transfer.service import Transfer
 from vfs.mount import Mount, MountSettings
 from vfs.publisher import publish_journalled
@@ -103,8 +112,9 @@ class Pod:
         roster_store = RosterStore(home.roster_db)
         roster = roster_store.roster
         check_complete(home, roster, self.identity.pod_id)
-        cluster, pod = read_configs(home, roster)
-        metadata = Metadata(home.metadata_db, engine_roots(self.identity, roster, cluster))
+        cluster, pod = usable_configuration(roster).config, read_pod_toml(home)
+        self._first_config = cluster
+        metadata = Metadata(home.metadata_db, engine_roots(self.identity, roster, self._config))
         metadata.tree.root_owner = (os.getuid(), os.getgid())
         metadata.log.incoming.is_retired = lambda writer: writer in roster.adoptions()
         if (upto := forgotten_at(roster, metadata.writer)) is not None:
@@ -128,26 +138,19 @@ class Pod:
         transfer = Transfer(home, mesh, catalogue, transfer_settings(pod, keeps=not self.is_client))
         catalogue.holders = transfer.holders
         catalogue.durable = metadata.committer.durable
-        policy = AdmissionPolicy(cluster.cluster.admission, cluster.cluster.allow, cluster.cluster.deny)
         admissions = Admissions(
             home,
             self.identity,
             roster_store,
-            policy=lambda: policy,
+            policy=lambda: admission_policy(self._config()),
             addresses=lambda: {one.pod: one.address for one in mesh.members() if one.address},
             learn=mesh.learn,
         )
         mesh.set_join_handler(admissions.serve)
         mesh.set_chronicle(self._chronicle)
         mesh.on_namesake = self._give_way
-        self._rebirth: Rebirth | None = None
-        editor: RemoteTree | None = None
-        if self.is_client:
-            mesh.on_restored = self._chronicle.begin_anew
-            editor = RemoteTree(metadata, transfer, mesh, pod.network.deadline_s)
-        else:
-            self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
-            Serving(roster, metadata, transfer, mesh)
+        mesh.on_change(self._look_whether_evicted)
+        editor = self._take_role(metadata, transfer, mesh, pod.network.deadline_s)
         self._cluster = Cluster(metadata, mesh, roster, self.identity, cluster.cluster.forget_after_s)
         metadata.committer.on_durable = mesh.publish_log
         metadata.tree.on_delta(self._noticed)
@@ -155,6 +158,7 @@ class Pod:
         mounts = MountKeeper(self._make_mount, mount_point(pod))
         self.parts = Parts(
             home=home,
+            identity=self.identity,
             cluster=cluster,
             pod=pod,
             roster=roster_store,
@@ -170,12 +174,33 @@ class Pod:
         )
 
         self._housekeeping = Housekeeping(self.parts, mesh.clock_agrees)
+        self.parts.live = LiveConfiguration(self.parts, self._cluster, self._housekeeping)
         self._cluster.short_of_room = lambda: shortage(*space(self.parts)) > 0
         if transfer.releasing is not None:
             transfer.releasing.may_free = self._may_free
 
-    def _give_way(self, error: NamesakeError) -> None:
-        """End in order: another process with this pod's key was there first."""
+    def _take_role(
+        self, metadata: Metadata, transfer: Transfer, mesh: MeshNode, deadline_s: float
+    ) -> RemoteTree | None:
+        """Make what only a full pod or only a client pod has; return what changes the tree on a client pod."""
+        self._rebirth: Rebirth | None = None
+        if self.is_client:
+            mesh.on_restored = self._chronicle.begin_anew
+            return RemoteTree(metadata, transfer, mesh, deadline_s)
+        self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
+        Serving(mesh.roster, metadata, transfer, mesh)
+        return None
+
+    def _config(self) -> ClusterConfig:
+        """Return the cluster's configuration in force, also while the parts are being built."""
+        return self.parts.cluster if hasattr(self, "parts") else self._first_config
+
+    def _look_whether_evicted(self) -> None:
+        if self._failure is None and self.parts.roster.roster.is_evicted(self.identity.pod_id):
+            self._give_way(no_member(self.parts.home, self.parts.roster.roster, self.identity.pod_id))
+
+    def _give_way(self, error: RefusedError) -> None:
+        """End in order: another process with this pod's key was there first, or it was evicted."""
         if self._failure is None:
             self._failure = error
             self._catching_up.cancel()
@@ -229,14 +254,14 @@ class Pod:
         parts = self.parts
         async with anyio.create_task_group() as group:
             group.start_soon(self._signals)
+            parts.live.start()
             await group.start(parts.metadata.committer.run)
             await group.start(parts.transfer.run)
             if self._chronicle.is_copy:
                 await parts.transfer.begin_holdings_anew()
             await group.start(parts.mesh.run)
             await group.start(self._supervised, "control socket", self._serve_control)
-            if parts.pod.pod.discovery:
-                await group.start(self._supervised, "discovery", self._announce)
+            await group.start(self._supervised, "discovery", self._announce)
             group.start_soon(self._gossip_room)
             if self._rebirth is not None:
                 group.start_soon(self._rebirth.run)
@@ -320,6 +345,16 @@ class Pod:
         await serve(self.parts.home.socket, handlers(self.parts), task_status=task_status)
 
     async def _announce(self, task_status: TaskStatus[None]) -> None:
+        """Announce this pod and look for others, if it shall, and anew whenever what is announced changes."""
+        while True:
+            async with anyio.create_task_group() as group:
+                if self.parts.pod.pod.discovery:
+                    await group.start(self._announcer().run)
+                task_status.started()
+                await self.parts.live.announced_otherwise()
+                group.cancel_scope.cancel()
+
+    def _announcer(self) -> Announcer:
         parts = self.parts
         roster, mesh = parts.roster.roster, parts.mesh
         entry = roster.entry(mesh.pod_id)
@@ -331,7 +366,7 @@ class Pod:
                 roster.cluster_id, roster.cluster_name, mesh.pod_id, entry.name, admission, mesh.port, own
             )
         scope = multicast_scope(parse_address(parts.pod.pod.listen)[0])
-        await Announcer(service, only=scope, on_found=self._found, on_lost=self._lost).run(task_status=task_status)
+        return Announcer(service, only=scope, on_found=self._found, on_lost=self._lost)
 
     def _candidates(self, service: Service) -> list[tuple[str, int, PodId | None]]:
         parts = self.parts

@@ -27,7 +27,7 @@ from crdt_meta.node import Kind
 from crdt_meta.tree import Tree
 from mesh.identity import Identity
 from mesh.roster_store import RosterStore
-from operations.settings import engine_roots, read_configs
+from operations.settings import engine_roots, usable_configuration
 from operations.soundness import check_complete
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
@@ -77,8 +77,8 @@ def open_metadata(home: Home) -> Metadata:
     """Open the metadata of a pod that doesn't run."""
     identity, roster = Identity.load(home.identity), RosterStore(home.roster_db)
     check_complete(home, roster.roster, identity.pod_id)
-    cluster, _ = read_configs(home, roster.roster)
-    return Metadata(home.metadata_db, engine_roots(identity, roster.roster, cluster))
+    cluster = usable_configuration(roster.roster).config
+    return Metadata(home.metadata_db, engine_roots(identity, roster.roster, lambda: cluster))
 
 
 def fill(metadata: Metadata, files: int, prefix: bytes = b"d") -> list[ContentId]:

@@ -70,9 +70,7 @@ class MeshNode:
         self._rng = rng or Random(os.urandom(16))
         self._listen = listen
         self._listen_host, self._port = parse_address(listen)
-        for address in (*advertise, *peers):
-            parse_address(address)
-        self._advertise = tuple(advertise)
+        self._advertise: tuple[str, ...] = ()
         self._linked_host = ""
         self._table = LinkTable(self._me)
         self._registry = Registry(identity, roster_store, self._tell, self._table.linked, self._roster_changed)
@@ -102,8 +100,8 @@ class MeshNode:
         self._listeners: list[Callable[[], None]] = []
         self._group: TaskGroup | None = None
         self._quiet = QuietLog(logger, anyio.current_time)
-        for address in peers:
-            self._dialer.add(*parse_address(address), None, Source.CONFIGURED)
+        self._peers: set[tuple[str, int]] = set()
+        self.set_addresses(advertise, peers)
         if log is not None:
             self.set_log(log)
 
@@ -189,6 +187,28 @@ class MeshNode:
     def set_log(self, log: ReplicatedLog) -> None:
         """Set the log that is replicated."""
         self._spreader.set_log(log)
+
+    def set_absent_after(self, absent_after_s: float) -> None:
+        """Count a pod as absent when it hasn't answered for so long."""
+        self._membership.set_absent_after(absent_after_s, anyio.current_time())
+        self._settle()
+
+    def set_addresses(self, advertise: Sequence[str], peers: Sequence[str]) -> None:
+        """Tell others to find this pod at the first of ``advertise`` (none: where it is), and look for pods at ``peers``.
+
+        Links that are up stay. Raises `UsageError` for a malformed address.
+        """
+        before, after = set(self._peers), {parse_address(address) for address in peers}
+        for address in advertise:
+            parse_address(address)
+        for gone in before - after:
+            self._dialer.remove(*gone, Source.CONFIGURED)
+        for new in after - before:
+            self._dialer.add(*new, None, Source.CONFIGURED)
+        self._peers, self._advertise = after, tuple(advertise)
+        if self._group is not None:
+            self._membership.set_address(self.address)
+            self._settle()
 
     def set_chronicle(self, chronicle: Chronicle) -> None:
         """Set what is told of this pod's starts whenever a link is made; before `run`."""

@@ -61,6 +61,10 @@ class TreeCatalogue:
             self._pods = _Pods(full, self._mesh.alive() | {self._mesh.pod_id}, leaving)
         return self._pods
 
+    def configure(self, cluster: ClusterConfig, pod: PodConfig) -> None:
+        """Take over another configuration."""
+        self._cluster, self._pod = cluster, pod
+
     def full_pods(self) -> list[PodId]:
         """Return the full members that neither left nor were evicted, absent ones included."""
         return list(self._current().full)

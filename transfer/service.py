@@ -92,6 +92,7 @@ class Transfer:
         self._server = ChunkServer(self._store, self._damaged)
         self._holdings = HoldingsSync(mesh, self._database, self._news, self._exchanged_one, self._keeps)
         self._caching = Caching(self._access, self._database, catalogue, self._record)
+        self._batches = Batches(mesh, self._fetcher, settings.deadline_s, self._candidates)
         self._replication = Replication(
             mesh.pod_id,
             self._access,
@@ -101,7 +102,7 @@ class Transfer:
             self._record,
             rng or random.Random(),
             lambda: self._holdings.knows_all(self._mesh.alive() & self._full_pods()),
-            Batches(mesh, self._fetcher, settings.deadline_s, self._candidates),
+            self._batches,
         )
         self.releasing: Releasing | None = None
         """Frees what nothing refers to any more; None when nobody can tell what that is."""
@@ -183,6 +184,13 @@ class Transfer:
         """Return when everything sealed before the call is durable. Raises `NoSpaceError`, `MachineError`."""
         with self._access.claims.syncing():
             await self._store.sync()
+
+    def configure(self, settings: TransferSettings) -> None:
+        """Take over other settings; what is being fetched keeps its deadline. The sizes of memory and packs stay."""
+        self._settings = self._access.settings = settings
+        self._fetcher.deadline_s = self._batches.deadline_s = settings.deadline_s
+        self._store.room.set_limits(settings.room.limit_bytes, settings.room.full_share)
+        self._replication.changed()
 
     def abandon(self, content: ContentId) -> None:
         """Say that a discarded draft's sealed content will never be published; its pieces go unless needed else."""

@@ -34,7 +34,7 @@ class Pod:
         cluster, settings = parse_cluster(home.roster.config_toml()), parse_pod("", "pod.toml")
         path.mkdir(exist_ok=True)
         folder = Folder(path)
-        self.metadata = Metadata(folder.metadata_db, engine_roots(home.identity, home.roster, cluster))
+        self.metadata = Metadata(folder.metadata_db, engine_roots(home.identity, home.roster, lambda: cluster))
         self.tree = self.metadata.tree
         self.metadata.log.follows = client
         if not client:
