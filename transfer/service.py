@@ -412,7 +412,10 @@ class Transfer:
         spare = urgency is Urgency.BACKGROUND and bool(holders - {author})
         if author is not None and (author in alive or self._clients.get(author)):
             holders.add(author)
-        rest = sorted(alive - holders)[:MAX_OTHERS_ASKED]
+        rest = sorted(alive - holders)
+        if not holders:  # a client that wrote it, or read it, may have it still
+            rest = [*(pod for pod, is_linked in self._clients.items() if is_linked), *rest]
+        rest = rest[:MAX_OTHERS_ASKED]
         return Candidates(frozenset(holders), frozenset(rest), author if spare else None)
 
     async def _record(self, changes: dict[ContentId, Holding]) -> None:

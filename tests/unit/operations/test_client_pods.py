@@ -55,6 +55,9 @@ async def test_a_client_writes_through_a_full_pod_and_keeps_nothing(tmp_path: Pa
             for pod in (laptop, desktop):
                 await until(lambda pod=pod, name=name: kept_at(pod, name) == "kept")  # type: ignore[misc]
                 assert await pod.read(name) == data
+        content = client.tree.resolve(b"/large").content
+        (first,) = {info.author for pod in made.pods[:2] if (info := pod.catalogue.info(content)) is not None}
+        assert first in {laptop.home.pod, desktop.home.pod}, "all agree whose is the first copy: not the client's"
         assert client.names() == desktop.names() == ["empty", "large", "small"]
         await until(lambda: kept_at(client, "large") == "cached")
         holders = laptop.transfer.holders(client.tree.resolve(b"/large").content)
