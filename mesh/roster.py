@@ -351,9 +351,7 @@ class Roster:
             if self._unknown >= MAX_UNKNOWN:
                 return False
             self._unknown += 1
-        elif isinstance(payload, Admit | Revoke | Config | Retire | Writer | Void) and not self._is_candidate_full(
-            record.signer
-        ):
+        elif isinstance(payload, OF_FULL_PODS) and not self._is_candidate_full(record.signer):
             return False
         if isinstance(payload, Config) and not self._follows(payload, record.signer):
             return False

@@ -13,10 +13,11 @@ import pytest
 
 from base.errors import DamagedError, FileSystemError, RefusedError
 from base.ids import ROOT_INODE, ContentId, author_of, new_inode_id, new_writer_id
-from crdt_meta.node import Kind
+from crdt_meta.node import Kind as NodeKind
 from crdt_meta.operation import Create, Link, pack
 from mesh.api import Entry, State
 from mesh.broadcast import Broadcast
+from mesh.gossip_messages import Kind
 from mesh.records import Config, Writer, seal
 from mesh.wire import Tag
 from tests.unit.mesh.cluster import failing, until
@@ -35,7 +36,7 @@ def anyio_backend() -> str:
 def request(pod: Pod, name: str, *, ahead_s: float = 0.0, again: bool = False) -> list[object]:
     """Return a well-formed request to make a file."""
     stamp = int((time.time() + ahead_s) * 1000) << 16
-    create = Create(new_inode_id(), ROOT_INODE, name.encode(), Kind.FILE, 0o644, 1, 1, 1, b"", 0)
+    create = Create(new_inode_id(), ROOT_INODE, name.encode(), NodeKind.FILE, 0o644, 1, 1, 1, b"", 0)
     return [stamp, again, [], pack(create), None]
 
 
@@ -116,6 +117,14 @@ async def test_an_operation_whose_answer_was_lost_is_done_once(tmp_path: Path) -
         for pod in made.pods:
             await until(lambda pod=pod: pod.names() == ["note"])  # type: ignore[misc]
             assert not pod.tree.conflicts()
+        content, node = await client.store(b"hello"), client.tree.resolve(b"/note")
+        replaces, later = [list(dot) for dot in node.shown], request(client, "x", ahead_s=1.0)[0]
+        publish = [7, node.inode, node.link, *content, 1, replaces, 1]
+        for again in (False, True):
+            await client.mesh.call(desktop.home.pod, Tag.OPERATION, [later, again, [], publish, None])
+        assert len(desktop.tree.resolve(b"/note").shown) == 1
+        contents = desktop.tree.view.records.of(node.inode, "c")
+        assert [body.clock for _, body in contents] == [later]
         assert desktop.tree.view.records.of(desktop.tree.resolve(b"/note").inode, "i")[0][0] == author_of(
             client.home.pod
         )
@@ -126,7 +135,7 @@ async def test_a_pod_that_lacks_what_the_client_saw_gets_it_from_the_client(tmp_
     async with cluster(tmp_path) as made:
         (laptop,) = made.pods
         client = await made.client("client")
-        folder = await client.create("folder", kind=Kind.DIRECTORY)
+        folder = await client.create("folder", kind=NodeKind.DIRECTORY)
         await laptop.kill()
         made.pods.remove(laptop)
         desktop = await made.add("desktop")
@@ -222,7 +231,7 @@ async def test_a_client_forges_neither_log_entries_nor_records(
         ]
         digests = [pod.home.roster.digest() for pod in (laptop, desktop)]
         client.mesh._tell(laptop.home.pod, Tag.ROSTER, {"records": forged})
-        desktop.tree.create(ROOT_INODE, b"true", Kind.FILE, mode=0o644, uid=1, gid=1)
+        desktop.tree.create(ROOT_INODE, b"true", NodeKind.FILE, mode=0o644, uid=1, gid=1)
         desktop.metadata.committer.request()
         await until(lambda: laptop.names() == ["true"])
         vector = laptop.metadata.log.vector()
@@ -243,13 +252,15 @@ async def test_a_client_can_make_nobody_suspect(tmp_path: Path) -> None:
     async with cluster(tmp_path, "desktop") as made:
         laptop, desktop = made.pods
         client = await made.client("client")
-        accusation = [1, bytes.fromhex(desktop.home.pod), 1 << 50, bytes.fromhex(client.home.pod), 60_000]
-        before = laptop.mesh._membership.view(desktop.home.pod)
-        client.mesh._tell(laptop.home.pod, Tag.GOSSIP, [5, [accusation]])
-        client.mesh._tell(laptop.home.pod, Tag.GOSSIP, [4, [accusation]])
-        client.mesh._tell(laptop.home.pod, Tag.GOSSIP, [0, 1, [accusation]])
+        before = desktop.mesh._membership.view(desktop.home.pod).incarnation
+        accusation = [1, bytes.fromhex(desktop.home.pod), before, bytes.fromhex(client.home.pod), 60_000]
+        client.mesh._tell(laptop.home.pod, Tag.GOSSIP, [Kind.GOSSIP, [accusation]])
+        known = [bytes.fromhex(desktop.home.pod), before, 1 << 20, before, bytes.fromhex(client.home.pod), 60_000]
+        client.mesh._tell(laptop.home.pod, Tag.GOSSIP, [Kind.DIGEST, [known]])
         await client.mesh.call(laptop.home.pod, Tag.CLOCK, None)
-        assert laptop.mesh._membership.view(desktop.home.pod).state is before.state is State.ALIVE
+        await laptop.mesh.call(desktop.home.pod, Tag.CLOCK, None)  # what laptop would pass on is there before this
+        assert desktop.mesh._membership.view(desktop.home.pod).incarnation == before, "nothing to be refuted"
+        assert laptop.mesh._membership.view(desktop.home.pod).state is State.ALIVE
 
 
 async def test_the_bytes_must_be_those_that_were_announced(tmp_path: Path) -> None:
