@@ -31,6 +31,8 @@ class Directory:
     ) -> None:
         """``reached``: where each pod was last reached, kept up to date by whoever makes links."""
         self._is_linked = is_linked
+        self._last_linked: dict[PodId, float] = {}
+        """Client pods → when they were last seen to be linked (seconds since the epoch)."""
         self._me = me
         self._store = store
         self._membership = membership
@@ -57,7 +59,9 @@ class Directory:
         elif entry.role is Role.CLIENT:  # nobody's membership has it: it is there for those who are linked to it
             linked = self._is_linked(pod)
             state, announced = (State.ALIVE, False) if linked else (State.ABSENT, True)
-            last_seen = time.time() if linked else last_seen
+            if linked:
+                self._last_linked[pod] = time.time()
+            last_seen = self._last_linked.get(pod, last_seen)
         if entry.left:
             state = State.LEFT
         if entry.revoked:

@@ -62,9 +62,11 @@ def cluster_space(parts: Parts) -> tuple[int, int]:
 
 def limit_bytes(parts: Parts) -> int:
     """Return how large the store may become; for a share of the disk to the nearest `LIMIT_STEP_BYTES` below."""
+    if parts.editor is not None:
+        return parts.pod.cache.limit_bytes
     limit = parts.pod.storage.limit
-    if not isinstance(limit, Share) or parts.editor is not None:
-        return limit if not isinstance(limit, Share) else 0
+    if not isinstance(limit, Share):
+        return limit
     most = parts.transfer.bytes_used() + space(parts)[1]
     step = min(LIMIT_STEP_BYTES, 1 << max(0, most.bit_length() - LIMIT_DIGITS))
     return most - most % step

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RETRY_S: Final = 0.5
+"""What couldn't be published is tried again after so long, which costs nothing while nobody is there (s)."""
+
 PUBLISHED_AT_ONCE: Final = 16
 """Files whose contents are on their way to a full pod at the same time."""
 
@@ -164,6 +167,7 @@ class RemotePublisher(Publisher):
                 if not live.unlinked:
                     group.start_soon(publish, live, content)
         if failures:
+            self._retry_s = RETRY_S
             raise failures[0]
 
     async def _publish_one(self, live: LiveFile, sealed: SealedContent) -> None:
