@@ -53,6 +53,7 @@ from operations.mount_facts import attribute, limit_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
 from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
+from operations.requests import serve_requests
 from operations.serving import Serving
 from operations.settings import (
     admission_policy,
@@ -147,6 +148,7 @@ class Pod:
             learn=mesh.learn,
         )
         mesh.set_join_handler(admissions.serve)
+        serve_requests(mesh, admissions)
         mesh.set_chronicle(self._chronicle)
         mesh.on_namesake = self._give_way
         mesh.on_change(self._look_whether_evicted)

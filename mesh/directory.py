@@ -62,6 +62,8 @@ class Directory:
             if linked:
                 self._last_linked[pod] = time.time()
             last_seen = self._last_linked.get(pod, last_seen)
+        if self._store.roster.is_maintained(pod):
+            state, announced = State.MAINTENANCE, announced or state is not State.ALIVE
         if entry.left:
             state = State.LEFT
         if entry.revoked:

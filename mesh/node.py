@@ -22,6 +22,7 @@ from mesh import listener as door
 from mesh.address import format_address, is_loopback, is_wildcard, own_host, parse_address
 from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog, State
 from mesh.dialer import Dialer, Source
+from mesh.diary import Diary
 from mesh.directory import Directory
 from mesh.identity import Identity
 from mesh.introduction import Chronicle, RestoredError
@@ -30,7 +31,7 @@ from mesh.link import Link
 from mesh.membership import TICK_S, Membership, MembershipSettings
 from mesh.peers import LinkTable
 from mesh.quiet import QuietLog
-from mesh.records import Left, record_id, seal
+from mesh.records import Left, seal
 from mesh.registry import Registry
 from mesh.roster import Roster
 from mesh.roster_store import RosterStore
@@ -84,6 +85,7 @@ class MeshNode:
         self.clocks = Timekeeper(self._ask, self.alive)
         reached = self._switchboard.reached
         self._directory = Directory(self._me, roster_store, self._membership, reached, self._is_linked)
+        self._diary = Diary(self._me, roster_store.roster)
         self._dialer = Dialer(self._me, self._switchboard.dial_control, self._is_linked, self._is_welcome, self._rng)
         self._door = door.Listener(
             lambda: self._registry.server_context, lambda: self._registry.certificate, self._switchboard.accept
@@ -263,11 +265,6 @@ class MeshNode:
         self._run(self._membership.announce_down(anyio.current_time()))
         await self._switchboard.flush()
 
-    async def announce_maintenance(self, on: bool) -> None:
-        """Tell all that this pod is or isn't in maintenance."""
-        self._run(self._membership.announce_maintenance(on, anyio.current_time()))
-        self._settle()
-
     async def announce_leave(self) -> None:
         """Record and tell all that this pod leaves the cluster for good."""
         record = seal(Left(time.time_ns()), self.cluster_id, self._me, self._identity.sign)
@@ -324,16 +321,11 @@ class MeshNode:
             elif tag == Tag.ROSTER:
                 records = self._registry.records_in(sender, body)
                 if records and self._group is not None:
-                    self._group.start_soon(self._learn_from, records, sender)
+                    self._group.start_soon(self._registry.learn, records, sender)
             else:
                 self._quiet.warning(sender, f"a message of unknown kind {tag} from {sender} was ignored")
         except Exception:
             logger.exception("a message (tag %d) from %s was ignored", tag, sender)
-
-    async def _learn_from(self, records: list[bytes], sender: PodId) -> None:
-        await self._registry.learn(records, sender)
-        if self._is_client(sender) and self.roster.lacks_any(b"".join(map(record_id, records))):
-            self._quiet.warning(f"records {sender}", f"records that the client pod {sender} sent were refused")
 
     # -- links
 
@@ -418,6 +410,7 @@ class MeshNode:
                     self._dialer.add(*parse_address(address), pod, Source.GOSSIP)
                 except WormholeError:
                     self._quiet.warning(pod, f"{pod} gossips an address that is none")
+        self._diary.looked(changed, lambda pod: self._membership.view(pod).state)
         for reason in self._membership.complaints():
             self._quiet.warning(reason, f"gossip was ignored: {reason}")
         if changed or force:
@@ -426,6 +419,7 @@ class MeshNode:
 
     def _roster_changed(self) -> None:
         roster = self.roster
+        self._diary.roster_changed()
         self._spreader.set_members(pod for pod in self._members_are() if roster.is_member(pod))
         for link in self._table.all():
             if roster.is_revoked(link.peer.pod) and self._group is not None:

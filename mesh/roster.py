@@ -9,6 +9,7 @@ Must never accept a record whose signer isn't a candidate, and never forget one.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -178,6 +179,16 @@ class Roster:
         records = self._records.items()
         return {key for key, one in records if one.signer == pod and isinstance(one.payload, Admit | Revoke)}
 
+    def of_recovery(self, batch: Iterable[bytes]) -> list[bytes]:
+        """Return those records that the recovery key signed."""
+        found: list[bytes] = []
+        for data in batch:
+            with contextlib.suppress(DamagedError):
+                record = records.decode(data)
+                if self.recovery_key and record.signed_by(self.recovery_key):
+                    found.append(data)
+        return found
+
     def is_evicted(self, pod: PodId) -> bool:
         """Tell whether a pod was evicted, or let in by evicted pods; not whether something about it isn't known yet."""
         evictions = self._trust.evictions if self._trust else {}
@@ -285,6 +296,10 @@ class Roster:
     def records(self) -> list[bytes]:
         """Return all records, each behind those that its acceptance needs."""
         return [record.data for record in self._records.values()]
+
+    def knows(self, record: RecordId) -> bool:
+        """Tell whether a record is here."""
+        return record in self._records
 
     def __len__(self) -> int:
         return len(self._records)
