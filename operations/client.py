@@ -53,6 +53,8 @@ CALL_S: Final = 8.0
 NEWS_S: Final = 0.02
 """What was done arrives by itself, as a rule before the answer; after so long it is asked for (s)."""
 LOOK_S: Final = 0.25
+RETURN_S: Final = 1.0
+"""A link that broke may be back within this (s)."""
 
 logger = logging.getLogger(__name__)
 
@@ -256,8 +258,14 @@ class RemoteTree:
                 raise UnreachableError("No full pod did what was asked in time; it may be done all the same.")
             if pod is None:
                 refused.clear()
-                with anyio.move_on_after(LOOK_S):
-                    await self._changed.wait()
+                await self._wait_for_somebody()
+
+    async def _wait_for_somebody(self) -> None:
+        """Wait for a moment. Raises `UnreachableError` when no full pod is there then."""
+        with anyio.move_on_after(LOOK_S if self.connected else RETURN_S):
+            await self._changed.wait()
+        if not self.connected:
+            raise UnreachableError("The last full pod is gone; what was asked of it may be done all the same.")
 
     def _choose(self, refused: set[PodId]) -> PodId | None:
         """Return the full pod to ask: the one asked last, else the nearest; None when all were asked."""
