@@ -17,7 +17,8 @@ def maintenance(
 ) -> None:
     """Announce a planned absence of this pod, or its end.
 
-    No copies are made elsewhere in its place. All pods show it as `maintenance` until it says `off`, however often anything is restarted meanwhile.
+    No copies are made elsewhere in its place. All pods show it as `maintenance` until it says `off`, however often
+    anything is restarted meanwhile.
     """
     body = call(this_home(), "maintenance", {"on": state == "on"})
     if invocation().json:

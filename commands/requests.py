@@ -18,7 +18,8 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="What `wormhole re
 def requests() -> None:
     """List the pods that wait for approval.
 
-    Pods do where the cluster's admission is "approve". Compare the fingerprint with the one that the new device shows; its name anybody can choose.
+    Pods do where the cluster's admission is "approve". Compare the fingerprint with the one that the new device
+    shows; its name anybody can choose.
     """
     body = call(this_home(), "requests")
     if invocation().json:
