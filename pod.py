@@ -39,6 +39,7 @@ from mesh.identity import Identity
 from mesh.membership import MembershipSettings
 from mesh.node import MeshNode
 from mesh.roster_store import RosterStore
+from operations import pinning
 from operations.announcing import Announcing
 from operations.catalogue import TreeCatalogue
 from operations.client import RemoteTree
@@ -241,6 +242,8 @@ class Pod:
         if delta.contents:
             self.parts.metadata.tidying.consent.used(delta.contents)
             self.parts.transfer.noticed(delta.contents)
+        if delta.entries:
+            pinning.moved(self.parts, delta)
 
     def _gossip(self, values: Mapping[str, object]) -> None:
         self._told |= values

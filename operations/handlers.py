@@ -15,6 +15,7 @@ from operations.invite import invite
 from operations.leaving import destroy_check, down, leave
 from operations.maintenance import maintenance
 from operations.parts import Parts
+from operations.pinning import pin, unpin
 from operations.pods import pods
 from operations.requests import approve, deny, requests
 from operations.status import status
@@ -60,11 +61,13 @@ QUIET: dict[str, Quiet] = {
     "status": status,
     "trash_restore": trash_restore,
     "unmount": unmount,
+    "unpin": unpin,
     "where": where,
 }
 TELLING: dict[str, Telling] = {
     "import": import_files,
     "leave": leave,
+    "pin": pin,
     "sync": sync,
     "trash_empty": trash_empty,
     "trash_list": trash_list,

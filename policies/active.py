@@ -46,6 +46,7 @@ ACTIVE: dict[Level, frozenset[str]] = {
             "cache.limit",
             "network.deadline",
             "rule.match",
+            "rule.keep",
             "rule.cache",
         }
     ),

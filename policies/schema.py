@@ -214,6 +214,10 @@ class ClusterConfig(Struct, frozen=True, dict=True):
     def _policies(self) -> dict[tuple[int, ...], FilePolicy]:
         return {}
 
+    def rules_of(self, path: str) -> tuple[int, ...]:
+        """Return the numbers, from 0, of the rules that ``path`` falls under, in order; the last one wins."""
+        return self._book.matching(path)
+
     def for_path(self, path: str) -> FilePolicy:
         """Return what is wanted for ``path`` in the tree (a directory's own path ends in a slash).
 
@@ -253,6 +257,10 @@ class PodConfig(Struct, frozen=True, dict=True):
     @cached_property
     def _policies(self) -> dict[tuple[int, ...], PodFilePolicy]:
         return {}
+
+    def rules_of(self, path: str) -> tuple[int, ...]:
+        """Return the numbers of the rules that ``path`` falls under, as `ClusterConfig.rules_of` does."""
+        return self._book.matching(path)
 
     def for_path(self, path: str) -> PodFilePolicy:
         """Return what this pod wants for ``path``, as `ClusterConfig.for_path` does."""
