@@ -42,6 +42,7 @@ from commands import (
     reconfiguring,
     requests,
     running,
+    scrub,
     status,
     sync,
     trash,
@@ -72,6 +73,7 @@ MODULES = (
     leaving,
     maintenance,
     evicting,
+    scrub,
     demo,
 )
 """Each registers its commands when it is imported; this is the order of the help text."""

@@ -18,6 +18,7 @@ from operations.parts import Parts
 from operations.pinning import pin, unpin
 from operations.pods import pods
 from operations.requests import approve, deny, requests
+from operations.scrubbing import scrub
 from operations.status import status
 from operations.sync import sync
 from operations.trash import trash_empty, trash_list, trash_restore
@@ -68,6 +69,7 @@ TELLING: dict[str, Telling] = {
     "import": import_files,
     "leave": leave,
     "pin": pin,
+    "scrub": scrub,
     "sync": sync,
     "trash_empty": trash_empty,
     "trash_list": trash_list,

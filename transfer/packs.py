@@ -26,7 +26,7 @@ import sqlite3
 import struct
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Final
 
 from base.errors import MachineError
@@ -198,6 +198,35 @@ class Packs:
             if not rows:
                 return
             after = rows[-1][0]
+
+    def in_order(self) -> Generator[ChunkId]:
+        """Iterate over the packed pieces as they lie on the disk, past the page cache; blocking.
+
+        What comes meanwhile isn't among them, and a pack that is rewritten meanwhile may be read from memory.
+        """
+        own = self._connect()
+        try:  # a table of its own: the order needs no memory, and no transaction is held open
+            own.execute("PRAGMA temp_store = FILE")
+            own.execute("CREATE TEMP TABLE line AS SELECT id, pack FROM piece ORDER BY pack, at")
+            row = pack = 0
+            page = "SELECT id, pack FROM line WHERE rowid > ? ORDER BY rowid LIMIT 500"
+            while found := own.execute(page, (row,)).fetchall():
+                for piece, number in found:
+                    if number != pack:
+                        pack = number
+                        self._drop_pages(number)
+                    yield ChunkId(piece)
+                row += len(found)
+        finally:
+            own.close()
+
+    def _drop_pages(self, number: int) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(self.path(number), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
 
     # -- writing
 

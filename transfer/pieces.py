@@ -15,7 +15,7 @@ import resource
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -250,6 +250,21 @@ class Pieces:
         finally:
             os.close(descriptor)
 
+    def on_disk(self) -> Generator[ChunkId]:
+        """Iterate over the durable pieces, those of packs in the order in which they lie there; blocking."""
+        for area in FOLDERS:
+            yield from self._below(area)
+        yield from self.packs.in_order()
+
+    def set_aside(self) -> dict[ChunkId, list[str]]:
+        """Return the damaged pieces that were set aside, each with the paths of its remains; blocking."""
+        found: dict[ChunkId, list[str]] = {}
+        with os.scandir(f"{self._root}/damaged") as entries:
+            for entry in entries:
+                with contextlib.suppress(ValueError):
+                    found.setdefault(ChunkId(bytes.fromhex(entry.name.partition(".")[0])), []).append(entry.path)
+        return found
+
     def has_damaged(self) -> bool:
         """Tell whether damaged pieces were set aside; blocking."""
         with os.scandir(f"{self._root}/damaged") as entries:
@@ -257,11 +272,26 @@ class Pieces:
 
     def verify(self, piece: ChunkId) -> bool:
         """Read a piece from the disk again and compare its hash; a damaged one is set aside. False when missing."""
-        self._verified.pop(piece, None)
         try:
-            return self.read_blocking(piece, 0, 0) is not None
+            return self.reread(piece) is not None
         except DamagedError:
             return False
+
+    def reread(self, piece: ChunkId) -> int | None:
+        """Compare a piece on the disk, not in the page cache, with its hash; return its bytes, None when it isn't here.
+
+        Raises `DamagedError`; the piece is set aside then. Of packs `Packs.in_order` drops the cached pages.
+        """
+        self._verified.pop(piece, None)
+        if self.packs.find(piece) is None:
+            with contextlib.suppress(FileNotFoundError):
+                descriptor = self._open_file(piece)
+                try:
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                finally:
+                    os.close(descriptor)
+        data = self.read_blocking(piece, 0, 1 << 62)
+        return None if data is None else len(data)
 
     def _open(self, piece: ChunkId) -> tuple[int, int, int]:
         """Return (descriptor of its own, where the piece begins, its bytes). Raises `FileNotFoundError`."""

@@ -39,6 +39,7 @@ from transfer.reader import Reader
 from transfer.recovery import check_recent, sweep_orphans
 from transfer.releasing import Releasing
 from transfer.replication import Replication
+from transfer.scrubbing import Scrubbing
 from transfer.serve import ChunkServer
 from transfer.settings import TransferSettings
 from transfer.store_open import open_store
@@ -103,6 +104,9 @@ class Transfer:
             rng or random.Random(),
             lambda: self._holdings.knows_all(self._mesh.alive() & self._full_pods()),
             self._batches,
+        )
+        self.scrubbing = Scrubbing(
+            self._access, self._database, catalogue, self._caching, self._replication, self._record, self._has_copies
         )
         self.releasing: Releasing | None = None
         """Frees what nothing refers to any more; None when nobody can tell what that is."""
