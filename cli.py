@@ -46,7 +46,9 @@ from commands import (
     status,
     sync,
     trash,
+    unplugging,
     where,
+    why,
 )
 from commands.invocation import COMMANDS, Invocation, begin
 
@@ -63,6 +65,7 @@ MODULES = (
     pods,
     status,
     where,
+    why,
     pinning,
     sync,
     conflicts,
@@ -70,6 +73,7 @@ MODULES = (
     importing,
     configuring,
     reconfiguring,
+    unplugging,
     leaving,
     maintenance,
     evicting,

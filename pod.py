@@ -63,6 +63,7 @@ from operations.settings import (
 )
 from operations.soundness import check_complete, damage, no_member, place_of
 from operations.tidying import Cluster, tidy
+from operations.unplugging import serve_unplugging
 from policies.config import ClusterConfig
 from transfer.service import Transfer
 from vfs.mount import Mount, MountSettings
@@ -176,6 +177,7 @@ class Pod:
         self._housekeeping = Housekeeping(self.parts, mesh.clock_agrees)
         self.parts.live = LiveConfiguration(self.parts, self._cluster, self._housekeeping)
         self._cluster.short_of_room = lambda: shortage(*space(self.parts)) > 0
+        serve_unplugging(self.parts)
         if transfer.releasing is not None:
             transfer.releasing.may_free = self._may_free
 

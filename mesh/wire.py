@@ -72,6 +72,8 @@ class Tag(IntEnum):
     HOLDING_ASK = 45
     # client pods
     OPERATION = 50
+    # questions of people
+    UNPLUG_ASK = 60
 
 
 JOIN_TAGS: Final = frozenset(

@@ -70,6 +70,10 @@ class TreeCatalogue:
         """Make the copies of these pods anew: they stay away."""
         self._given_up = pods
 
+    def set_apart(self) -> tuple[frozenset[PodId], frozenset[PodId]]:
+        """Return the pods whose copies are made anew, as they stay away and as they are leaving."""
+        return self._given_up, self._current().leaving
+
     def configure(self, cluster: ClusterConfig, pod: PodConfig) -> None:
         """Take over another configuration."""
         self._cluster, self._pod = cluster, pod

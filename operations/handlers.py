@@ -22,7 +22,9 @@ from operations.scrubbing import scrub
 from operations.status import status
 from operations.sync import sync
 from operations.trash import trash_empty, trash_list, trash_restore
+from operations.unplugging import safe_to_unplug
 from operations.where import where
+from operations.why import why
 
 Quiet = Callable[[Parts, dict[str, object]], Awaitable[dict[str, object]]]
 Telling = Callable[[Parts, dict[str, object], Emit], Awaitable[dict[str, object]]]
@@ -64,11 +66,13 @@ QUIET: dict[str, Quiet] = {
     "unmount": unmount,
     "unpin": unpin,
     "where": where,
+    "why": why,
 }
 TELLING: dict[str, Telling] = {
     "import": import_files,
     "leave": leave,
     "pin": pin,
+    "safe_to_unplug": safe_to_unplug,
     "scrub": scrub,
     "sync": sync,
     "trash_empty": trash_empty,

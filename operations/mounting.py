@@ -84,6 +84,11 @@ class MountKeeper:
         if self._mount is not None:
             yield from ((live.inode, live.node.content) for live in self._mount.filesystem.files)
 
+    def unsaved(self) -> Iterator[InodeId]:
+        """Yield the files whose newest content isn't in the tree yet."""
+        if self._mount is not None:
+            yield from (live.inode for live in self._mount.filesystem.files if live.overlaid)
+
     async def settle(self) -> None:
         """Wait until every closed file is published."""
         if self._mount is not None:

@@ -23,6 +23,7 @@ ACTIVE: dict[Level, frozenset[str]] = {
             "redundancy.absent_after",
             "redundancy.repair_after",
             "conflicts.strategy",
+            "continuity.least_copies",
             "trash.keep",
             "trash.versions",
             "rule.match",

@@ -1,0 +1,71 @@
+"""`wormhole why`: of each pod whether it has a file, and by which rule."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from base.errors import UsageError
+from base.ids import EMPTY_CONTENT, PodId
+from crdt_meta.node import Kind, Node
+from mesh.api import Member, Role, State
+from operations.finding import find, text_argument, text_of
+from operations.parts import Parts
+from policies.explaining import Facts, copies_rule, named, no_cache_rule, reason
+from policies.pinning import keeping_rule
+from transfer.api import ContentInfo
+
+GONE: Final = (State.LEFT, State.EVICTED)
+
+
+async def why(parts: Parts, args: dict[str, object]) -> dict[str, object]:
+    """Explain every copy of one file."""
+    raw, node = find(parts.metadata.tree, text_argument(args, "path") or "/")
+    path = text_of(raw)
+    if node.kind is not Kind.FILE:
+        raise UsageError(f"'{path}' is no file.", "Name a file; a folder's files are held one by one.")
+    info = parts.catalogue.info(node.content)
+    copies = parts.cluster.for_path(path).copies if info is None else info.copies
+    wanted = parts.catalogue.copies_wanted(copies)
+    members = sorted((one for one in parts.mesh.members() if one.state not in GONE), key=lambda one: one.name)
+    return {
+        "path": path,
+        "content": node.content.hex(),
+        "copies_wanted": wanted,
+        "rule": copies_rule(parts.cluster, path, copies, wanted),
+        "pods": _rows(parts, path, node, info, wanted, members),
+    }
+
+
+def _rows(
+    parts: Parts, path: str, node: Node, info: ContentInfo | None, wanted: int, members: list[Member]
+) -> list[dict[str, object]]:
+    """Return what is said of each pod."""
+    if node.content == EMPTY_CONTENT or info is None:
+        why_not = "an empty file: there is nothing to keep" if info is None or not node.size else ""
+        return [{"name": one.name, "state": one.state.value, "has": "none", "reason": why_not} for one in members]
+    known = parts.transfer.known_holdings(node.content)
+    places = {pod: number for number, pod in enumerate(parts.catalogue.place(info), 1)}
+    rows: list[dict[str, object]] = []
+    for one in members:
+        holding = known.get(one.pod)
+        facts = _facts(parts, path, info, one, places, "none" if holding is None else holding.name.lower())
+        rows.append({"name": one.name, "state": one.state.value, "has": facts.has, "reason": reason(facts, wanted)})
+    return rows
+
+
+def _facts(parts: Parts, path: str, info: ContentInfo, member: Member, places: dict[PodId, int], has: str) -> Facts:
+    me = parts.mesh.pod_id
+    given_up, leaving = parts.catalogue.set_apart()
+    pin = keeping_rule(parts.pod, path) if member.pod == me and member.role is Role.FULL else None
+    return Facts(
+        has=has,
+        is_client=member.role is Role.CLIENT,
+        answers=member.state is State.ALIVE,
+        is_announced=member.announced or member.state is State.MAINTENANCE,
+        is_author=info.author == member.pod,
+        is_given_up=member.pod in given_up,
+        is_leaving=member.pod in leaving,
+        place=places.get(member.pod),
+        pin="" if pin is None else named(pin, parts.pod, "keep = true"),
+        no_cache=no_cache_rule(parts.cluster, parts.pod if member.pod == me else None, path),
+    )
