@@ -269,7 +269,7 @@ limit = "20 GiB"              # within storage.limit
 # download_limit = "none"
 deadline = "10s"              # a call on the mount fails after this long without progress
 
-# Rules for files and folders: `match` is a pattern as in .gitignore; later rules win, key by key.
+# Rules for files and folders: `match` is a pattern as in .gitignore; later rules win, key by key. `wormhole pin` writes such.
 # [[rule]]
 # match = "projects/**"
 # keep = true
