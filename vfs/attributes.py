@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from crdt_meta.node import Node
     from vfs.inodes import Known
     from vfs.livefile import LiveFiles
+    from vfs.nursery import Nursery
 
 TIMEOUT_S: Final = 86_400.0
 """How long the kernel may keep attributes and names; every change from elsewhere is notified."""
@@ -46,8 +47,9 @@ def absent() -> pyfuse3.EntryAttributes:
 class Attributes:
     """Builds and caches ``EntryAttributes``. ``owner`` is (uid, gid) when everything belongs to who mounts."""
 
-    def __init__(self, files: LiveFiles, owner: tuple[int, int] | None) -> None:
+    def __init__(self, files: LiveFiles, nursery: Nursery, owner: tuple[int, int] | None) -> None:
         self._files = files
+        self._nursery = nursery
         self._owner = owner
 
     def of(self, known: Known, node: Node) -> pyfuse3.EntryAttributes:
@@ -67,6 +69,8 @@ class Attributes:
                 ctime_ns = max(ctime_ns, live.ctime_ns)
         elif kind is Kind.DIRECTORY:
             size = DIRECTORY_BYTES
+            changed_ns = self._nursery.time_ns(node.inode)
+            mtime_ns, ctime_ns = max(mtime_ns, changed_ns), max(ctime_ns, changed_ns)
         attributes = pyfuse3.EntryAttributes()
         attributes.st_ino = known.number
         attributes.entry_timeout = TIMEOUT_S

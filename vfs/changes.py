@@ -155,6 +155,15 @@ class Changes:
             if parent is not None:
                 notifier.entry(parent.number, name)
 
+    def vanished(self, directory: InodeId, name: bytes) -> None:
+        """Note that a file went that had not entered the tree yet."""
+        for listing in self._listings.get(directory, ()):
+            listing.touched.add(name)
+
+    def look_again(self, directory: InodeId, name: bytes) -> None:
+        """Have a name forgotten that leads elsewhere than the kernel was told, though it told us what it should."""
+        self._lead_elsewhere(((directory, name),))
+
     def closed_file(self, inode: InodeId) -> None:
         """Note that a handle of a file is gone."""
         self._lead_elsewhere(self.open_names.closed(inode))

@@ -22,9 +22,10 @@ from vfs.changes import Changes, Listing
 from vfs.clock import Clock
 from vfs.inodes import Inodes, Known
 from vfs.livefile import LiveFiles
+from vfs.nursery import Newborn, Nursery
 from vfs.openfiles import SETGID, OpenFiles, without_privileges
 from vfs.publisher import Publisher
-from vfs.xattrs import ExtendedAttributes
+from vfs.xattrs import OWN, ExtendedAttributes
 
 if TYPE_CHECKING:
     import pyfuse3
@@ -84,10 +85,11 @@ class FileSystem:
         self._committer = committer
         self.clock = Clock()
         self.inodes = Inodes()
-        self.files = LiveFiles(transfer)
+        self.nursery = Nursery(tree)
+        self.files = LiveFiles(transfer, self.nursery)
         self.changes = Changes(tree, self.inodes, self.files, notifier)
-        self.publisher = Publisher(tree, committer, transfer, self.files, self.changes)
-        self.attributes = Attributes(self.files, owner)
+        self.publisher = Publisher(tree, committer, transfer, self.files, self.changes, self.nursery)
+        self.attributes = Attributes(self.files, self.nursery, owner)
         self.open_files = OpenFiles(
             tree, committer, transfer, self.inodes, self.files, self.publisher, self.clock, deadline_s=deadline_s
         )
@@ -97,7 +99,7 @@ class FileSystem:
 
     def node(self, known: Known) -> Node:
         """Return what the tree shows of an inode, or what it was when its last name went. ENOENT."""
-        node = self._tree.get(known.inode)
+        node = self.now(known.inode)
         if node is not None:
             return node
         if known.orphan is None:
@@ -105,6 +107,11 @@ class FileSystem:
         if known.orphan is None:
             raise FileSystemError(errno.ENOENT)
         return known.orphan
+
+    def now(self, inode: InodeId) -> Node | None:
+        """Return what an inode is now; None when it has no name any more."""
+        newborn = self.nursery.get(inode)
+        return newborn.node if newborn is not None else self._tree.get(inode)
 
     def attributes_of(self, number: int) -> pyfuse3.EntryAttributes:
         """Return the attributes of an inode. ENOENT, ESTALE."""
@@ -138,8 +145,14 @@ class FileSystem:
             above = self._tree.parent(directory.inode)
             node = self._tree.get(above[0] if above else directory.inode)
         else:
-            node = self.changes.names.lookup(directory.inode, self.changes.open_names.real(directory.inode, name))
+            node = self._named(directory.inode, name)
         return None if node is None else (self._told(node), node)
+
+    def _named(self, directory: InodeId, name: bytes) -> Node | None:
+        newborn = self.nursery.lookup(directory, name)
+        if newborn is not None:
+            return newborn.node
+        return self.changes.names.lookup(directory, self.changes.open_names.real(directory, name))
 
     # -- making and removing names ------------------------------------------------------------------------------------
 
@@ -151,11 +164,11 @@ class FileSystem:
         if kind is None:
             raise FileSystemError(errno.EINVAL)
         directory = self.inodes.find(parent)
-        bits, gid = stat.S_IMODE(mode), caller.gid
-        if self.attributes_of(parent).st_mode & SETGID:
-            gid = self.node(directory).gid
-            if kind is Kind.DIRECTORY:
-                bits |= SETGID
+        if self.nursery.lookup(directory.inode, name) is not None:
+            raise FileSystemError(errno.EEXIST)
+        bits, gid = stat.S_IMODE(mode), self._group(parent, directory, caller)
+        if kind is Kind.DIRECTORY and self.attributes_of(parent).st_mode & SETGID:
+            bits |= SETGID
         told = directory.attributes
         with self.changes.own((directory.inode, name)):
             node = self._tree.create(
@@ -174,9 +187,39 @@ class FileSystem:
         self._committer.request()
         return self._told(node), node
 
+    def _group(self, parent: int, directory: Known, caller: Caller) -> int:
+        """Return the group of what is made in a directory."""
+        return self.node(directory).gid if self.attributes_of(parent).st_mode & SETGID else caller.gid
+
+    def _conceive(self, parent: int, name: bytes, mode: int, caller: Caller) -> tuple[Known, Node]:
+        """Make a regular file that enters the tree when it is closed, or soon. EEXIST and others."""
+        directory = self.inodes.find(parent)
+        where = directory.inode
+        if self.changes.open_names.exchanges or not self.nursery.may_hold(where):
+            return self.make(parent, name, mode, caller)
+        if self._named(where, name) is not None:
+            raise FileSystemError(errno.EEXIST)
+        gid = self._group(parent, directory, caller)
+        newborn = self.nursery.make(where, name, stat.S_IMODE(mode), caller.uid, gid, self.clock.now_ns())
+        self._nursery_changed(directory)
+        self.publisher.expect()
+        return self._told(newborn.node), newborn.node
+
+    def _nursery_changed(self, directory: Known) -> None:
+        """Give a directory's attributes the time of what was just made or removed in it."""
+        told = directory.attributes
+        if told is not None:
+            told.st_mtime_ns = told.st_ctime_ns = self.nursery.time_ns(directory.inode)
+            if directory.atime_ns is None:
+                told.st_atime_ns = told.st_mtime_ns
+
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a name. The bytes stay usable by those who have the file open."""
         directory = self.inodes.find(parent)
+        newborn = self.nursery.lookup(directory.inode, name)
+        if newborn is not None:
+            self._drop(directory, newborn)
+            return
         told, real = directory.attributes, self.changes.open_names.real(directory.inode, name)
         own = ((directory.inode, name),) if real == name else ()
         with self.changes.own(*own):
@@ -185,10 +228,21 @@ class FileSystem:
         self._committer.request()
         self._lost_name(node)
 
+    def _drop(self, directory: Known, newborn: Newborn) -> None:
+        """Remove a file that isn't in the tree yet."""
+        now_ns = self.nursery.drop(newborn)
+        self._nursery_changed(directory)
+        self.changes.vanished(directory.inode, newborn.name)
+        self._lost_name(replace(newborn.node, nlink=0, ctime_ns=now_ns))
+
     def rmdir(self, parent: int, name: bytes) -> None:
         """Remove an empty directory. ENOTEMPTY, ENOTDIR, ENOENT."""
         directory = self.inodes.find(parent)
+        if self.nursery.lookup(directory.inode, name) is not None:
+            raise FileSystemError(errno.ENOTDIR)
         node = self._tree.lookup(directory.inode, name)
+        if node is not None and self.nursery.within(node.inode):
+            raise FileSystemError(errno.ENOTEMPTY)
         with self.changes.own((directory.inode, name)):
             self._tree.rmdir(directory.inode, name)
         self._committer.request()
@@ -219,7 +273,11 @@ class FileSystem:
         await self._content_first(old, name)
         if flags & RENAME_EXCHANGE:
             await self._content_first(new, new_name)
+        self._deliver(old, name)
+        self._deliver(new, new_name)
         there = self._tree.lookup(new, new_name)
+        if there is not None and there.is_directory:
+            self.publisher.deliver(self.nursery.within(there.inode))
         own = ((old, name), (new, new_name)) if name == called else ((new, new_name),)
         with self.changes.own(*own):
             replaced = self._tree.rename(
@@ -239,20 +297,31 @@ class FileSystem:
     async def _content_first(self, parent: InodeId, name: bytes) -> None:
         if not len(self.files):
             return
-        node = self._tree.lookup(parent, name)
+        newborn = self.nursery.lookup(parent, name)
+        node = self._tree.lookup(parent, name) if newborn is None else newborn.node
         if node is not None:
             await self.open_files.content_first(node)
+
+    def _deliver(self, directory: InodeId, name: bytes) -> None:
+        """Have a name in the tree, if it isn't yet."""
+        newborn = self.nursery.lookup(directory, name)
+        if newborn is not None:
+            self.publisher.deliver((newborn,))
 
     async def link(self, number: int, new_parent: int, new_name: bytes) -> tuple[Known, Node]:
         """Give a file another name. EPERM for a directory, ENOENT for one whose last name is gone."""
         known = self.inodes.find(number)
-        node = self._tree.get(known.inode)
+        node = self.now(known.inode)
         if node is None:
             raise FileSystemError(errno.ENOENT)
         if node.is_directory:
             raise FileSystemError(errno.EPERM)
         await self.open_files.content_first(node)
         directory = self.inodes.find(new_parent)
+        if (newborn := self.nursery.get(known.inode)) is not None:
+            self.publisher.deliver((newborn,))
+        if self.nursery.lookup(directory.inode, new_name) is not None:
+            raise FileSystemError(errno.EEXIST)
         with self.changes.own((directory.inode, new_name)):
             node = self._tree.link(known.inode, directory.inode, new_name)
         self._committer.request()
@@ -271,7 +340,7 @@ class FileSystem:
     async def create(self, parent: int, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[int, Known, Node]:
         """Make a file and open it; one that came into being meanwhile is opened, unless O_EXCL. Returns a handle."""
         try:
-            known, node = self.make(parent, name, stat.S_IFREG | stat.S_IMODE(mode), caller)
+            known, node = self._conceive(parent, name, stat.S_IFREG | stat.S_IMODE(mode), caller)
         except FileSystemError as error:
             found = self.lookup(parent, name) if error.errno == errno.EEXIST and not flags & os.O_EXCL else None
             if found is None:
@@ -336,12 +405,24 @@ class FileSystem:
             if change.atime_ns is not None:
                 known.ctime_ns = max(time.time_ns(), known.ctime_ns + 1, node.ctime_ns + 1)
             return
+        if (newborn := self.nursery.get(known.inode)) is not None:
+            self._change_newborn(newborn, mode, change, mtime_ns)
+            return
+        if mtime_ns is not None:
+            self.nursery.forget_time(known.inode)
         if self._tree.get(known.inode) is None:
             self._change_orphan(known, node, mode, change, mtime_ns)
             return
         with self.changes.own():
             self._tree.set_attributes(known.inode, mode=mode, uid=change.uid, gid=change.gid, mtime_ns=mtime_ns)
         self._committer.request()
+
+    def _change_newborn(self, newborn: Newborn, mode: int | None, change: Change, mtime_ns: int | None) -> None:
+        newborn.change(mode=mode, uid=change.uid, gid=change.gid, mtime_ns=mtime_ns)
+        live = self.files.get(newborn.node.inode)
+        if live is not None:
+            live.changed_outside(newborn.node)
+        self.changes.count += 1
 
     def _change_orphan(self, known: Known, node: Node, mode: int | None, change: Change, mtime_ns: int | None) -> None:
         known.orphan = replace(
@@ -356,11 +437,17 @@ class FileSystem:
     def get_xattr(self, number: int, name: bytes) -> bytes:
         """Return the value of an extended attribute. ENODATA, EOPNOTSUPP."""
         known = self.inodes.find(number)
+        if self.nursery.get(known.inode) is not None and not name.startswith(OWN):
+            self.xattrs.check(name, None)
+            raise FileSystemError(errno.ENODATA)
         return self.xattrs.get(known, name, lambda: self.node(known))
 
     def set_xattr(self, number: int, name: bytes, value: bytes | None) -> None:
         """Store or remove (None) an extended attribute. ENODATA, EOPNOTSUPP, EPERM, E2BIG, ESTALE."""
         known = self.inodes.find(number)
+        if (newborn := self.nursery.get(known.inode)) is not None:
+            self.xattrs.check(name, value)
+            self.publisher.deliver((newborn,))
         node = self.node(known)
         with self.changes.own():
             self.xattrs.set(known, name, value)
@@ -381,10 +468,20 @@ class FileSystem:
         parent = (above and self._tree.get(above[0])) or here
         children = self.changes.names.children(listing.inode) if here.nlink else []
         children = self.changes.open_names.shown(listing.inode, children)
+        newborns = self.nursery.within(listing.inode)
+        if newborns:
+            names = {one.name for one in newborns}
+            children = [child for child in children if child[0] not in names]
+            children += [(one.name, one.node) for one in newborns]
         listing.touched.clear()
         listing.taken = self.changes.count
         return [(b".", here), (b"..", parent), *children]
 
+    async def sync_directory(self, listing: Listing) -> None:
+        """Return once the names of a directory are on the disk."""
+        self.publisher.deliver(self.nursery.within(listing.inode))
+        await self._committer.durable()
+
     def child_now(self, listing: Listing, name: bytes) -> Node | None:
         """Return what a name of a listing leads to now, after it changed."""
-        return self.changes.names.lookup(listing.inode, self.changes.open_names.real(listing.inode, name))
+        return self._named(listing.inode, name)

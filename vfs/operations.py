@@ -226,7 +226,7 @@ class Operations(pyfuse3.Operations):
 
     def _fresh(self, node: Node) -> Node:
         """Return the node as it is now: the snapshot may be older than a change of its attributes."""
-        return self._tree.get(node.inode) or node
+        return self._fs.now(node.inode) or node
 
     @guarded
     async def releasedir(self, fh: int) -> None:
@@ -238,7 +238,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """Make names durable here."""
-        await self._committer.durable()
+        await self._fs.sync_directory(self._listings[fh])
 
     @guarded
     async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:
