@@ -6,9 +6,10 @@ here and run in one task group: if one fails, all stop, and the supervisor decid
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 import anyio
@@ -40,6 +41,7 @@ from transfer.releasing import Releasing
 from transfer.replication import Replication
 from transfer.serve import ChunkServer
 from transfer.settings import TransferSettings
+from transfer.store import MOST_WAITING_BYTES
 from transfer.store_open import open_store
 
 log = logging.getLogger(__name__)
@@ -109,6 +111,7 @@ class Transfer:
             parts = (self._access, self._database, self._memory, self._record)
             self.releasing = Releasing(*parts, drop, has_copies)
         self._draft_memory = DraftMemory(settings.all_drafts_bytes)
+        self._brought: frozenset[ContentId] = frozenset()
         self._lost: set[ChunkId] = set()
         self._lost_event = anyio.Event()
         self._changed = anyio.Event()
@@ -181,6 +184,11 @@ class Transfer:
         with self._access.claims.syncing():
             await self._store.sync()
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether little of what was sealed is in memory only, so that the next `sync` may come later."""
+        return self._store.waiting_bytes < MOST_WAITING_BYTES // 2
+
     def abandon(self, content: ContentId) -> None:
         """Say that a discarded draft's sealed content will never be published; its pieces go unless needed else."""
         self._access.claims.abandon(content)
@@ -189,8 +197,24 @@ class Transfer:
         """Say that the tree now refers to a content of this pod: it is kept here, announced and replicated."""
         self._replication.published(content, single=self._access.claims.published(content))
 
+    @contextlib.contextmanager
+    def bringing(self, contents: Collection[ContentId]) -> Iterator[None]:
+        """Say that what the tree is told meanwhile are new files with these contents, `published` right afterwards.
+
+        So nobody has to find out where they came from, and whether anything refers to them.
+        """
+        self._brought = frozenset(contents)
+        try:
+            yield
+        finally:
+            self._brought = frozenset()
+
     def noticed(self, contents: Collection[ContentId]) -> None:
         """Say that the tree now refers to these contents, whoever wrote them, or no longer does."""
+        if self._brought:
+            contents = set(contents) - self._brought
+            if not contents:
+                return
         if self.releasing is not None:
             self.releasing.noticed(contents)
         self._replication.consider(contents)

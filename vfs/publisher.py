@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-QUEUE_LIMIT: Final = 1024
+QUEUE_LIMIT: Final = 4096
 """Files waiting for publication; further closes wait for room."""
 
 SLICE: Final = 64
@@ -44,13 +44,13 @@ SLICE: Final = 64
 PAUSE_S: Final = 0.01
 """Between two batches, unless somebody waits for one: a large batch costs hardly more than a small one (s)."""
 
-STEADY_S: Final = 0.1
+STEADY_S: Final = 0.4
 """The same in the long run while files keep being closed (s) ..."""
 
 QUIET_S: Final = 0.003
 """... without a pause as long as this (s)."""
 
-AT_ONCE: Final = 5
+AT_ONCE: Final = 2
 """... but so many batches may follow each other at `PAUSE_S` after a rest."""
 
 OPEN_S: Final = 0.01
@@ -113,11 +113,11 @@ class Publisher:
     @property
     def has_room(self) -> bool:
         """Whether `room` wouldn't wait, and nothing has to hurry."""
-        return len(self._queue) < QUEUE_LIMIT // 2
+        return len(self._queue) < QUEUE_LIMIT // 2 and self._transfer.may_wait
 
     async def room(self) -> None:
         """Wait until the queue has room for one more. Raises what keeps the queue from getting shorter."""
-        if len(self._queue) >= QUEUE_LIMIT // 2:
+        if not self.has_room:
             self._urgent.set()
         while len(self._queue) >= QUEUE_LIMIT:
             if self._failure is not None:
@@ -346,7 +346,8 @@ class Publisher:
             newborn.unborn(sealed, newborn.node.mtime_ns if live is None or sealed is None else live.mtime_ns)
             for newborn, live, sealed in born
         ]
-        with self._changes.own(*((one.directory, one.name) for one in files)):
+        own = self._changes.own(*((one.directory, one.name) for one in files))
+        with own, self._transfer.bringing([one.content for one in files]):
             tree.bear(files)
         for newborn, live, sealed in born:
             nursery.leave(newborn)
