@@ -11,7 +11,7 @@ from base.ids import ContentId, Dot, InodeId, LinkId, new_inode_id
 from crdt_meta.deciding import Deciding
 from crdt_meta.hlc import nanoseconds
 from crdt_meta.node import Kind
-from crdt_meta.records import NAME_LIMIT_BYTES, Birth, LinkBirth
+from crdt_meta.records import NAME_LIMIT_BYTES, Birth, Deletion, LinkBirth, Why
 from crdt_meta.settling import Records
 
 
@@ -31,6 +31,17 @@ class Unborn(NamedTuple):
     """The stamp of its making: the time that its directory shows by it."""
     changed: int
     """The stamp of its last change: the file's ctime, and its dot."""
+
+
+class Removal(NamedTuple):
+    """A name to be deleted."""
+
+    inode: InodeId
+    link: LinkId
+    directory: InodeId
+    dots: tuple[Dot, ...]
+    """Of the contents that it showed; none of a directory."""
+    stamp: int
 
 
 class Bearing(Deciding):
@@ -73,3 +84,17 @@ class Bearing(Deciding):
             place = self.display.group(one.directory)[0]
             records += [(one.inode, birth), (LinkId(one.inode), LinkBirth(one.made, one.inode, place, one.name))]
         self._write(records + self._timed(*(one.directory for one in files)))
+
+    @property
+    def has_claims(self) -> bool:
+        """Whether several lay claim to any name."""
+        return bool(self.view.naming.claims)
+
+    def bury(self, removals: Sequence[Removal]) -> None:
+        """Delete names, as the pod did at their stamps: a content that it did not see then keeps its file."""
+        records: Records = []
+        for one in removals:
+            earlier = self._own(one.link, Deletion)
+            dots = dict.fromkeys((*(() if earlier is None else earlier.dots), *one.dots))
+            records.append((one.link, Deletion(one.stamp, tuple(dots), Why.DELETED)))
+        self._write(records + self._timed(*(one.directory for one in removals)))

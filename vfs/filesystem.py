@@ -20,6 +20,7 @@ from crdt_meta.node import Kind, Node
 from vfs.attributes import KIND_OF, Attributes
 from vfs.changes import Changes, Listing
 from vfs.clock import Clock
+from vfs.graveyard import Graveyard
 from vfs.inodes import Inodes, Known
 from vfs.livefile import LiveFiles
 from vfs.nursery import Newborn, Nursery
@@ -88,8 +89,9 @@ class FileSystem:
         self.nursery = Nursery(tree)
         self.files = LiveFiles(transfer, self.nursery)
         self.changes = Changes(tree, self.inodes, self.files, notifier)
-        self.publisher = Publisher(tree, committer, transfer, self.files, self.changes, self.nursery)
-        self.attributes = Attributes(self.files, self.nursery, owner)
+        self.graves = Graveyard(tree)
+        self.publisher = Publisher(tree, committer, transfer, self.files, self.changes, self.nursery, self.graves)
+        self.attributes = Attributes(self.files, self.nursery, self.graves, owner)
         self.open_files = OpenFiles(
             tree, committer, transfer, self.inodes, self.files, self.publisher, self.clock, deadline_s=deadline_s
         )
@@ -111,7 +113,9 @@ class FileSystem:
     def now(self, inode: InodeId) -> Node | None:
         """Return what an inode is now; None when it has no name any more."""
         newborn = self.nursery.get(inode)
-        return newborn.node if newborn is not None else self._tree.get(inode)
+        if newborn is not None:
+            return newborn.node
+        return None if inode in self.graves else self._tree.get(inode)
 
     def attributes_of(self, number: int) -> pyfuse3.EntryAttributes:
         """Return the attributes of an inode. ENOENT, ESTALE."""
@@ -152,6 +156,8 @@ class FileSystem:
         newborn = self.nursery.lookup(directory, name)
         if newborn is not None:
             return newborn.node
+        if self.graves.has(directory, name):
+            return None
         return self.changes.names.lookup(directory, self.changes.open_names.real(directory, name))
 
     # -- making and removing names ------------------------------------------------------------------------------------
@@ -160,6 +166,7 @@ class FileSystem:
         self, parent: int, name: bytes, mode: int, caller: Caller, *, target: bytes = b"", rdev: int = 0
     ) -> tuple[Known, Node]:
         """Make a file, directory, symlink or special file (``mode`` has the type bits). EEXIST and others."""
+        self.publisher.bury()
         kind = KIND_OF.get(stat.S_IFMT(mode) or stat.S_IFREG)
         if kind is None:
             raise FileSystemError(errno.EINVAL)
@@ -199,6 +206,8 @@ class FileSystem:
             return self.make(parent, name, mode, caller)
         if self._named(where, name) is not None:
             raise FileSystemError(errno.EEXIST)
+        if where in self.graves:
+            raise FileSystemError(errno.ENOENT)
         gid = self._group(parent, directory, caller)
         newborn = self.nursery.make(where, name, stat.S_IMODE(mode), caller.uid, gid, self.clock.now_ns())
         self._nursery_changed(directory)
@@ -220,6 +229,13 @@ class FileSystem:
         if newborn is not None:
             self._drop(directory, newborn)
             return
+        node = self._removable(directory, name)
+        if node is not None and node.is_directory:
+            raise FileSystemError(errno.EISDIR)
+        if node is not None and node.nlink == 1 and self.files.get(node.inode) is None:
+            self._bury(directory, name, node)
+            return
+        self.publisher.bury()
         told, real = directory.attributes, self.changes.open_names.real(directory.inode, name)
         own = ((directory.inode, name),) if real == name else ()
         with self.changes.own(*own):
@@ -240,14 +256,51 @@ class FileSystem:
         directory = self.inodes.find(parent)
         if self.nursery.lookup(directory.inode, name) is not None:
             raise FileSystemError(errno.ENOTDIR)
-        node = self._tree.lookup(directory.inode, name)
-        if node is not None and self.nursery.within(node.inode):
+        node = self._removable(directory, name)
+        if node is not None and not node.is_directory:
+            raise FileSystemError(errno.ENOTDIR)
+        if node is not None and not self._is_empty(node.inode):
             raise FileSystemError(errno.ENOTEMPTY)
+        if node is not None:
+            self._bury(directory, name, node)
+            return
+        self.publisher.bury()
+        node = self._tree.lookup(directory.inode, name)
+        if node is not None:
+            self.publisher.deliver(self.nursery.within(node.inode))
         with self.changes.own((directory.inode, name)):
             self._tree.rmdir(directory.inode, name)
         self._committer.request()
         if node is not None and self._tree.get(node.inode) is None:
             self._lost_name(replace(node, nlink=0))
+
+    def _removable(self, directory: Known, name: bytes) -> Node | None:
+        """Return what a name leads to if it may be removed here first, and from the tree later; else None. ENOENT."""
+        if self.changes.open_names.exchanges or not self.graves.takes or not self.nursery.may_hold(directory.inode):
+            return None
+        node = self._named(directory.inode, name)
+        if node is None:
+            raise FileSystemError(errno.ENOENT)
+        return node if not node.is_directory or self.nursery.may_hold(node.inode) else None
+
+    def _is_empty(self, directory: InodeId) -> bool:
+        if self.nursery.within(directory):
+            return False
+        gone = self.graves.within(directory)
+        return all(name in gone for name, _ in self.changes.names.children(directory))
+
+    def _bury(self, directory: Known, name: bytes, node: Node) -> None:
+        """Remove a name here; the tree hears of it soon."""
+        left, now_ns = self.graves.put(directory.inode, name, node)
+        self.nursery.changed(directory.inode, now_ns)
+        self._nursery_changed(directory)
+        if directory.attributes is not None and node.is_directory:
+            directory.attributes.st_nlink -= 1
+        self.changes.vanished(directory.inode, name)
+        known = self.inodes.changed(node.inode)
+        if known is not None:
+            known.orphan = left
+        self.publisher.expect()
 
     def _lost_name(self, node: Node) -> None:
         """Keep what is left of a node that lost a name: ``node`` is what it is now, by one of its other names if any."""
@@ -269,10 +322,12 @@ class FileSystem:
         if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE) or flags == RENAME_NOREPLACE | RENAME_EXCHANGE:
             raise FileSystemError(errno.EINVAL)
         old, new = self.inodes.find(parent).inode, self.inodes.find(new_parent).inode
+        self.publisher.bury()
         name, called = self.changes.open_names.real(old, name), name
         await self._content_first(old, name)
         if flags & RENAME_EXCHANGE:
             await self._content_first(new, new_name)
+        self.publisher.bury()
         self._deliver(old, name)
         self._deliver(new, new_name)
         there = self._tree.lookup(new, new_name)
@@ -317,6 +372,7 @@ class FileSystem:
         if node.is_directory:
             raise FileSystemError(errno.EPERM)
         await self.open_files.content_first(node)
+        self.publisher.bury()
         directory = self.inodes.find(new_parent)
         if (newborn := self.nursery.get(known.inode)) is not None:
             self.publisher.deliver((newborn,))
@@ -410,7 +466,7 @@ class FileSystem:
             return
         if mtime_ns is not None:
             self.nursery.forget_time(known.inode)
-        if self._tree.get(known.inode) is None:
+        if self.now(known.inode) is None:
             self._change_orphan(known, node, mode, change, mtime_ns)
             return
         with self.changes.own():
@@ -448,6 +504,7 @@ class FileSystem:
         if (newborn := self.nursery.get(known.inode)) is not None:
             self.xattrs.check(name, value)
             self.publisher.deliver((newborn,))
+        self.publisher.bury()
         node = self.node(known)
         with self.changes.own():
             self.xattrs.set(known, name, value)
@@ -468,6 +525,9 @@ class FileSystem:
         parent = (above and self._tree.get(above[0])) or here
         children = self.changes.names.children(listing.inode) if here.nlink else []
         children = self.changes.open_names.shown(listing.inode, children)
+        gone = self.graves.within(listing.inode)
+        if gone:
+            children = [child for child in children if child[0] not in gone]
         newborns = self.nursery.within(listing.inode)
         if newborns:
             names = {one.name for one in newborns}
@@ -479,6 +539,7 @@ class FileSystem:
 
     async def sync_directory(self, listing: Listing) -> None:
         """Return once the names of a directory are on the disk."""
+        self.publisher.bury()
         self.publisher.deliver(self.nursery.within(listing.inode))
         await self._committer.durable()
 

@@ -20,9 +20,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-import anyio
-
 from base.ids import ContentId
+from transfer.lazylock import LazyLock
 from vfs.recent import RecentWrites
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ class LiveFile:
         self._busy = 0
         self._seals = 0
         self._sealing = False
-        self._lock = anyio.Lock(fast_acquire=True)
+        self._lock = LazyLock()
 
     @property
     def overlaid(self) -> bool:

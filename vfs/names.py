@@ -118,6 +118,14 @@ class Names:
         if node.is_directory:
             self._take(node.inode, [])
 
+    def gone(self, directory: InodeId, name: bytes) -> None:
+        """Note that a name leads nowhere any more."""
+        folder = self._folders.get(directory)
+        if folder is not None and name in folder:
+            self._unplace(directory, folder, name)
+            del folder[name]
+            self._total -= 1
+
     def renewed(self, node: Node) -> None:
         """Take over a node after a change of its inode."""
         place = self._places.get(node.inode)

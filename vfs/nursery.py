@@ -116,14 +116,14 @@ class Nursery:
         newborn = Newborn(self._tree, directory, name, node, made)
         self._by_inode[inode] = newborn
         self._by_name.setdefault(directory, {})[name] = newborn
-        self._changed(directory, now_ns)
+        self.changed(directory, now_ns)
         return newborn
 
     def drop(self, newborn: Newborn) -> int:
         """Forget a file that was removed; return the time of that (ns), which is its directory's now."""
         self.leave(newborn)
         _, now_ns = self._tree.stamp()
-        self._changed(newborn.directory, now_ns)
+        self.changed(newborn.directory, now_ns)
         return now_ns
 
     def leave(self, newborn: Newborn) -> None:
@@ -138,7 +138,8 @@ class Nursery:
 
     # -- directories --------------------------------------------------------------------------------------------------
 
-    def _changed(self, directory: InodeId, now_ns: int) -> None:
+    def changed(self, directory: InodeId, now_ns: int) -> None:
+        """Note when something was made or removed in a directory, though not in the tree."""
         times = self._times_ns
         if directory not in times and len(times) >= TIMES_LIMIT:
             del times[next(iter(times))]

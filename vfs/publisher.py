@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from crdt_meta.tree import Tree
     from transfer.service import Transfer
     from vfs.changes import Changes
+    from vfs.graveyard import Graveyard
     from vfs.livefile import LiveFile, LiveFiles
     from vfs.nursery import Newborn, Nursery
 
@@ -71,6 +72,7 @@ class Publisher:
         files: LiveFiles,
         changes: Changes,
         nursery: Nursery,
+        graves: Graveyard,
     ) -> None:
         self._tree = tree
         self._committer = committer
@@ -78,6 +80,7 @@ class Publisher:
         self._files = files
         self._changes = changes
         self._nursery = nursery
+        self._graves = graves
         self._queue: dict[InodeId, LiveFile] = {}
         self._closed = 0
         self._under_way: dict[InodeId, LiveFile] = {}
@@ -103,12 +106,28 @@ class Publisher:
         self._wake.set()
 
     def expect(self) -> None:
-        """Note that a file was made that isn't in the tree yet: it enters it when it is closed, or soon."""
+        """Note that a file was made that isn't in the tree yet, or that a name was removed that still is."""
+        self._closed += 1
         self._wake.set()
 
     def deliver(self, newborns: Iterable[Newborn]) -> None:
         """Have files in the tree now, without what was written to them: that follows as usual."""
         self._bear([(newborn, None) for newborn in newborns])
+
+    def bury(self, most: int | None = None) -> None:
+        """Have the names that were removed out of the tree now: all, or the oldest."""
+        if not self._graves:
+            return
+        graves = self._graves.take(len(self._graves) if most is None else most)
+        with self._changes.own(*((grave.directory, grave.name) for grave in graves)):
+            self._tree.bury([grave.removal for grave in graves])
+        for grave in graves:
+            self._graves.leave(grave)
+            if self._tree.get(grave.node.inode) is None:
+                self._changes.names.gone(grave.directory, grave.name)
+            else:  # another pod changed it meanwhile
+                self._changes.look_again(grave.directory, grave.name)
+        self._committer.request()
 
     @property
     def has_room(self) -> bool:
@@ -135,6 +154,7 @@ class Publisher:
 
     async def settle_all(self) -> None:
         """Wait until everything queued before the call was published, or failed."""
+        self.bury()
         self.deliver(one for one in self._nursery if not self._is_queued(one))
         for live in [*self._under_way.values(), *self._queue.values()]:
             while live.queued and live.error is None and not live.unlinked:
@@ -212,8 +232,8 @@ class Publisher:
                 self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
 
     async def _work_there(self) -> None:
-        """Wait until a file was closed, or one that was made some time ago is still open."""
-        while not self._queue:
+        """Wait until a file was closed, a name removed, or a file that was made some time ago is still open."""
+        while not self._queue and not self._graves:
             self._wake = anyio.Event()
             wait_s = math.inf
             if self._nursery:
@@ -246,7 +266,7 @@ class Publisher:
                 log.error("What was last written to a file is lost: %s", error)
                 continue
             self.queue(live)
-        while self._queue or self._nursery:
+        while self._queue or self._nursery or self._graves:
             if not await self._batch(everything=True):
                 log.error("%d files could not be published", len(self._queue))
                 break
@@ -262,6 +282,7 @@ class Publisher:
         sealed = [(live, live.sealed) for live in batch.values() if live.sealed is not None]
         failure: WormholeError | None = None
         try:
+            await self._bury_waiting()
             await self._transfer.sync()
             before_s = math.inf if everything else time.monotonic() - OPEN_S
             await self._deliver_open(before_s)
@@ -319,6 +340,11 @@ class Publisher:
         self.moved(live)
         self._transfer.published(sealed.content)
 
+    async def _bury_waiting(self) -> None:
+        for _ in range(0, len(self._graves), SLICE):
+            self.bury(SLICE)
+            await anyio.lowlevel.checkpoint()
+
     async def _deliver_open(self, before_s: float) -> None:
         """Deliver files that were made before a time and that nobody closed since."""
         born = [one for one in self._nursery if one.made_at_s <= before_s and not self._is_queued(one)]
@@ -332,10 +358,12 @@ class Publisher:
 
     def _bear(self, newborns: Iterable[tuple[Newborn, tuple[LiveFile, SealedContent] | None]]) -> None:
         """Let files enter the tree, with what is sealed of them."""
-        tree, nursery = self._tree, self._nursery
+        tree, nursery, graves = self._tree, self._nursery, self._graves
         born: list[tuple[Newborn, LiveFile | None, SealedContent | None]] = []
         for newborn, content in newborns:
             live = self._files.get(newborn.node.inode)
+            if graves.has(newborn.directory, newborn.name):  # the name had another file before
+                self.bury()
             if nursery.get(newborn.node.inode) is newborn:
                 born.append((newborn, live, None if content is None else content[1]))
                 if live is not None:
