@@ -25,7 +25,7 @@ from vfs.inodes import Inodes, Known
 from vfs.livefile import LiveFiles
 from vfs.nursery import Newborn, Nursery
 from vfs.openfiles import SETGID, OpenFiles, without_privileges
-from vfs.publisher import Publisher
+from vfs.publisher import SLICE, Publisher
 from vfs.xattrs import OWN, ExtendedAttributes
 
 if TYPE_CHECKING:
@@ -291,6 +291,8 @@ class FileSystem:
 
     def _bury(self, directory: Known, name: bytes, node: Node) -> None:
         """Remove a name here; the tree hears of it soon."""
+        if self.graves.is_full:
+            self.publisher.bury(SLICE)
         left, now_ns = self.graves.put(directory.inode, name, node)
         self.nursery.changed(directory.inode, now_ns)
         self._nursery_changed(directory)

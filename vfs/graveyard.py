@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from crdt_meta.node import Node
     from crdt_meta.tree import Tree
 
-LIMIT: Final = 2048
-"""Names; what is removed beyond them is written down at once."""
+LIMIT: Final = 4096
+"""Names; for each one beyond, some of the oldest are written down first."""
 
 
 class Grave(NamedTuple):
@@ -50,8 +50,13 @@ class Graveyard:
 
     @property
     def takes(self) -> bool:
-        """Whether another name may be put here."""
-        return len(self._graves) < LIMIT and not self._tree.has_claims
+        """Whether names may be put here."""
+        return not self._tree.has_claims
+
+    @property
+    def is_full(self) -> bool:
+        """Whether some have to be written down before another one is put here."""
+        return len(self._graves) >= LIMIT
 
     def __contains__(self, inode: InodeId) -> bool:
         return inode in self._graves
