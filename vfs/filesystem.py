@@ -460,7 +460,7 @@ class FileSystem:
             self.publisher.moved(live)
             mtime_ns = None
         if mode is None and change.uid is None and change.gid is None and mtime_ns is None:
-            if change.atime_ns is not None:
+            if change.atime_ns is not None and (live is None or not live.overlaid):
                 known.ctime_ns = max(time.time_ns(), known.ctime_ns + 1, node.ctime_ns + 1)
             return
         if (newborn := self.nursery.get(known.inode)) is not None:
