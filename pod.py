@@ -28,6 +28,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from base.errors import MachineError, NamesakeError, NotRunningError, WormholeError, to_wire
 from base.home import HOME_VARIABLE, Home
 from base.ids import ContentId, InodeId, PodId
+from base.memory import few_pools
 from control.lock import acquire
 from control.server import serve
 from crdt_meta.acknowledgement import content_mark
@@ -374,6 +375,7 @@ def main() -> int:
     home = Home(options.home.absolute())
     os.environ[HOME_VARIABLE] = str(home.path)
     os.umask(0o077)
+    few_pools()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     started = time.monotonic()
     try:

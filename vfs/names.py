@@ -39,6 +39,12 @@ class Names:
         """Where the nodes are that are kept."""
         self._total = 0
 
+    def slim(self) -> None:
+        """Give memory back: keep no directory."""
+        self._folders.clear()
+        self._places.clear()
+        self._total = 0
+
     # -- answers
 
     def lookup(self, directory: InodeId, name: bytes) -> Node | None:
