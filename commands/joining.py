@@ -11,6 +11,7 @@ import typer
 
 from base.errors import NotFoundError, RefusedError, WormholeError
 from base.home import Home
+from base.ids import PodId
 from commands import daemon, leftovers, settling
 from commands.ask import answer, at_terminal
 from commands.invocation import command, homes, invocation, named_home
@@ -95,8 +96,16 @@ def _join(draft: Home, wanted: str | None, code: str, peer: str, pod: str, clien
             client=client,
             progress=lambda text: step(printable(text)),
             check=_check_not_in,
+            awaited=_say_what_is_awaited,
         )
     )
+
+
+def _say_what_is_awaited(pod: str) -> None:
+    from discovery.waiting import ID_SHOWN, fingerprint
+
+    note(f"This pod waits to be approved, for 5 minutes: `wormhole approve {pod[:ID_SHOWN]}` on an administering pod.")
+    note(f"Its fingerprint there must be {fingerprint(PodId(pod))}.")
 
 
 def _ask_for_code(wanted: str | None, peer: str) -> str:
@@ -112,7 +121,7 @@ def _ask_for_code(wanted: str | None, peer: str) -> str:
                 f"No cluster{f' called {wanted}' if wanted else ''} is seen on this network.",
                 "Check that a pod of it is up, or name one with `wormhole join --peer HOST:PORT`.",
             )
-        if len(meant) == 1 and meant[0].admission == "open":
+        if len(meant) == 1 and meant[0].admission in ("open", "approve"):
             return ""
         for cluster in meant:
             note(f"  {printable(_line(cluster))}")

@@ -61,6 +61,11 @@ class Settling(Reading):
         self._listeners: list[Callable[[Delta], None]] = []
         log.on_delta = self._deliver
 
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether much of what others wrote is being shown at this time."""
+        return self._log.incoming.is_showing
+
     def on_delta(self, listener: Callable[[Delta], None]) -> None:
         """Call ``listener`` after every local operation and every applied remote transaction."""
         self._listeners.append(listener)

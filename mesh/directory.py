@@ -45,6 +45,9 @@ class Directory:
         state = view.state
         if pod == self._me:
             address, last_seen = own_address, time.time()
+        announced = view.announced
+        if self._store.roster.is_maintained(pod):
+            state, announced = State.MAINTENANCE, announced or state is not State.ALIVE
         if entry.left:
             state = State.LEFT
         if entry.revoked:
@@ -58,7 +61,7 @@ class Directory:
             view.latency_ms,
             last_seen,
             view.meta,
-            view.announced or entry.left or entry.revoked,
+            announced or entry.left or entry.revoked,
         )
 
     def remembered(self) -> Iterator[tuple[str, int, PodId]]:

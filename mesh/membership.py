@@ -15,6 +15,7 @@ This module must never wait, read a clock or roll its own dice, and nothing it r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 
 from base.ids import PodId
@@ -95,6 +96,14 @@ class Membership:
             self._exchange_at = min(self._exchange_at, now)
             self._own.links_changed(now)
         self._gossip.tell(self._own.record, None, now)
+
+    def set_absent_after(self, absent_after_s: float, now: float) -> None:
+        """Wait so long from now on until a pod that does not answer counts as absent, those suspected already, too."""
+        self._now = now
+        self._settings = replace(self._settings, absent_after_s=absent_after_s)
+        for pod, peer in self._peers.items():
+            if peer.suspicion is not None and peer.suspicion.wait_anew(*self._waits_s(), now):
+                self._touch(pod)
 
     def set_address(self, address: str) -> None:
         """Gossip ``HOST:PORT`` as where this pod listens; the empty string withdraws it."""
@@ -344,11 +353,15 @@ class Membership:
 
     def _suspicion(self, incarnation: int, accuser: PodId | None, started: float) -> Suspicion:
         settings = self._settings
-        least = settings.absent_after_s
+        least, most = self._waits_s()
         enough = len(self._peers) - 1 >= settings.confirmations
         needed = settings.confirmations if enough and accuser is not None else 0
-        most = min(least * settings.unconfirmed_factor, least + 10.0)
-        return Suspicion(incarnation, accuser, started, min_s=least, max_s=max(most, least), needed=needed)
+        return Suspicion(incarnation, accuser, started, min_s=least, max_s=most, needed=needed)
+
+    def _waits_s(self) -> tuple[float, float]:
+        """Return the shortest and the longest wait until a suspected pod counts as absent."""
+        least = self._settings.absent_after_s
+        return least, max(least, min(least * self._settings.unconfirmed_factor, least + 10.0))
 
     def _witness_s(self) -> float:
         return self._prober.interval_s() + self._settings.probe_timeout_s

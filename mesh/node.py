@@ -22,6 +22,7 @@ from mesh import listener as door
 from mesh.address import format_address, is_loopback, is_wildcard, own_host, parse_address
 from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog, Role, State
 from mesh.dialer import Dialer, Source
+from mesh.diary import Diary
 from mesh.directory import Directory
 from mesh.identity import Identity
 from mesh.introduction import Chronicle, RestoredError
@@ -70,9 +71,7 @@ class MeshNode:
         self._rng = rng or Random(os.urandom(16))
         self._listen = listen
         self._listen_host, self._port = parse_address(listen)
-        for address in (*advertise, *peers):
-            parse_address(address)
-        self._advertise = tuple(advertise)
+        self._advertise: tuple[str, ...] = ()
         self._linked_host = ""
         self._table = LinkTable(self._me)
         self._registry = Registry(identity, roster_store, self._tell, self._table.linked, self._roster_changed)
@@ -84,6 +83,7 @@ class MeshNode:
         )
         self.clocks = Timekeeper(self._ask, self.alive)
         self._directory = Directory(self._me, roster_store, self._membership, self._switchboard.reached)
+        self._diary = Diary(self._me, roster_store.roster)
         self._dialer = Dialer(self._me, self._switchboard.dial_control, self._is_linked, self._is_welcome, self._rng)
         self._door = door.Listener(
             lambda: self._registry.server_context, lambda: self._registry.certificate, self._switchboard.accept
@@ -100,8 +100,8 @@ class MeshNode:
         self._listeners: list[Callable[[], None]] = []
         self._group: TaskGroup | None = None
         self._quiet = QuietLog(logger, anyio.current_time)
-        for address in peers:
-            self._dialer.add(*parse_address(address), None, Source.CONFIGURED)
+        self._peers: set[tuple[str, int]] = set()
+        self.set_addresses(advertise, peers)
         if log is not None:
             self.set_log(log)
 
@@ -128,6 +128,10 @@ class MeshNode:
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` (quick, must not raise) after any change of `members` or `alive`."""
         self._listeners.append(listener)
+
+    def is_behind(self) -> bool:
+        """Tell whether a linked pod is known to have log entries that are missing here."""
+        return self._spreader.is_behind()
 
     def publish_meta(self, values: Mapping[str, object]) -> None:
         """Gossip small values about this pod (replaces earlier ones). Raises `UsageError` above 1 KiB packed."""
@@ -184,6 +188,28 @@ class MeshNode:
         """Set the log that is replicated."""
         self._spreader.set_log(log)
 
+    def set_absent_after(self, absent_after_s: float) -> None:
+        """Count a pod as absent when it hasn't answered for so long."""
+        self._membership.set_absent_after(absent_after_s, anyio.current_time())
+        self._settle()
+
+    def set_addresses(self, advertise: Sequence[str], peers: Sequence[str]) -> None:
+        """Tell others to find this pod at the first of ``advertise`` (none: where it is), and look for pods at ``peers``.
+
+        Links that are up stay. Raises `UsageError` for a malformed address.
+        """
+        before, after = set(self._peers), {parse_address(address) for address in peers}
+        for address in advertise:
+            parse_address(address)
+        for gone in before - after:
+            self._dialer.remove(*gone, Source.CONFIGURED)
+        for new in after - before:
+            self._dialer.add(*new, None, Source.CONFIGURED)
+        self._peers, self._advertise = after, tuple(advertise)
+        if self._group is not None:
+            self._membership.set_address(self.address)
+            self._settle()
+
     def set_chronicle(self, chronicle: Chronicle) -> None:
         """Set what is told of this pod's starts whenever a link is made; before `run`."""
         self._switchboard.chronicle = chronicle
@@ -228,11 +254,6 @@ class MeshNode:
         """Tell all that this pod stops on purpose; returns when that was sent."""
         self._run(self._membership.announce_down(anyio.current_time()))
         await self._switchboard.flush()
-
-    async def announce_maintenance(self, on: bool) -> None:
-        """Tell all that this pod is or isn't in maintenance."""
-        self._run(self._membership.announce_maintenance(on, anyio.current_time()))
-        self._settle()
 
     async def announce_leave(self) -> None:
         """Record and tell all that this pod leaves the cluster for good."""
@@ -370,6 +391,7 @@ class MeshNode:
                     self._dialer.add(*parse_address(address), pod, Source.GOSSIP)
                 except WormholeError:
                     self._quiet.warning(pod, f"{pod} gossips an address that is none")
+        self._diary.looked(changed, lambda pod: self._membership.view(pod).state)
         for reason in self._membership.complaints():
             self._quiet.warning(reason, f"gossip was ignored: {reason}")
         if changed or force:
@@ -378,6 +400,7 @@ class MeshNode:
 
     def _roster_changed(self) -> None:
         roster = self.roster
+        self._diary.roster_changed()
         pods = [pod for pod in roster.pods() if not roster.is_revoked(pod)]
         self._membership.set_members(pods, anyio.current_time())
         self._spreader.set_members(pod for pod in pods if roster.is_member(pod))

@@ -58,6 +58,7 @@ class Tag(IntEnum):
     ROSTER = 20
     GOSSIP = 21
     CLOCK = 22
+    JOIN_REQUESTS = 23
     # replicated log
     LOG_PUSH = 30
     LOG_VECTOR = 31

@@ -35,6 +35,12 @@ async def leave(parts: Parts, args: dict[str, object], emit: Emit) -> dict[str, 
         others = [pod for pod in parts.catalogue.full_pods() if pod != parts.mesh.pod_id]
         if not others:
             raise RefusedError("This is the last full pod of the cluster.", "End the cluster with 'wormhole destroy'.")
+        roster = parts.roster.roster
+        if {pod for pod in roster.pods() if roster.is_admin(pod)} == {parts.mesh.pod_id}:
+            raise RefusedError(
+                "This is the last pod that administers the cluster.",
+                "Name another one with 'wormhole config set cluster.administrators', or leave with --force.",
+            )
         await parts.mounts.unmount()
         await parts.metadata.committer.durable()
         await drain(parts, emit)
