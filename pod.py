@@ -67,7 +67,7 @@ from operations.tidying import Cluster, tidy
 from policies.config import ClusterConfig
 from transfer.service import Transfer
 from vfs.mount import Mount, MountSettings
-from vfs.publisher import publish_journalled
+from vfs.journalled import publish_journalled
 
 COLLECT: Final = (20_000, 20, 50)
 """Thresholds of Python's collector. The caches hold a million small tuples; looking at them is a fifth of all work."""

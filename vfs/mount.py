@@ -17,9 +17,9 @@ from base.errors import MachineError, RefusedError
 from base.memory import give_back
 from vfs import loop, mountpoint
 from vfs.filesystem import FileSystem
+from vfs.journalled import publish_journalled
 from vfs.notify import Notifier
 from vfs.operations import Operations
-from vfs.publisher import publish_journalled
 
 if TYPE_CHECKING:
     from collections.abc import Callable

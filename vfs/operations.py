@@ -9,7 +9,8 @@ import pyfuse3
 from vfs.attributes import absent
 from vfs.boundary import guarded
 from vfs.changes import Listing
-from vfs.filesystem import NAME_LIMIT_BYTES, Caller, Change
+from vfs.entries import NAME_LIMIT_BYTES, Caller
+from vfs.filesystem import Change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
