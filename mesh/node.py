@@ -41,6 +41,9 @@ from mesh.switchboard import Switchboard
 from mesh.timekeeper import Timekeeper
 from mesh.wire import Tag
 
+ALONE_TICK_S: Final = 0.5
+"""Between two ticks while no pod is linked (s): hardly anything is due then, and an idle pod should cost nothing."""
+
 INCARNATIONS_PER_START: Final = 1 << 20
 """Room for refutations: an incarnation of a later start is greater than all of an earlier one."""
 
@@ -74,6 +77,7 @@ class MeshNode:
         self._advertise: tuple[str, ...] = ()
         self._linked_host = ""
         self._table = LinkTable(self._me)
+        self._came = anyio.Event()
         self._registry = Registry(identity, roster_store, self._tell, self._table.linked, self._roster_changed)
         incarnation = roster_store.count_start() * INCARNATIONS_PER_START
         self._membership = Membership(self._me, settings or MembershipSettings(), self._rng, incarnation)
@@ -319,6 +323,7 @@ class MeshNode:
     # -- links
 
     def _link_came(self, link: Link) -> None:
+        self._came.set()
         pod = link.peer.pod
         if not link.dialled:
             self._dialer.add(link.peer.host, link.peer.port, pod, Source.REMEMBERED)
@@ -369,7 +374,7 @@ class MeshNode:
 
     async def _tick(self) -> None:
         while True:
-            await anyio.sleep(TICK_S)
+            await self._wait_for_tick()
             try:
                 now = anyio.current_time()
                 self._run(self._membership.tick(now))
@@ -380,6 +385,14 @@ class MeshNode:
                 raise
             except Exception:
                 logger.exception("a tick of the mesh failed")
+
+    async def _wait_for_tick(self) -> None:
+        if self._table.linked():
+            await anyio.sleep(TICK_S)
+            return
+        self._came = anyio.Event()
+        with anyio.move_on_after(ALONE_TICK_S):
+            await self._came.wait()
 
     def _settle(self, *, force: bool = False) -> None:
         """Take note of what the cores changed, and tell the listeners."""
