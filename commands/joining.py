@@ -38,7 +38,9 @@ def join(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The cluster's name, or its id.")] = "",
     code: Annotated[str, typer.Option("--code", metavar="CODE", help="What `wormhole invite` printed there.")] = "",
     peer: Annotated[str, typer.Option("--peer", metavar="HOST:PORT", help="A pod to ask; no multicast needed.")] = "",
-    client: Annotated[bool, typer.Option("--client", help="As a client pod: comes with a later release.")] = False,
+    client: Annotated[
+        bool, typer.Option("--client", help="Use the files through the others, and keep no copies.")
+    ] = False,
     mount: settling.MountOption = "",
     no_mount: settling.NoMountOption = False,
     pod: settling.PodOption = "",
@@ -48,8 +50,6 @@ def join(
 ) -> int:
     """Find clusters nearby, join one, start, mount."""
     wanted = name or invocation().cluster or None
-    if client:
-        raise RefusedError("Client pods come with a later release.", "Join without `--client`, as a full pod.")
     if pod:
         checked_name(pod, "pod")
     if peer:

@@ -174,6 +174,22 @@ class Membership:
 
     # -- messages and time
 
+    def answer_client(self, sender: PodId, message: object, now: float) -> list[Send]:
+        """Answer a `Tag.GOSSIP` frame of a client pod: it may ask who is there; what it says counts for nothing."""
+        try:
+            decoded = wire.decode(message)
+        except wire.MalformedError:
+            return []
+        if decoded.kind not in (Kind.PING, Kind.DIGEST, Kind.WANT):
+            return []
+        own, self._now = self._own.record.stamp, now
+        asked = [
+            known._replace(accusation=None)
+            for known in decoded.digest
+            if known.pod != self.me or (known.incarnation, known.version) <= own
+        ]
+        return self._react(sender, decoded._replace(updates=(), digest=asked), [])
+
     def receive(self, sender: PodId, message: object, now: float) -> list[Send]:
         """Take in the body of a `Tag.GOSSIP` frame from a linked pod; malformed ones are ignored whole."""
         self._now = now

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -17,10 +17,10 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from base.errors import DamagedError, MachineError, NamesakeError, RefusedError, UnreachableError, WormholeError
-from base.ids import ClusterId, PodId
+from base.ids import ClusterId, PodId, WriterId
 from mesh import listener as door
 from mesh.address import format_address, is_loopback, is_wildcard, own_host, parse_address
-from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog, Role, State
+from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog, State
 from mesh.dialer import Dialer, Source
 from mesh.diary import Diary
 from mesh.directory import Directory
@@ -81,12 +81,14 @@ class MeshNode:
         self._registry = Registry(identity, roster_store, self._tell, self._table.linked, self._roster_changed)
         incarnation = roster_store.count_start() * INCARNATIONS_PER_START
         self._membership = Membership(self._me, settings or MembershipSettings(), self._rng, incarnation)
-        self._spreader = Spreader(self._me, self._rng, self._run, self._ask)
+        self._leaf = roster_store.roster.is_client(self._me)
+        self._spreader = Spreader(self._me, self._rng, self._run, self._ask, leaf=self._leaf)
         self._switchboard = Switchboard(
             *(self._me, self._registry, self._table, self), self._link_came, self._link_went, self._stray
         )
         self.clocks = Timekeeper(self._ask, self.alive)
-        self._directory = Directory(self._me, roster_store, self._membership, self._switchboard.reached)
+        reached = self._switchboard.reached
+        self._directory = Directory(self._me, roster_store, self._membership, reached, self._is_linked)
         self._diary = Diary(self._me, roster_store.roster)
         self._dialer = Dialer(self._me, self._switchboard.dial_control, self._is_linked, self._is_welcome, self._rng)
         self._door = door.Listener(
@@ -155,7 +157,7 @@ class MeshNode:
         if pod == self._me:
             return await self.serve(pod, tag, body)
         link = self._table.control(pod)
-        if link is None or self._membership.view(pod).state is not State.ALIVE:
+        if link is None or (not self._is_client(pod) and self._membership.view(pod).state is not State.ALIVE):
             raise self._unreachable(pod)
         if lane is Lane.BULK:
             started = anyio.current_time()
@@ -225,7 +227,8 @@ class MeshNode:
         that is alone in its cluster.
         """
         others = self.roster.pods().keys() - {self._me}
-        return self.clocks.agrees() or not any(self.roster.is_member(pod) for pod in others)
+        full = (pod for pod in others if not self._is_client(pod))
+        return self.clocks.agrees() or not any(self.roster.is_member(pod) for pod in full)
 
     def set_join_handler(self, handler: JoinHandler | None) -> None:
         """Set who talks to joiners; None: nobody is admitted here."""
@@ -249,6 +252,13 @@ class MeshNode:
     def receiving(self) -> anyio.Lock:
         """Return what keeps log entries from being received while it is held."""
         return self._spreader.still()
+
+    async def fetch_log(self, pod: PodId, writer: WriterId, upto: int) -> bool:
+        """Fetch a writer's log entries from a linked pod; tell whether they are here up to ``upto`` then.
+
+        Raises `UnreachableError`.
+        """
+        return await self._spreader.fetch(pod, writer, upto)
 
     async def caught_up(self) -> None:
         """Return once a pod has told what it has of the log and nothing of that is missing here."""
@@ -305,7 +315,8 @@ class MeshNode:
         sender = link.peer.pod
         try:
             if tag == Tag.GOSSIP:
-                self._run(self._membership.receive(sender, body, anyio.current_time()))
+                take = self._membership.answer_client if self._is_client(sender) else self._membership.receive
+                self._run(take(sender, body, anyio.current_time()))
                 self._settle()
             elif tag == Tag.LOG_PUSH:
                 self._spreader.pushed(sender, body)
@@ -331,7 +342,11 @@ class MeshNode:
         if is_wildcard(self._listen_host) and host != self._linked_host and not is_loopback(host):
             self._linked_host = host
             self._membership.set_address(self.address)
-        self._run(self._membership.link_up(pod, anyio.current_time()))
+        if self._leaf and self._membership.view(pod).state is not State.ALIVE:
+            self._members_are({pod})
+            self._members_are()
+        if not self._is_client(pod):
+            self._run(self._membership.link_up(pod, anyio.current_time()))
         self._spreader.link_up(pod)
         self._settle(force=True)
 
@@ -398,7 +413,11 @@ class MeshNode:
         """Take note of what the cores changed, and tell the listeners."""
         changed = self._membership.changes()
         for pod in changed:
-            address = self._membership.view(pod).address
+            view = self._membership.view(pod)
+            link = self._table.control(pod) if self._leaf else None
+            if link is not None and view.state is State.SUSPECT and view.incarnation >= 0:
+                link.close(self._unreachable(pod))  # nobody refutes what a client suspects: it comes back by a new link
+            address = view.address
             if address and pod != self._me:
                 try:
                     self._dialer.add(*parse_address(address), pod, Source.GOSSIP)
@@ -414,14 +433,19 @@ class MeshNode:
     def _roster_changed(self) -> None:
         roster = self.roster
         self._diary.roster_changed()
-        pods = [pod for pod in roster.pods() if not roster.is_revoked(pod)]
-        self._membership.set_members(pods, anyio.current_time())
-        self._spreader.set_members(pod for pod in pods if roster.is_member(pod))
+        self._spreader.set_members(pod for pod in self._members_are() if roster.is_member(pod))
         for link in self._table.all():
             if roster.is_revoked(link.peer.pod) and self._group is not None:
                 self._group.start_soon(self._switchboard.cut_off, link)
         self._spreader.refresh()
         self._settle(force=True)
+
+    def _members_are(self, without: Collection[PodId] = ()) -> list[PodId]:
+        """Tell the membership who it is about: full pods. Clients are in nobody's."""
+        roster = self.roster
+        pods = [pod for pod in roster.pods() if not (roster.is_revoked(pod) or roster.is_client(pod))]
+        self._membership.set_members([pod for pod in pods if pod not in without], anyio.current_time())
+        return pods
 
     # -- small helpers
 
@@ -429,13 +453,15 @@ class MeshNode:
         return self._table.control(pod) is not None
 
     def _is_welcome(self, pod: PodId) -> bool:
-        """Tell whether dialling a pod makes sense; an unknown one may be a member that isn't known yet."""
+        """Tell whether dialling a pod makes sense; an unknown one may be a member that isn't known yet. Clients dial."""
         entry = self.roster.entry(pod)
         mine = self.roster.entry(self._me)
         if entry is None or mine is None:
             return mine is not None
-        both_clients = entry.role is Role.CLIENT and mine.role is Role.CLIENT
-        return not (entry.revoked or entry.left or mine.revoked or mine.left or both_clients)
+        return not (entry.revoked or entry.left or mine.revoked or mine.left or self._is_client(pod))
+
+    def _is_client(self, pod: PodId) -> bool:
+        return self.roster.is_client(pod)
 
     def _unreachable(self, pod: PodId) -> UnreachableError:
         entry = self.roster.entry(pod)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from base.errors import DamagedError
 from mesh import records
 from mesh.api import Role
-from mesh.records import Admit, Config, Record, Retire, Revoke
-from mesh.roster import Roster
+from mesh.records import Config, Record
+from mesh.roster import OF_FULL_PODS, Roster
 
 
 def refusal(roster: Roster, data: bytes) -> str:
@@ -24,7 +24,7 @@ def refusal(roster: Roster, data: bytes) -> str:
         return ""
     if not record.signed_by(entry.public_key):
         return "its signature is wrong"
-    if entry.role is Role.CLIENT and isinstance(record.payload, Admit | Revoke | Config | Retire):
+    if entry.role is Role.CLIENT and isinstance(record.payload, OF_FULL_PODS):
         return f"its signer, {entry.name}, is a client"
     return _of_configuration(roster, record, entry.name)
 

@@ -20,14 +20,16 @@ from base.ids import ClusterId, PodId, WriterId, hash_bytes
 from mesh import derivation, records
 from mesh.api import Role
 from mesh.configuration import Configuration
-from mesh.records import EVERYBODY, Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void
-from mesh.trust import Facts, Standing, Trust, admission_key, judge, proof
+from mesh.records import EVERYBODY, Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void, Writer
+from mesh.trust import Facts, Standing, Trust, admission_key, judge, lineage, proof
 
 MAX_RECORDS: Final = 100_000
 MAX_REVOCATIONS_BEYOND: Final = 10_000
 """So many more are accepted, if they are revocations: whoever fills the roster can still be evicted."""
 MAX_UNKNOWN: Final = 1_000
 ID_BYTES: Final = 16
+OF_FULL_PODS: Final = Admit | Revoke | Config | Retire | Writer | Void
+"""What client pods can't say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +135,13 @@ class Roster:
 
     def evictions(self) -> list[bytes]:
         """Return the revocations and what proves their signers' rights: all that an evicted pod is told."""
-        found: dict[bytes, None] = {}
-        for record in self._records.values():
-            if isinstance(record.payload, Revoke):
-                found.update(dict.fromkeys([*self.proof(record.signer), record.data]))
-        return list(found)
+        if self._facts is None:
+            return []
+        revokes = [record for records in self._facts.revokes.values() for record in records]
+        found = dict.fromkeys(one for signer in self._facts.revokes for one in self.proof(signer))
+        for version in {one.payload.config for one in revokes if isinstance(one.payload, Revoke)}:
+            found.update(dict.fromkeys(lineage(self._facts, version)))
+        return [*found, *(record.data for record in revokes)]
 
     def is_admin(self, pod: PodId) -> bool:
         """Tell whether a pod may admit, evict and configure: a full member that the configuration in force names.
@@ -153,6 +157,11 @@ class Roster:
         """Tell whether a pod was admitted as a full one and has neither left nor been evicted."""
         entry = self._pods.get(pod)
         return entry is not None and entry.role is Role.FULL and not entry.left and not entry.revoked
+
+    def is_client(self, pod: PodId) -> bool:
+        """Tell whether a pod was admitted as a client."""
+        entry = self._pods.get(pod)
+        return entry is not None and entry.role is Role.CLIENT
 
     def evicted_without(self, pod: PodId, doubtful: Collection[RecordId] = ()) -> set[PodId]:
         """Return the evicted whom nobody would evict any more if a pod's evictions didn't count, all but the ``doubtful``."""
@@ -359,7 +368,7 @@ class Roster:
             if self._unknown >= MAX_UNKNOWN:
                 return False
             self._unknown += 1
-        elif isinstance(payload, Admit | Revoke | Config | Retire) and not self._is_candidate_full(record.signer):
+        elif isinstance(payload, OF_FULL_PODS) and not self._is_candidate_full(record.signer):
             return False
         if isinstance(payload, Config) and not self._follows(payload, record.signer):
             return False

@@ -202,7 +202,9 @@ class Switchboard:
             if link.told_to_stop and isinstance(link.error, NamesakeError):
                 self._stray(link.error)
             if link.error is not None:
-                logger.info("the link to %s ended: %s", link.peer.pod, link.error.message)
+                # A client's coming and going is no event for others.
+                level = logging.DEBUG if self._registry.roster.is_client(link.peer.pod) else logging.INFO
+                logger.log(level, "the link to %s ended: %s", link.peer.pod, link.error.message)
 
     async def _open_bulk(self, pod: PodId) -> None:
         try:
@@ -210,7 +212,8 @@ class Switchboard:
             await self._dial(*parse_address(address), Lane.BULK, pod)
         except WormholeError as error:
             self._bulk_retry_at[pod] = anyio.current_time() + BULK_RETRY_S
-            self._quiet.warning(f"bulk {pod}", f"no bulk link to {pod}: {error.message}")
+            if not self._registry.roster.is_client(pod):
+                self._quiet.warning(f"bulk {pod}", f"no bulk link to {pod}: {error.message}")
         finally:
             self._opening.discard(pod)
             self._opened[pod].set()

@@ -144,7 +144,7 @@ class LiveConfiguration:
             parts.mesh.set_addresses(config.pod.advertise, config.pod.peers)
         parts.pod = config
         parts.catalogue.configure(parts.cluster, config)
-        parts.transfer.configure(transfer_settings(config))
+        parts.transfer.configure(transfer_settings(config, keeps=self._parts.editor is None))
         parts.mounts.configure(mount_point(config), config.network.deadline_s)
         if (before.pod.advertise, before.pod.discovery) != (config.pod.advertise, config.pod.discovery):
             self._announce.set()

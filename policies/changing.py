@@ -93,11 +93,11 @@ def set_key(text: str, level: Level, name: str, raw: str, file: str) -> str:
     if section == RULE:
         if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
             raise ConfigError(
-                f"{file}: rule: must be a list of rules.", "Such as '[{ match = \"a/**\", copies = 3 }]'."
+                f"{file}:1: rule: must be a list of rules.", "Such as '[{ match = \"a/**\", copies = 3 }]'."
             )
         changed = set_rules(text, value, file)
     elif not key:
-        raise ConfigError(f"{file}: {section}: is a section.", "Name one key of it.")
+        raise ConfigError(f"{file}:1: {section}: is a section.", "Name one key of it.")
     else:
         form = keys(sections(level)[section])[key].form
         try:

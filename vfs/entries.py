@@ -10,7 +10,7 @@ import errno
 import stat
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from base.errors import FileSystemError
 from crdt_meta.node import Kind, Node
@@ -53,6 +53,8 @@ class Caller(NamedTuple):
 class Entries:
     """One mounted tree. ``owner`` is (uid, gid) when all files belong to who mounts, None: as stored."""
 
+    PUBLISHER: ClassVar[type[Publisher]] = Publisher
+
     def __init__(
         self,
         tree: Tree,
@@ -72,7 +74,7 @@ class Entries:
         self.files = LiveFiles(transfer, self.nursery)
         self.changes = Changes(tree, self.inodes, self.files, notifier)
         self.graves = Graveyard(tree)
-        self.publisher = Publisher(tree, committer, transfer, self.files, self.changes, self.nursery, self.graves)
+        self.publisher = self.PUBLISHER(tree, committer, transfer, self.files, self.changes, self.nursery, self.graves)
         self.attributes = Attributes(self.files, self.nursery, self.graves, owner)
         self.open_files = OpenFiles(
             tree, committer, transfer, self.inodes, self.files, self.publisher, self.clock, deadline_s=deadline_s

@@ -125,7 +125,7 @@ class Publisher:
             if self._tree.get(grave.node.inode) is None:
                 self._changes.names.gone(grave.directory, grave.name)
             else:  # another pod changed it meanwhile
-                self._changes.look_again(grave.directory, grave.name)
+                self._changes.forget_names([(grave.directory, grave.name)])
         self._committer.request()
 
     @property
@@ -386,7 +386,7 @@ class Publisher:
             if sealed is not None:
                 self._transfer.published(sealed.content)
             if tree.has_conflicts:
-                self._changes.look_again(newborn.directory, newborn.name)
+                self._changes.forget_names([(newborn.directory, newborn.name)])
         self._committer.request()
 
     def _finished(self) -> None:

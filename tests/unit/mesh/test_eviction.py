@@ -204,6 +204,24 @@ async def test_the_recovery_key_is_heard_even_from_the_evicted(tmp_path: Path) -
     assert not desktop.roster.is_revoked(nas.pod)
 
 
+async def test_the_evicted_is_told_why_its_judge_may(tmp_path: Path) -> None:
+    """The nas administers by a configuration that the laptop hasn't heard of."""
+    laptop = found(tmp_path / "laptop")
+    nas = admit(laptop, tmp_path / "nas")
+    first = seal(
+        laptop.roster.next_config("", [laptop.pod], 0), laptop.roster.cluster_id, laptop.pod, laptop.identity.sign
+    )
+    laptop.store.add([first])
+    nas.store.add([first])
+    later = seal(
+        laptop.roster.next_config("", [nas.pod], 0), laptop.roster.cluster_id, laptop.pod, laptop.identity.sign
+    )
+    nas.store.add([later])
+    evict(nas, laptop.pod)
+    async with running(nas, laptop):
+        await until(lambda: laptop.roster.is_evicted(laptop.pod))
+
+
 async def test_changes_of_membership_are_one_line_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", logger="mesh.diary")
     nas = found(tmp_path / "nas")
