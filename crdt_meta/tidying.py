@@ -28,8 +28,8 @@ from crdt_meta.segments import RECORDS_PER_SEGMENT
 from crdt_meta.store import Store
 from crdt_meta.view import View
 
-SLICE_S: Final = 0.005
-PAUSE_S: Final = 0.02
+SLICE_S: Final = 0.002
+PAUSE_S: Final = 0.01
 """Between two slices: nobody waits for this work, and somebody may wait for the mount (s)."""
 SEGMENTS_A_TURN: Final = 20
 CANDIDATES_LIMIT: Final = 20_000
