@@ -68,6 +68,7 @@ class Roster:
         self._adoptions: dict[WriterId, tuple[Retire, ...]] = {}
         self._voids: dict[WriterId, list[Void]] = {}
         self._maintained: set[PodId] = set()
+        self._administrators: set[PodId] = set()
         self._digest: bytes | None = None
 
     # -- what is in it
@@ -148,10 +149,7 @@ class Roster:
 
         The founder administers as long as none of those named is a full member.
         """
-        if self._trust is None or not self.is_full_member(pod):
-            return False
-        named = self._trust.administrators()
-        return pod in named or (pod == self._founding()[0].signer and not any(map(self.is_full_member, named)))
+        return pod in self._administrators
 
     def is_full_member(self, pod: PodId) -> bool:
         """Tell whether a pod was admitted as a full one and has neither left nor been evicted."""
@@ -439,6 +437,8 @@ class Roster:
         self._adoptions = derivation.adoptions(self._records.values())
         self._voids = derivation.voids(self._records.values(), self._writers)
         self._maintained = derivation.maintained(self._records.values())
+        named = {pod for pod in trust.administrators() if self.is_full_member(pod)}
+        self._administrators = named or {pod for pod in (self._facts.founder,) if self.is_full_member(pod)}
 
     def _entry(self, pod: PodId, trust: Trust, left: bool) -> PodEntry:
         founding, found = self._founding()
