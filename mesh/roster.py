@@ -128,7 +128,17 @@ class Roster:
         return [entry.issuing for entry in self._pods.values() if entry.issuing is not None]
 
     def introduces(self, issuer: str) -> bool:
-        """Tell whether the pod with this issuer name (`mesh.records.issuer_name`) may introduce somebody unknown."""
+        """Tell whether somebody unknown, certified by this issuer (`mesh.records.issuer_name`), may have been admitted.
+
+        It may if that is a pod that administers, or did before it left: nobody else is told the roster by a stranger.
+        """
+        if self._trust is None or self._facts is None:
+            return False
+        named = self._trust.administrators() | ({self._facts.founder} & self._trust.rooted.keys())
+        return any(records.issuer_name(pod) == issuer for pod in named)
+
+    def is_issuer(self, issuer: str) -> bool:
+        """Tell whether this is the issuer name of a full pod that wasn't evicted: its certificates are in order."""
         return any(
             records.issuer_name(entry.pod) == issuer and entry.issuing is not None and not entry.revoked
             for entry in self._pods.values()
