@@ -16,18 +16,20 @@ from typing import Any, Final
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from base.errors import DamagedError, MachineError, NamesakeError, RefusedError, UnreachableError, WormholeError
+from base.errors import DamagedError, MachineError, NamesakeError, RefusedError, WormholeError
 from base.ids import ClusterId, PodId
 from mesh import listener as door
-from mesh.address import format_address, is_loopback, is_wildcard, own_host, parse_address
-from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog, Role, State
-from mesh.dialer import Dialer, Source
+from mesh.address import parse_address
+from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog
+from mesh.calls import Caller
+from mesh.dialer import Source
 from mesh.directory import Directory
 from mesh.identity import Identity
 from mesh.introduction import Chronicle, RestoredError
 from mesh.join_stream import JoinHandler
 from mesh.link import Link
 from mesh.membership import TICK_S, Membership, MembershipSettings
+from mesh.neighbours import Neighbours
 from mesh.peers import LinkTable
 from mesh.quiet import QuietLog
 from mesh.records import Left, seal
@@ -38,6 +40,7 @@ from mesh.send import Send
 from mesh.spread import Spreader
 from mesh.switchboard import Switchboard
 from mesh.timekeeper import Timekeeper
+from mesh.whereabouts import Whereabouts
 from mesh.wire import Tag
 
 INCARNATIONS_PER_START: Final = 1 << 20
@@ -68,12 +71,9 @@ class MeshNode:
         self._identity = identity
         self._me = identity.pod_id
         self._rng = rng or Random(os.urandom(16))
-        self._listen = listen
-        self._listen_host, self._port = parse_address(listen)
-        for address in (*advertise, *peers):
+        for address in peers:
             parse_address(address)
-        self._advertise = tuple(advertise)
-        self._linked_host = ""
+        self._whereabouts = Whereabouts(listen, advertise)
         self._table = LinkTable(self._me)
         self._registry = Registry(identity, roster_store, self._tell, self._table.linked, self._roster_changed)
         incarnation = roster_store.count_start() * INCARNATIONS_PER_START
@@ -82,9 +82,14 @@ class MeshNode:
         self._switchboard = Switchboard(
             *(self._me, self._registry, self._table, self), self._link_came, self._link_went, self._stray
         )
+        self._neighbours = Neighbours(
+            *(self._me, lambda: self.roster, self._table, self._membership),
+            *(self._switchboard.dial_control, self._rng),
+        )
+        self._view, self._dialer = self._neighbours.view, self._neighbours.dialer
+        self._caller = Caller(lambda: self.roster, self._table, self._membership, self._switchboard, self._view)
         self.clocks = Timekeeper(self._ask, self.alive)
         self._directory = Directory(self._me, roster_store, self._membership, self._switchboard.reached)
-        self._dialer = Dialer(self._me, self._switchboard.dial_control, self._is_linked, self._is_welcome, self._rng)
         self._door = door.Listener(
             lambda: self._registry.server_context, lambda: self._registry.certificate, self._switchboard.accept
         )
@@ -123,7 +128,7 @@ class MeshNode:
 
     def alive(self) -> frozenset[PodId]:
         """Return the pods that a request can be sent to now, without this one."""
-        return frozenset(pod for pod in self._table.linked() if self._membership.view(pod).state is State.ALIVE)
+        return self._caller.alive()
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` (quick, must not raise) after any change of `members` or `alive`."""
@@ -146,14 +151,7 @@ class MeshNode:
         """Send a request and return the answer's body; see `mesh.api.Mesh.call`."""
         if pod == self._me:
             return await self.serve(pod, tag, body)
-        link = self._table.control(pod)
-        if link is None or self._membership.view(pod).state is not State.ALIVE:
-            raise self._unreachable(pod)
-        if lane is Lane.BULK:
-            started = anyio.current_time()
-            link = await self._switchboard.bulk(pod, timeout_s) or link
-            timeout_s = max(0.0, timeout_s - (anyio.current_time() - started))
-        return await link.request(tag, body, timeout_s)
+        return await self._caller.call(pod, tag, body, timeout_s, lane)
 
     def publish_log(self, entries: Sequence[Entry]) -> None:
         """Broadcast new durable entries of this pod's own log to everybody."""
@@ -169,16 +167,12 @@ class MeshNode:
     @property
     def port(self) -> int:
         """The port listened on, resolved once `run` has reported its start."""
-        return self._port
+        return self._whereabouts.port
 
     @property
     def address(self) -> str:
         """``HOST:PORT`` under which others are told to find this pod."""
-        if self._advertise:
-            return self._advertise[0]
-        if not is_wildcard(self._listen_host):
-            return format_address(self._listen_host, self._port)
-        return format_address(self._linked_host or own_host(), self._port)
+        return self._whereabouts.address
 
     def set_log(self, log: ReplicatedLog) -> None:
         """Set the log that is replicated."""
@@ -243,12 +237,12 @@ class MeshNode:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; reports its start when it listens. Raises `MachineError` when it can't."""
-        listeners = await door.bind(self._listen)
-        self._port = door.port_of(listeners)
+        listeners = await door.bind(self._whereabouts.listen)
+        self._whereabouts.port = door.port_of(listeners)
         try:
             async with anyio.create_task_group() as group:
                 self._group = group
-                self._switchboard.port = self._port
+                self._switchboard.port = self._whereabouts.port
                 self._switchboard.run_in(group)
                 self._membership.set_address(self.address)
                 self._roster_changed()
@@ -301,15 +295,15 @@ class MeshNode:
         pod = link.peer.pod
         if not link.dialled:
             self._dialer.add(link.peer.host, link.peer.port, pod, Source.REMEMBERED)
-        host = link.peer.local_host
-        if is_wildcard(self._listen_host) and host != self._linked_host and not is_loopback(host):
-            self._linked_host = host
+        if self._whereabouts.linked_at(link.peer.local_host):
             self._membership.set_address(self.address)
+        self._view.link_up(pod, anyio.current_time())
         self._run(self._membership.link_up(pod, anyio.current_time()))
         self._spreader.link_up(pod)
         self._settle(force=True)
 
     def _link_went(self, pod: PodId) -> None:
+        self._view.link_down(pod)
         self._run(self._membership.link_down(pod, anyio.current_time()))
         self._spreader.link_down(pod)
         self._dialer.lost(pod)
@@ -354,6 +348,7 @@ class MeshNode:
                 self._run(self._membership.tick(now))
                 self._registry.tick(now)
                 self._spreader.tick()
+                self._neighbours.tick(now)
                 self._settle()
             except MachineError:
                 raise
@@ -380,29 +375,11 @@ class MeshNode:
         roster = self.roster
         pods = [pod for pod in roster.pods() if not roster.is_revoked(pod)]
         self._membership.set_members(pods, anyio.current_time())
-        self._spreader.set_members(pod for pod in pods if roster.is_member(pod))
+        members = [pod for pod in pods if roster.is_member(pod)]
+        self._spreader.set_members(members)
+        self._neighbours.set_members(members)
         for link in self._table.all():
             if roster.is_revoked(link.peer.pod) and self._group is not None:
                 self._group.start_soon(self._switchboard.cut_off, link)
         self._spreader.refresh()
         self._settle(force=True)
-
-    # -- small helpers
-
-    def _is_linked(self, pod: PodId) -> bool:
-        return self._table.control(pod) is not None
-
-    def _is_welcome(self, pod: PodId) -> bool:
-        """Tell whether dialling a pod makes sense; an unknown one may be a member that isn't known yet."""
-        entry = self.roster.entry(pod)
-        mine = self.roster.entry(self._me)
-        if entry is None or mine is None:
-            return mine is not None
-        both_clients = entry.role is Role.CLIENT and mine.role is Role.CLIENT
-        return not (entry.revoked or entry.left or mine.revoked or mine.left or both_clients)
-
-    def _unreachable(self, pod: PodId) -> UnreachableError:
-        entry = self.roster.entry(pod)
-        return UnreachableError(
-            f"The pod {entry.name if entry else pod} can't be reached.", "Check that it is up and on the network."
-        )

@@ -20,7 +20,7 @@ from base.ids import PodId
 from mesh import antientropy
 from mesh.antientropy import AntiEntropy, Fetch, Plan
 from mesh.api import Entry, ReplicatedLog
-from mesh.broadcast import Broadcast, pushed_entries
+from mesh.broadcast import MAX_PUSH_BYTES, Broadcast, pushed_entries
 from mesh.quiet import QuietLog
 from mesh.send import Send
 from mesh.wire import Tag
@@ -164,6 +164,8 @@ class Spreader:
         applied = await self._receive(log, entries, sender) if entries else []
         now = anyio.current_time()
         self._run_sends(self._broadcast.received(sender, message, applied, log.vector(), now))
+        for wanted in self._broadcast.wanted():
+            self._run_sends(self._broadcast.resend(wanted, log.read(wanted.writer, wanted.after, MAX_PUSH_BYTES)))
         self._fill_gaps(now)
 
     async def _receive(self, log: ReplicatedLog, entries: list[Entry], sender: PodId) -> list[Entry]:

@@ -86,14 +86,17 @@ class Switchboard:
         """Open a control link and return the pod that answered. Raises as `mesh.handshake.greet`."""
         return await self._dial(host, port, Lane.CONTROL, None)
 
-    async def bulk(self, pod: PodId, timeout_s: float) -> Link | None:
-        """Return a bulk link to a pod, opened if need be; None when it can't be dialled."""
+    async def bulk(self, pod: PodId, timeout_s: float, address: str = "") -> Link | None:
+        """Return a bulk link to a pod, opened if need be; None when it can't be dialled.
+
+        ``address``: ``HOST:PORT`` where to dial it; empty: where it was last reached.
+        """
         best, more = self._table.bulk(pod)
         if more and self._group is not None and anyio.current_time() >= self._bulk_retry_at.get(pod, 0.0):
             if pod not in self._opening:
                 self._opening.add(pod)
                 self._opened[pod] = anyio.Event()
-                self._group.start_soon(self._open_bulk, pod)
+                self._group.start_soon(self._open_bulk, pod, address)
             if best is None:
                 with anyio.move_on_after(timeout_s):
                     await self._opened[pod].wait()
@@ -204,10 +207,9 @@ class Switchboard:
             if link.error is not None:
                 logger.info("the link to %s ended: %s", link.peer.pod, link.error.message)
 
-    async def _open_bulk(self, pod: PodId) -> None:
+    async def _open_bulk(self, pod: PodId, address: str) -> None:
         try:
-            address = self.reached.get(pod, "")
-            await self._dial(*parse_address(address), Lane.BULK, pod)
+            await self._dial(*parse_address(address or self.reached.get(pod, "")), Lane.BULK, pod)
         except WormholeError as error:
             self._bulk_retry_at[pod] = anyio.current_time() + BULK_RETRY_S
             self._quiet.warning(f"bulk {pod}", f"no bulk link to {pod}: {error.message}")

@@ -1,0 +1,65 @@
+"""Which links this pod keeps: runs the core that decides (`mesh.view`), has pods dialled and links ended."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from random import Random
+
+from base.errors import RefusedError
+from base.ids import PodId
+from mesh.api import Role
+from mesh.dialer import Dialer
+from mesh.membership import Membership
+from mesh.peers import LinkTable
+from mesh.roster import Roster
+from mesh.view import View
+
+
+class Neighbours:
+    """See the module. ``dialer`` is to be run by the owner."""
+
+    def __init__(
+        self,
+        me: PodId,
+        roster: Callable[[], Roster],
+        table: LinkTable,
+        membership: Membership,
+        connect: Callable[[str, int], Awaitable[PodId]],
+        rng: Random,
+    ) -> None:
+        """``connect`` opens a control link to an address and returns the pod that answered."""
+        self._me = me
+        self._roster = roster
+        self._table = table
+        self._membership = membership
+        self.view = View(me, rng)
+        self.dialer = Dialer(me, connect, self._is_settled, self._is_welcome, rng)
+
+    def set_members(self, pods: Iterable[PodId]) -> None:
+        """Take over who belongs to the cluster; clients are in nobody's view."""
+        roster = self._roster()
+        self.view.set_members(pod for pod in pods if (entry := roster.entry(pod)) and entry.role is Role.FULL)
+
+    def tick(self, now: float) -> None:
+        """In a large cluster dial whom the view wants, and end a link that both ends can spare."""
+        members = self._membership
+        fresh, spare = self.view.tick(now, members.is_up, members.missing(), members.degree)
+        for pod in fresh:
+            self.dialer.lost(pod)
+        for pod in spare:
+            link = self._table.control(pod)
+            if link is not None:
+                link.close(RefusedError("This pod has links enough."))
+
+    def _is_settled(self, pod: PodId) -> bool:
+        """Tell whether a pod needs no dialling: it is linked, or the view can do without it."""
+        return self._table.control(pod) is not None or not self.view.wants(pod)
+
+    def _is_welcome(self, pod: PodId) -> bool:
+        """Tell whether dialling a pod makes sense; an unknown one may be a member that isn't known yet."""
+        roster = self._roster()
+        entry, mine = roster.entry(pod), roster.entry(self._me)
+        if entry is None or mine is None:
+            return mine is not None
+        both_clients = entry.role is Role.CLIENT and mine.role is Role.CLIENT
+        return not (entry.revoked or entry.left or mine.revoked or mine.left or both_clients)
