@@ -198,12 +198,16 @@ class Census:
 
     def expire(self, now: float) -> list[PodId]:
         """Return who has just been suspected for so long that he counts as absent."""
-        return [pod for pod, suspicion in self.suspicions.items() if suspicion.check(now)]
+        return [pod for pod, suspicion in self.suspicions.items() if not suspicion.expired and suspicion.check(now)]
 
     def unreachable(self, links: Collection[PodId]) -> set[PodId]:
         """Return whom no path of links leads to, without those gone or accused."""
         lost = self._gone | {pod for pod, suspicion in self.suspicions.items() if not suspicion.deduced}
         return unreachable(links, self.records, self._to_all, lost) - set(links)
+
+    def undecided(self) -> bool:
+        """Tell whether there are members who are about to be suspected if no path is found soon."""
+        return bool(self._cut_since)
 
     def deduce(self, cut: Collection[PodId], now: float, after_s: float) -> list[PodId]:
         """Suspect whom no path has led to for ``after_s``, clear the others; return whose state changed by that."""
@@ -220,6 +224,7 @@ class Census:
             since = self._cut_since.setdefault(pod, now)
             if now - since >= after_s:
                 self.suspicions[pod] = self.suspicion_of(self.records[pod].incarnation, None, since)
+                del self._cut_since[pod]
                 changed.append(pod)
         return changed
 

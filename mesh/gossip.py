@@ -27,6 +27,8 @@ class Gossip:
         self._rng = rng
         self._queue = GossipQueue(limit=64)
         self._turn: list[PodId] = []
+        self._accusations: dict[PodId, set[PodId]] = {}
+        """Whom accusations under way are about, and by whom they are."""
 
     def set_size(self, pods: int) -> None:
         """Adjust to a cluster of ``pods`` pods: how much is queued."""
@@ -43,6 +45,8 @@ class Gossip:
     def tell(self, update: wire.Update, besides: Collection[PodId], now: float) -> None:
         """Spread ``update`` to all linked pods but ``besides``, who know it or are told it by somebody else."""
         encoded = wire.encode_update(update)
+        if isinstance(update, Accusation):
+            self._accusations.setdefault(update.pod, set()).add(update.accuser)
         self._queue.put(_key(update), encoded, wire.size_bytes(encoded), besides, now)
 
     def heard(self, update: wire.Update, source: PodId) -> None:
@@ -51,9 +55,8 @@ class Gossip:
 
     def withdraw(self, pod: PodId) -> None:
         """Stop spreading accusations of ``pod``: it has refuted them."""
-        for key in self._queue.told():
-            if isinstance(key, tuple) and key[0] == pod:
-                self._queue.drop(key)
+        for accuser in self._accusations.pop(pod, ()):
+            self._queue.drop((pod, accuser))
 
     def piggyback(self, pod: PodId, now: float) -> list[object]:
         """Return updates to be added to a probe or an answer to ``pod``."""

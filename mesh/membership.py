@@ -244,10 +244,10 @@ class Membership:
         if now >= self._review_at:
             self._review_at = now + max(REVIEW_EVERY_S, len(self._census.records) / REVIEW_PODS_PER_S)
             self._judge_unlinked()
+            for pod in self._census.expire(now):
+                self._touch(pod)
         links = self._links
         self._publish(self._own.review_links(links, lambda: self._census.lacks_links(links), now))
-        for pod in self._census.expire(now):
-            self._touch(pod)
         sends = self._wrap(probes.orders)
         if now >= self._gossip_at or self._urgent:
             self._urgent = False
@@ -359,6 +359,8 @@ class Membership:
         """Suspect whom no path leads to, and clear who was suspected for that reason only."""
         if self._cut is None:
             self._cut = self._census.unreachable(self._links)
+        elif not self._census.undecided():
+            return
         for pod in self._census.deduce(self._cut, self._now, DEDUCE_AFTER_S):
             self._touch(pod, graph=False)
 

@@ -495,6 +495,16 @@ class World:
             return
         self.reset_links(pod)
 
+    def power_off(self, pod: PodId) -> None:
+        """Take the power of a pod for good: its links fall silent, and break when the others' keep-alive gives up."""
+        self.pods[pod].running = False
+
+        def break_links() -> None:
+            if not self.pods[pod].running:
+                self.reset_links(pod)
+
+        self.after(KEEP_ALIVE_S, break_links)
+
     def reset_links(self, pod: PodId) -> None:
         for other in list(self.links[pod]):
             self.unlink(pod, other)
