@@ -6,6 +6,7 @@ Must start fast: commands import what they need when they need it. Must never sh
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from commands import (
     configuring,
     conflicts,
     demo,
+    evicting,
     founding,
     importing,
     invite,
@@ -35,6 +37,7 @@ from commands import (
     mounting,
     nearby,
     pods,
+    reconfiguring,
     running,
     status,
     sync,
@@ -60,7 +63,9 @@ MODULES = (
     trash,
     importing,
     configuring,
+    reconfiguring,
     leaving,
+    evicting,
     demo,
 )
 """Each registers its commands when it is imported; this is the order of the help text."""
@@ -69,7 +74,7 @@ _WITH_VALUE = ("--home", "--cluster")
 _FLAGS = ("--json", "--yes")
 _LOG_LIMIT_BYTES = 1 << 20
 _GROUPS = {
-    "config": "Check and show the configuration.",
+    "config": "Show and change the configuration, of the cluster or of this pod.",
     "conflicts": "List files changed on two pods at the same time; keep one version.",
     "trash": "List what was deleted or overwritten; restore it, or remove it for good.",
 }
@@ -233,11 +238,15 @@ def _signals_as_exceptions() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+_PLACED = re.compile(r".+:[0-9]+: ")
+"""How each line of what is wrong with a configuration begins: with its file and line."""
+
+
 def _fail(message: str, advice: str, code: int) -> int:
     """Print what is wrong and what to do, and return ``code``."""
     lines = message.strip().splitlines() or ["it failed"]
     with suppress(OSError):
-        if code == ConfigError.exit_code and len(lines) > 1:
+        if code == ConfigError.exit_code and all(_PLACED.match(line) for line in lines):
             sys.stderr.write("".join(f"{line}\n" for line in lines))
         else:
             sys.stderr.write(f"{PROGRAM}: {' '.join(lines)}\n")

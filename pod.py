@@ -25,7 +25,7 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from base.errors import MachineError, NamesakeError, NotRunningError, WormholeError, to_wire
+from base.errors import MachineError, NotRunningError, RefusedError, WormholeError, to_wire
 from base.home import HOME_VARIABLE, Home
 from base.ids import ContentId, InodeId, PodId
 from control.lock import acquire
@@ -34,7 +34,7 @@ from crdt_meta.acknowledgement import content_mark
 from crdt_meta.chronicle import Chronicle
 from crdt_meta.metadata import Metadata
 from crdt_meta.node import Delta
-from discovery.admission import AdmissionPolicy, Admissions
+from discovery.admission import Admissions
 from discovery.interfaces import multicast_scope
 from discovery.mdns import Announcer
 from discovery.service import Service
@@ -47,13 +47,22 @@ from mesh.roster_store import RosterStore
 from operations.catalogue import TreeCatalogue
 from operations.handlers import handlers
 from operations.housekeeping import Housekeeping, shortage
+from operations.live import LiveConfiguration
 from operations.mount_facts import attribute, limit_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
 from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
-from operations.settings import engine_roots, mount_point, read_configs, transfer_settings
-from operations.soundness import check_complete, damage, place_of
+from operations.settings import (
+    admission_policy,
+    engine_roots,
+    mount_point,
+    read_pod_toml,
+    transfer_settings,
+    usable_configuration,
+)
+from operations.soundness import check_complete, damage, no_member, place_of
 from operations.tidying import Cluster, tidy
+from policies.config import ClusterConfig
 from transfer.service import Transfer
 from vfs.mount import Mount, MountSettings
 from vfs.publisher import publish_journalled
@@ -66,6 +75,8 @@ RESTARTS: Final = 20
 """A part that fails more often than this since the start stays down; the rest goes on."""
 LAST_WORDS_S: Final = 15.0
 CATCH_UP_S: Final = 3.0
+FIRST_LINK_S: Final = 1.5
+"""A pod that has reached nobody by then doesn't wait any longer: it may well be alone."""
 
 Part = Callable[[TaskStatus[None]], Awaitable[None]]
 
@@ -99,8 +110,9 @@ class Pod:
         roster_store = RosterStore(home.roster_db)
         roster = roster_store.roster
         check_complete(home, roster, self.identity.pod_id)
-        cluster, pod = read_configs(home, roster)
-        metadata = Metadata(home.metadata_db, engine_roots(self.identity, roster, cluster))
+        cluster, pod = usable_configuration(roster).config, read_pod_toml(home)
+        self._first_config = cluster
+        metadata = Metadata(home.metadata_db, engine_roots(self.identity, roster, self._config))
         metadata.tree.root_owner = (os.getuid(), os.getgid())
         metadata.log.incoming.is_retired = lambda writer: writer in roster.adoptions()
         if (upto := forgotten_at(roster, metadata.writer)) is not None:
@@ -121,18 +133,18 @@ class Pod:
         transfer = Transfer(home, mesh, catalogue, transfer_settings(pod))
         catalogue.holders = transfer.holders
         catalogue.durable = metadata.committer.durable
-        policy = AdmissionPolicy(cluster.cluster.admission, cluster.cluster.allow, cluster.cluster.deny)
         admissions = Admissions(
             home,
             self.identity,
             roster_store,
-            policy=lambda: policy,
+            policy=lambda: admission_policy(self._config()),
             addresses=lambda: {one.pod: one.address for one in mesh.members() if one.address},
             learn=mesh.learn,
         )
         mesh.set_join_handler(admissions.serve)
         mesh.set_chronicle(self._chronicle)
         mesh.on_namesake = self._give_way
+        mesh.on_change(self._look_whether_evicted)
         self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
         self._cluster = Cluster(metadata, mesh, roster, self.identity, cluster.cluster.forget_after_s)
         metadata.committer.on_durable = mesh.publish_log
@@ -141,6 +153,7 @@ class Pod:
         mounts = MountKeeper(self._make_mount, mount_point(pod))
         self.parts = Parts(
             home=home,
+            identity=self.identity,
             cluster=cluster,
             pod=pod,
             roster=roster_store,
@@ -155,12 +168,21 @@ class Pod:
         )
 
         self._housekeeping = Housekeeping(self.parts, mesh.clock_agrees)
+        self.parts.live = LiveConfiguration(self.parts, self._cluster, self._housekeeping)
         self._cluster.short_of_room = lambda: shortage(*space(self.parts)) > 0
         if transfer.releasing is not None:
             transfer.releasing.may_free = self._may_free
 
-    def _give_way(self, error: NamesakeError) -> None:
-        """End in order: another process with this pod's key was there first."""
+    def _config(self) -> ClusterConfig:
+        """Return the cluster's configuration in force, also while the parts are being built."""
+        return self.parts.cluster if hasattr(self, "parts") else self._first_config
+
+    def _look_whether_evicted(self) -> None:
+        if self._failure is None and self.parts.roster.roster.is_evicted(self.identity.pod_id):
+            self._give_way(no_member(self.parts.home, self.parts.roster.roster, self.identity.pod_id))
+
+    def _give_way(self, error: RefusedError) -> None:
+        """End in order: another process with this pod's key was there first, or it was evicted."""
         if self._failure is None:
             self._failure = error
             self._catching_up.cancel()
@@ -211,14 +233,14 @@ class Pod:
         parts = self.parts
         async with anyio.create_task_group() as group:
             group.start_soon(self._signals)
+            parts.live.start()
             await group.start(parts.metadata.committer.run)
             await group.start(parts.transfer.run)
             if self._chronicle.is_copy:
                 await parts.transfer.begin_holdings_anew()
             await group.start(parts.mesh.run)
             await group.start(self._supervised, "control socket", self._serve_control)
-            if parts.pod.pod.discovery:
-                await group.start(self._supervised, "discovery", self._announce)
+            await group.start(self._supervised, "discovery", self._announce)
             group.start_soon(self._gossip_room)
             group.start_soon(self._rebirth.run)
             await self._catch_up()
@@ -255,9 +277,12 @@ class Pod:
     async def _catch_up(self) -> None:
         """Learn what happened meanwhile before anybody looks; not for long, since a pod must also start alone."""
         others = [one for one in self.parts.mesh.members() if one.state not in (State.LEFT, State.EVICTED)]
-        if len(others) > 1:
-            with anyio.move_on_after(CATCH_UP_S) as self._catching_up:
+        for wait_s in (FIRST_LINK_S, CATCH_UP_S - FIRST_LINK_S) if len(others) > 1 else ():
+            with anyio.move_on_after(wait_s) as self._catching_up:
                 await self.parts.mesh.caught_up()
+                return
+            if self._stopping.is_set() or not self.parts.mesh.alive():
+                return
 
     async def _start_mount(self, group: TaskGroup) -> None:
         self.parts.mounts.attach(group)
@@ -297,6 +322,16 @@ class Pod:
         await serve(self.parts.home.socket, handlers(self.parts), task_status=task_status)
 
     async def _announce(self, task_status: TaskStatus[None]) -> None:
+        """Announce this pod and look for others, if it shall, and anew whenever what is announced changes."""
+        while True:
+            async with anyio.create_task_group() as group:
+                if self.parts.pod.pod.discovery:
+                    await group.start(self._announcer().run)
+                task_status.started()
+                await self.parts.live.announced_otherwise()
+                group.cancel_scope.cancel()
+
+    def _announcer(self) -> Announcer:
         parts = self.parts
         roster, mesh = parts.roster.roster, parts.mesh
         entry = roster.entry(mesh.pod_id)
@@ -308,7 +343,7 @@ class Pod:
                 roster.cluster_id, roster.cluster_name, mesh.pod_id, entry.name, admission, mesh.port, own
             )
         scope = multicast_scope(parse_address(parts.pod.pod.listen)[0])
-        await Announcer(service, only=scope, on_found=self._found, on_lost=self._lost).run(task_status=task_status)
+        return Announcer(service, only=scope, on_found=self._found, on_lost=self._lost)
 
     def _candidates(self, service: Service) -> list[tuple[str, int, PodId | None]]:
         parts = self.parts

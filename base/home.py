@@ -21,6 +21,11 @@ class Home:
         return self.path / "pod.toml"
 
     @property
+    def cluster_toml(self) -> Path:
+        """The cluster's configuration in force, rendered for people; the signed one in `roster_db` counts."""
+        return self.path / "cluster.toml"
+
+    @property
     def identity(self) -> Path:
         """Keys and certificates (0700)."""
         return self.path / "identity"

@@ -135,6 +135,9 @@ class Files:
     def page(self, after: ContentId | None, limit: int) -> Sequence[ContentInfo]:
         return [self.infos[each] for each in sorted(self.infos) if after is None or each > after][:limit]
 
+    def is_behind(self) -> bool:
+        return False
+
     def place(self, info: ContentInfo) -> Sequence[PodId]:
         return self.pods[: info.copies]
 

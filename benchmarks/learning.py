@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import sqlite3
 import subprocess
 import threading
@@ -14,8 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.growth import percentile
-from benchmarks.prepared import FAN
+from benchmarks.prepared import FAN, copied
 from benchmarks.targets import wormhole
+from crdt_meta.rows import TOTALS
 
 Figures = list[tuple[str, str, str, str]]
 """Rows of (what, measured, target, note)."""
@@ -59,10 +59,11 @@ def rss_mib(pid: int) -> float:
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmRSS"))
 
 
-def sequence(home: Path) -> int:
-    """Return the greatest sequence of a writer that a pod has committed, read beside it."""
+def shown(home: Path) -> int:
+    """Return how many files a pod shows, as committed, read beside it."""
     with contextlib.closing(sqlite3.connect(f"file:{home / 'metadata.db'}?mode=ro", uri=True, timeout=5)) as database:
-        return int(database.execute("SELECT max(sequence) FROM writer").fetchone()[0] or 0)
+        row = database.execute("SELECT value FROM meta WHERE key = ?", (TOTALS,)).fetchone()
+    return int(row[0].split()[0]) if row else 0
 
 
 def reading(mount: Path, files: int) -> Callable[[], object]:
@@ -118,7 +119,7 @@ def with_mount(home: Path, mount: Path) -> None:
 def measure_pods(prepared: Path, folder: Path, files: int) -> Figures:
     """Measure with real pods."""
     homes, mounts = [folder / "a", folder / "b"], [folder / "a.mount", folder / "b.mount"]
-    shutil.copytree(prepared, homes[0])
+    copied(prepared, homes[0])
     with_mount(homes[0], mounts[0])
     figures: Figures = []
     start = time.perf_counter()
@@ -146,7 +147,6 @@ def measure_learning(homes: list[Path], mounts: list[Path], files: int, serving:
     """Let a second pod join and learn."""
     code = wormhole(homes[0], "invite")
     join = ("join", "--code", str(code["code"]), "--peer", str(wormhole(homes[0], "status")["address"]))
-    wanted = sequence(homes[0])
     served = Probe(reading(mounts[0], files))
     served.start()
     start = time.perf_counter()
@@ -157,7 +157,7 @@ def measure_learning(homes: list[Path], mounts: list[Path], files: int, serving:
         used.start()
         pid = int((homes[1] / "pod.lock").read_text().split()[0])
         most = 0.0
-        while sequence(homes[1]) < wanted and time.perf_counter() - start < LEARN_LIMIT_S:
+        while shown(homes[1]) < files and time.perf_counter() - start < LEARN_LIMIT_S:
             time.sleep(0.5)
             most = max(most, rss_mib(pid))
         took = time.perf_counter() - start

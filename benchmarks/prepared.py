@@ -6,9 +6,11 @@ gets a content of 4 KiB, which the pod says it keeps (there are no bytes: only m
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+import sqlite3
 import tempfile
 import time
 from pathlib import Path
@@ -19,12 +21,13 @@ from base.home import Home
 from base.ids import ROOT_INODE, ContentId, InodeId
 from benchmarks.targets import one_copy, wormhole
 from crdt_meta import store
+from crdt_meta.chronicle import PLACE_KEY
 from crdt_meta.metadata import Metadata
 from crdt_meta.node import Kind
 from crdt_meta.tree import Tree
 from mesh.identity import Identity
 from mesh.roster_store import RosterStore
-from operations.settings import engine_roots, read_configs
+from operations.settings import engine_roots, usable_configuration
 from operations.soundness import check_complete
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
@@ -48,6 +51,13 @@ def prepared(files: int) -> Path:
     return place / "home"
 
 
+def copied(prepared_home: Path, home: Path) -> None:
+    """Copy a prepared home so that it isn't taken for a restored one, which would write all its records anew."""
+    shutil.copytree(prepared_home, home)
+    with contextlib.closing(sqlite3.connect(home / "metadata.db")) as database, database:
+        database.execute("DELETE FROM meta WHERE key = ?", (PLACE_KEY,))
+
+
 def make(place: Path, files: int) -> None:
     """Found a cluster and fill its tree."""
     home = place / "home"
@@ -67,8 +77,8 @@ def open_metadata(home: Home) -> Metadata:
     """Open the metadata of a pod that doesn't run."""
     identity, roster = Identity.load(home.identity), RosterStore(home.roster_db)
     check_complete(home, roster.roster, identity.pod_id)
-    cluster, _ = read_configs(home, roster.roster)
-    return Metadata(home.metadata_db, engine_roots(identity, roster.roster, cluster))
+    cluster = usable_configuration(roster.roster).config
+    return Metadata(home.metadata_db, engine_roots(identity, roster.roster, lambda: cluster))
 
 
 def fill(metadata: Metadata, files: int, prefix: bytes = b"d") -> list[ContentId]:

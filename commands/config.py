@@ -1,16 +1,20 @@
-"""`wormhole config`: check configuration files, show what is in force. Plain functions; no terminal here."""
+"""`wormhole config`: configuration files and the homes of stopped pods. Plain functions; no terminal here."""
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from base.errors import ConfigError, NotFoundError
+from base.home import Home
 from policies.active import inactive
-from policies.config import Level, level_of, parse, parse_cluster, parse_pod
+from policies.changing import changes, parse_level, warnings
+from policies.config import Level, PodConfig, level_of, parse_cluster, parse_pod
 from policies.document import ADVICE, MAX_TEXT_BYTES
 from policies.edit import effective, render
+from policies.fitting import check_pod
 
 JSON_VERSION = 1
 
@@ -84,13 +88,16 @@ def read_text(file: Path) -> str:
         raise ConfigError(f"{file}:{line}: syntax: isn't UTF-8 text", ADVICE) from None
 
 
-def check(file: Path) -> CheckResult:
-    """Check one file, of whichever level its sections tell. Raises `NotFoundError` when it can't be read."""
+def check(file: Path, meant: Level | None = None) -> CheckResult:
+    """Check one file, of whichever level its sections tell unless one is ``meant``.
+
+    Raises `NotFoundError` when it can't be read.
+    """
     level: Level | None = None
     try:
         text = read_text(file)
-        level = level_of(text, str(file))
-        parse(text, str(file))
+        level = meant or level_of(text, str(file))
+        parse_level(text, level, str(file))
         return CheckResult(str(file), level, [], inactive(text, str(file)))
     except ConfigError as error:
         return CheckResult(str(file), level, error.message.splitlines(), [])
@@ -105,6 +112,59 @@ def show(text: str, level: Level, file: str = "") -> ShowResult:
     return ShowResult(level, render(config), effective(config), inactive(text, file))
 
 
-def show_pod(file: Path) -> ShowResult:
-    """Return what a home's pod.toml amounts to. Raises `NotFoundError` and `ConfigError`."""
-    return show(read_text(file), "pod", str(file))
+# -- without a running pod
+
+
+def stored_text(home: Home, level: Level) -> str:
+    """Return the text in force as the home of a stopped pod has it. Raises what the files of a home may."""
+    if level == "pod":
+        return read_text(home.pod_toml)
+    from mesh.roster_store import RosterStore
+
+    store = RosterStore(home.roster_db)
+    try:
+        return store.roster.config_toml()
+    finally:
+        store.close()
+
+
+def change_stored_pod(home: Home, text: str, file: str, *, dry: bool = False) -> dict[str, object]:
+    """Check a pod.toml and put it into the home of a stopped pod, unless ``dry``; answer as a running pod does.
+
+    Raises `ConfigError` with all that is wrong.
+    """
+    from operations.rendering import replace_text
+
+    before = read_text(home.pod_toml)
+    new = parse_pod(text, file)
+    check_pod(text, new, file, _name_of(home))
+    try:
+        found = changes(parse_pod(before), new)
+    except ConfigError:  # what is being repaired
+        found = changes(PodConfig(), new)
+    if text != before and not dry:
+        replace_text(home.pod_toml, text)
+    return {
+        "level": "pod",
+        "changed": text != before,
+        "changes": [change.to_json() for change in found],
+        "warnings": [one for one in warnings("pod", found) if "not active yet" in one],
+    }
+
+
+def _name_of(home: Home) -> str:
+    from mesh.identity import Identity
+    from mesh.roster_store import RosterStore
+
+    store = RosterStore(home.roster_db)
+    try:
+        entry = store.roster.entry(Identity.load(home.identity).pod_id)
+        return entry.name if entry else ""
+    finally:
+        store.close()
+
+
+def difference(before: str, after: str, old: str, new: str) -> str:
+    """Return the unified difference of two texts, called ``old`` and ``new``; empty when there is none."""
+    lines = difflib.unified_diff(before.split("\n"), after.split("\n"), old, new, lineterm="")
+    return "\n".join(lines)

@@ -49,7 +49,7 @@ def new(
     mount_point = wishes.mount_point(cluster)
     mount_was_there = mount_point is not None and mount_point.exists()
     try:
-        _found(home, cluster, pod_name, text)
+        recovery_key = _found(home, cluster, pod_name, text)
         settling.write_pod_toml(home, pod_name, mount_point, wishes.listen)
         facts, process = settling.start(home, wishes)
         try:
@@ -61,20 +61,25 @@ def new(
         settling.undo(home, None if mount_was_there else mount_point)
         raise
     if foreground:
-        return daemon.follow(process, lambda: _tell(cluster, facts, code))
-    _tell(cluster, facts, code)
+        return daemon.follow(process, lambda: _tell(cluster, facts, code, recovery_key))
+    _tell(cluster, facts, code, recovery_key)
     return 0
 
 
-def _tell(cluster: str, facts: dict[str, object], code: str | None) -> None:
+def _tell(cluster: str, facts: dict[str, object], code: str | None, recovery_key: Path) -> None:
     if invocation().json:
-        document({**facts, "code": code})
+        document({**facts, "code": code, "recovery_key": str(recovery_key)})
         return
     line = f"wormhole join --code {code}" if code else f"wormhole join {cluster}"
     say(printable(f"The cluster {cluster} is there{settling.where(facts)}."))
     say(f"On the next device type:\n\n  {painted(line, 'bold')}\n")
     if code:
         say("The code is good once, for 10 minutes; `wormhole invite` prints another.")
+    say(
+        printable(
+            f"Move the recovery key, {recovery_key}, to a safe place off this machine: `wormhole recover --help`."
+        )
+    )
 
 
 def _cluster_toml(cluster: str, source: str) -> str:
@@ -98,10 +103,12 @@ def _cluster_toml(cluster: str, source: str) -> str:
     return text
 
 
-def _found(home: Home, cluster: str, pod_name: str, text: str) -> None:
+def _found(home: Home, cluster: str, pod_name: str, text: str) -> Path:
     from discovery.founding import found
+    from policies.config import parse_cluster
 
-    found(home, cluster, pod_name, text, time.time())
+    founded = found(home, cluster, pod_name, text, time.time(), parse_cluster(text).cluster.administrators)
+    return founded.recovery_key
 
 
 def _invite(home: Home) -> str | None:

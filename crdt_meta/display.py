@@ -52,6 +52,14 @@ class Display:
         loser = self._naming.shown.get(self.group(directory)[0], {}).get(name)
         return None if loser is None else self._loser(name, loser)
 
+    def directory(self, parent: InodeId, name: bytes) -> InodeId | None:
+        """Return the directory that a name shows; as a rule its link says all of it."""
+        links = self._naming.links(parent, name)
+        if len(links) == 1 and links[0].kind == Kind.DIRECTORY:
+            return links[0].inode
+        entry = self.lookup(parent, name)
+        return None if entry is None or entry.inode.kind is not Kind.DIRECTORY else entry.id
+
     def entries(self, directory: InodeId) -> list[Entry]:
         """Return all entries of a directory, sorted by name."""
         group = self.group(directory)

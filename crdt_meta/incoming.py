@@ -40,6 +40,8 @@ FIRST_KINDS: Final = "dsnpax"
 logger = logging.getLogger(__name__)
 Records = dict[str, bytes | None]
 Change = tuple[str, bytes | None]
+Step = Callable[[str, bytes | None], bool]
+"""Whether a change belongs to a step."""
 
 
 class Incoming:
@@ -63,6 +65,8 @@ class Incoming:
         self._segments = segments
         self._verify = verify
         self._complaints: set[tuple[PodId, str]] = set()
+        self.is_showing = False
+        """Whether a log that was caught up with is being shown."""
 
     async def receive(
         self,
@@ -201,13 +205,21 @@ class Incoming:
         """
         if not self._table.waits(writer) or not (as_it_is or self._table.is_complete(writer)):
             return
+        self.is_showing = True
+        try:
+            await self._show(writer, on_delta, commit)
+        finally:
+            self.is_showing = False
+
+    async def _show(self, writer: WriterId, on_delta: Callable[[Delta], None], commit: Callable[[], object]) -> None:
         segments, committed = self._table.unshown_segments(writer), time.perf_counter()
-        needed = dict.fromkeys(segments, STEPS)
+        needed: dict[int, frozenset[Step]] = {}
+        for segment in segments:
+            needed[segment] = self._steps(writer, segment)
+            await lowlevel.checkpoint()
         for step in STEPS:
             for segment in [segment for segment in segments if step in needed[segment]]:
                 found = self._difference(writer, segment)
-                if step is STEPS[0]:
-                    needed[segment] = tuple(one for one in STEPS if any(one(*change) for change in found))
                 for delta in self._apply_step(writer, segment, [change for change in found if step(*change)]):
                     on_delta(delta)
                     self._adopt_rescued(on_delta)
@@ -219,6 +231,15 @@ class Incoming:
         for segment in segments:
             self._segments.forget(writer, segment)
         commit()
+
+    def _steps(self, writer: WriterId, segment: int) -> frozenset[Step]:
+        """Return in which steps something of a segment changes."""
+        if self._table.shown_parts(writer, segment):
+            changes = self._difference(writer, segment)
+        else:  # as a rule: all of it is new, and its keys say enough
+            keys = _in_order(self._table.readable_parts(writer, segment), Segment.take).keys()
+            changes = [(text, b"") for text in keys]
+        return frozenset(step for step in STEPS if any(step(*change) for change in changes))
 
     def _difference(self, writer: WriterId, segment: int) -> list[Change]:
         old = self._loaded(self._table.shown_parts(writer, segment))
@@ -238,14 +259,21 @@ class Incoming:
     @staticmethod
     def _loaded(parts: list[Part]) -> Records:
         """Return the records of a segment as far as its parts can be read: the same on every pod."""
-        segment, records = Segment(), Records()
-        for part in parts:
-            try:
-                records.update(segment.apply(part))
-            except DamagedError as error:
-                logger.warning("a part of the metadata log can't be read: %s", error)
-                break
+        records = Records()
+        _in_order(parts, lambda segment, part: records.update(segment.apply(part)))
         return {text: value for text, value in records.items() if value is not None}
+
+
+def _in_order(parts: Iterable[Part], take: Callable[[Segment, Part], object]) -> Segment:
+    """Return a segment after ``take`` applied its parts to it, up to the first that can't be read."""
+    segment = Segment()
+    for part in parts:
+        try:
+            take(segment, part)
+        except DamagedError as error:
+            logger.warning("a part of the metadata log can't be read: %s", error)
+            break
+    return segment
 
 
 def _kind(text: str) -> str:
@@ -268,5 +296,5 @@ def _fourth(text: str, value: bytes | None) -> bool:
     return value is None and _kind(text) == "d"
 
 
-STEPS: Final[tuple[Callable[[str, bytes | None], bool], ...]] = (_first, _second, _third, _fourth)
+STEPS: Final[tuple[Step, ...]] = (_first, _second, _third, _fourth)
 """Which changes are applied together while a log is shown; a later step's only after all of an earlier one's."""

@@ -158,7 +158,7 @@ class Naming:
                 work += self._set_group(inode, (inode,), before)
         while work:
             parent, name = work.pop()
-            found = tuple(sorted(link.inode for link in self._links(parent, name) if link.kind == Kind.DIRECTORY))
+            found = tuple(sorted(link.inode for link in self.links(parent, name) if link.kind == Kind.DIRECTORY))
             for inode in found:
                 work += self._set_group(inode, found, before)
         return before
@@ -177,7 +177,7 @@ class Naming:
         again = [(row.parent, row.name) for row in left if row is not None]
         return again + [(inode, name) for name in self._view.links.subdirectory_names(inode)]
 
-    def _links(self, directory: InodeId, name: bytes) -> list[LinkRow]:
+    def links(self, directory: InodeId, name: bytes) -> list[LinkRow]:
         """Return the living links of a name in a directory and all that are shown as one with it."""
         return [link for member in self.group(directory) for link in self._view.links.named(member, name)]
 
@@ -229,7 +229,7 @@ class Naming:
     def candidates(self, directory: InodeId, name: bytes) -> list[Candidate]:
         """Return the links that want a name, with what they show."""
         rows = self._view.rows
-        found = ((link, rows.inode(link.inode)) for link in self._links(directory, name))
+        found = ((link, rows.inode(link.inode)) for link in self.links(directory, name))
         return [(link, row) for link, row in found if row is not None]
 
     def _claimed(self, representative: InodeId, name: bytes) -> Claim | None:
@@ -254,7 +254,7 @@ class Naming:
         shown: dict[bytes, Loser] = {}
         for loser in losers:
             pod, again = self._pod_name_of(loser.dot.writer), 0
-            while (name := conflict_name(loser.base, pod, loser.dot.clock, again)) in shown or self._links(
+            while (name := conflict_name(loser.base, pod, loser.dot.clock, again)) in shown or self.links(
                 representative, name
             ):
                 again += 1

@@ -256,17 +256,19 @@ class Reading:
 
     def resolve(self, path: bytes) -> Node:
         """Return what a path shows, links not followed. Raises ENOENT, ENOTDIR."""
-        at, entry = ROOT_INODE, None
-        for name in path.split(b"/"):
-            if name in (b"", b"."):
-                continue
-            if entry is not None and entry.inode.kind is not Kind.DIRECTORY:
-                raise FileSystemError(errno.ENOTDIR)
-            entry = self.display.lookup(at, name)
-            if entry is None:
-                raise FileSystemError(errno.ENOENT)
-            at = entry.id
-        return self._must(ROOT_INODE) if entry is None else self.node_of(entry)
+        names = [name for name in path.split(b"/") if name not in (b"", b".")]
+        if not names:
+            return self._must(ROOT_INODE)
+        at = ROOT_INODE
+        for name in names[:-1]:
+            below = self.display.directory(at, name)
+            if below is None:
+                raise FileSystemError(errno.ENOENT if self.display.lookup(at, name) is None else errno.ENOTDIR)
+            at = below
+        entry = self.display.lookup(at, names[-1])
+        if entry is None:
+            raise FileSystemError(errno.ENOENT)
+        return self.node_of(entry)
 
     def walk(self, node: Node) -> Iterator[tuple[bytes, Node]]:
         """Yield (path, node) of a node and everything below it; directories before their entries."""

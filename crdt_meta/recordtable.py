@@ -96,9 +96,13 @@ class Records:
     def of(self, node: bytes, kinds: str) -> list[Written]:
         """Return the readable records of a node of these kinds with their authors, each once."""
         found = self._node(node)
-        if any(place[3] for place in found):
-            return self._once(node, kinds, found)
-        return [(one.author, one.body) for place, one in found.items() if place[0] in kinds and one.body]
+        written: list[Written] = []
+        for (kind, _, _, holder), (_, author, body) in found.items():
+            if holder:
+                return self._once(node, kinds, found)
+            if kind in kinds and body is not None:
+                written.append((author, body))
+        return written
 
     @staticmethod
     def _once(node: bytes, kinds: str, found: _Node) -> list[Written]:

@@ -40,7 +40,7 @@ class Segment:
         self._doc[ROOT] = self._map = Map[Any]()
         self.epoch = parts[-1].epoch if parts else 0
         for part in parts:
-            _guarded(self._doc.apply_update, unpacked(part))
+            self.take(part)
 
     def __len__(self) -> int:
         return len(self._map)
@@ -56,6 +56,10 @@ class Segment:
                     del self._map[key]
         return self._doc.get_update(before)
 
+    def keys(self) -> list[str]:
+        """Return the keys of everything that is in it."""
+        return list(self._map.keys())
+
     def records(self) -> dict[str, bytes | None]:
         """Return everything that is in it (values that are no bytes as None)."""
         return {key: _record(value) for key, value in self._map.items()}
@@ -66,12 +70,16 @@ class Segment:
         fresh.write({key: value for key, value in self.records().items() if value is not None})
         return zlib.compress(fresh._doc.get_update(), ZLIB_LEVEL)
 
+    def take(self, part: Part) -> None:
+        """Apply a part of the same epoch. Raises `DamagedError`."""
+        _guarded(self._doc.apply_update, unpacked(part))
+
     def apply(self, part: Part) -> dict[str, bytes | None]:
         """Apply a part of the same epoch; return the records that it wrote (None: removed). Raises `DamagedError`."""
         changed: dict[str, bytes | None] = {}
         subscription = self._map.observe(_noting(changed))  # only here: own writes need none, and each key costs
         try:
-            _guarded(self._doc.apply_update, unpacked(part))
+            self.take(part)
         finally:
             self._map.unobserve(subscription)
         return changed

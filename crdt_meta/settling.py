@@ -61,6 +61,11 @@ class Settling(Reading):
         self._listeners: list[Callable[[Delta], None]] = []
         log.on_delta = self._deliver
 
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether much of what others wrote is being shown at this time."""
+        return self._log.incoming.is_showing
+
     def on_delta(self, listener: Callable[[Delta], None]) -> None:
         """Call ``listener`` after every local operation and every applied remote transaction."""
         self._listeners.append(listener)
@@ -150,12 +155,18 @@ class Settling(Reading):
 
     def _stamp(self, node: bytes, latest: int = 0) -> int:
         """Return a clock later than ``latest`` and every record of a node, even where a broken clock gave them theirs."""
-        latest = max([latest, *(body.clock for _, body in self._records_of(node, "icasvxlpn"))])
-        return min(max(self._clock.tick(), latest + 1), MAX_CLOCK)
+        return min(max(self._clock.tick(), self._latest(node, latest) + 1), MAX_CLOCK)
+
+    def _latest(self, node: bytes, latest: int = 0) -> int:
+        """Return the latest clock of a node's records, or ``latest``."""
+        for _, body in self._records_of(node, "icasvxlpn"):
+            if body.clock > latest:
+                latest = body.clock
+        return latest
 
     def _dot_clock(self, node: bytes) -> int:
         """Return a clock for a new content: new, and later than every record of the node that isn't absurd."""
-        latest = max([0, *(body.clock for _, body in self._records_of(node, "icasvxlpn"))])
+        latest = self._latest(node)
         now = self._clock.tick()
         return now if latest >= ABSURD_CLOCK else max(now, latest + 1)
 

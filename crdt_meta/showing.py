@@ -24,7 +24,7 @@ def plain_row(
         if born.kind is not Kind.FILE or dot not in latest.replaces:
             return None
         dot = Dot(by, latest.clock)
-    if len(known) > 2 + (content is not None):
+    if any(isinstance(body, Attributes | Xattrs) for _, body in known):
         version = Version(dot, latest.content, latest.size, latest.mtime_ns, LinkId(inode), latest.strategy, None)
         of_inode = [one for one in known if isinstance(one[1], OF_INODE)]
         linked_ns = max(ctime_of(body) for _, body in known if not isinstance(body, OF_INODE))

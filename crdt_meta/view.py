@@ -183,32 +183,37 @@ class View:
                 batch.links.add(link)
 
     def _is_plain(self, batch: _Batch, inode: InodeId) -> bool:
-        """Derive a file with the link it was born with, which nobody deleted, and one content: nearly all there are.
+        """Derive a file with one link, which nobody deleted, and one content: nearly all there are.
 
         Returns False, and does nothing, when it is anything else; then the rules for everything apply.
         """
         if inode in self.contested or inode == ROOT_INODE:
             return False
         birth: tuple[WriterId, Birth] | None = None
-        place: LinkBirth | None = None
+        born: LinkBirth | None = None
         content: tuple[WriterId, Content] | None = None
+        names: list[tuple[int, WriterId, bytes]] = []
+        places: list[tuple[int, WriterId, InodeId]] = []
         kinds = "icsavxlpnd" if inode in batch.look else "icsaxlpnd"  # versions change nothing of what is shown
-        stays, known = True, self.records.of(inode, kinds)
+        known = self.records.of(inode, kinds)
         for writer, body in known:
             match body:
                 case Birth() if birth is None and body.kind is not Kind.DIRECTORY and body.origin is None:
                     birth = writer, body
-                case LinkBirth() if place is None and body.inode == inode:
-                    place = body
+                case LinkBirth() if born is None and body.inode == inode:
+                    born = body
+                    names.append((body.clock, writer, body.name))
                 case Content() if content is None and bytes(body.via) == bytes(inode):
                     content = writer, body
-                case Place() | Name():
-                    stays = False
+                case Place():
+                    places.append((body.clock, writer, body.parent))
+                case Name():
+                    names.append((body.clock, writer, body.name))
                 case Attributes() | Xattrs():
                     pass
                 case _:
                     return False
-        if birth is None or place is None or len(self.links.to(inode)) > 1:
+        if birth is None or born is None or len(self.links.to(inode)) > 1:
             return False
         if (row := plain_row(inode, birth, content, known)) is None:
             return False
@@ -216,19 +221,22 @@ class View:
         if (old is None or old.more_dots or inode in batch.look) and self.trash.of(inode):
             return False
         self._put_inode(batch, inode, old, row)
-        link = LinkId(inode)
-        shown = self.links.get(link)
-        if not stays:
-            batch.alive[link] = True
-            batch.links.add(link)
-        elif shown is None or shown[1:] != (inode, row.kind, place.parent, place.name, 1, 0):
-            new = LinkRow(link, inode, int(row.kind), place.parent, place.name, 1, 0)
-            self.links.put(link, new)
-            self._moved(batch, shown, new, place.clock)
-            batch.links.discard(link)
-            if self._concerns_parent(place.parent, appears=True):
-                batch.links.add(LinkId(place.parent))
+        clock, _, parent = max(places) if places else (0, b"", born.parent)
+        named, _, name = max(names)
+        self._put_link(batch, LinkRow(LinkId(inode), inode, int(row.kind), parent, name, 1, 0), max(clock, named))
         return True
+
+    def _put_link(self, batch: _Batch, new: LinkRow, clock: int) -> None:
+        """Write the row of a file's link that lives."""
+        old = self.links.get(new.id)
+        batch.links.discard(new.id)
+        if old != new:
+            self.links.put(new.id, new)
+            self._moved(batch, old, new, clock)
+            if old is not None and self._concerns_parent(old.parent, appears=False):
+                batch.links.add(LinkId(old.parent))
+            if self._concerns_parent(new.parent, appears=True):
+                batch.links.add(LinkId(new.parent))
 
     def _put_inode(self, batch: _Batch, inode: InodeId, old: InodeRow | None, new: InodeRow) -> None:
         """Write the row of an inode without siblings."""
@@ -236,7 +244,8 @@ class View:
             batch.altered.add(inode)
             batch.delta.inodes.add(inode)
             self.rows.put_inode(inode, new)
-            self._count(batch, old, new, [], [])
+            if old is None or (old.content, old.size) != (new.content, new.size):
+                self._count(batch, old, new, [], [])
 
     def _write_inode(self, batch: _Batch, inode: InodeId, state: InodeState | None) -> InodeRow | None:
         old = self.rows.inode(inode)

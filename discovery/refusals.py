@@ -10,9 +10,7 @@ from typing import Final
 from base.errors import DamagedError, RefusedError, UnreachableError, UsageError, WormholeError
 from discovery.join_messages import Reason, Refusal
 
-ADMISSION_ADVICE: Final = (
-    "Its configuration says so, and changing that in a running cluster comes with a later release."
-)
+ADMISSION_ADVICE: Final = "Its configuration says so; `wormhole config set cluster.admission code` on it changes that."
 _Words = tuple[type[WormholeError], str, str]
 
 

@@ -119,6 +119,10 @@ class Mesh(Protocol):
         """Call ``listener`` (quick, must not raise) after any change of `members` or `alive`."""
         ...
 
+    def is_behind(self) -> bool:
+        """Tell whether a linked pod is known to have log entries that are missing here."""
+        ...
+
     def publish_meta(self, values: Mapping[str, object]) -> None:
         """Gossip small values about this pod (replaces earlier ones); at most 1 KiB packed."""
         ...

@@ -7,6 +7,7 @@ done for them at a tick. Suspicions, round trips and the like exist for the few 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from base.ids import PodId
@@ -100,6 +101,19 @@ class Census:
             return suspicion is not None and not suspicion.expired
         return suspicion is None and pod not in self._gone
 
+    def is_up(self, pod: PodId) -> bool:
+        """Tell whether a member is seen alive, or in maintenance and there."""
+        return pod in self.records and self.expected(pod)
+
+    def missing(self) -> Collection[PodId]:
+        """Return the members that are suspected or absent, or of whom nothing is known yet."""
+        return self.suspicions.keys()
+
+    def degree(self, pod: PodId) -> int | None:
+        """Return to how many ``pod`` says it is linked; None when unknown, or to everybody."""
+        record = self.records.get(pod)
+        return None if record is None or pod in self._to_all else len(record.links)
+
     def lacks_links(self, links: Collection[PodId]) -> bool:
         """Tell whether a member that is expected isn't among ``links``."""
         return any(pod not in links and self.expected(pod) for pod in self.members if pod != self.me)
@@ -178,11 +192,33 @@ class Census:
     def suspicion_of(self, incarnation: int, accuser: PodId | None, started: float) -> Suspicion:
         """Return a new suspicion; with ``accuser`` None and incarnation -1 it is that of a pod never heard of."""
         settings = self._settings
-        least = settings.absent_after_s
+        least, most = self._waits_s()
         enough = len(self.members) - 2 >= settings.confirmations
         needed = settings.confirmations if enough and accuser is not None else 0
-        most = min(least * settings.unconfirmed_factor, least + 10.0)
-        return Suspicion(incarnation, accuser, started, min_s=least, max_s=max(most, least), needed=needed)
+        return Suspicion(incarnation, accuser, started, min_s=least, max_s=most, needed=needed)
+
+    def set_absent_after(self, absent_after_s: float, now: float) -> list[PodId]:
+        """Wait so long from now on, for those suspected already, too; return whose state changed by that."""
+        self._settings = replace(self._settings, absent_after_s=absent_after_s)
+        waits_s = self._waits_s()
+        return [pod for pod, suspicion in self.suspicions.items() if suspicion.wait_anew(*waits_s, now)]
+
+    def _waits_s(self) -> tuple[float, float]:
+        """Return the shortest and the longest wait until a suspected pod counts as absent."""
+        least = self._settings.absent_after_s
+        return least, max(least, min(least * self._settings.unconfirmed_factor, least + 10.0))
+
+    def hear_accusation(self, update: Accusation, now: float) -> bool:
+        """Take in what somebody says of a member; return whether others should hear it, too."""
+        suspicion = self.suspicions.get(update.pod)
+        news = suspicion is None
+        if suspicion is None:
+            suspicion = self.suspicion_of(update.incarnation, update.accuser, now - update.age_s)
+            self.suspicions[update.pod] = suspicion
+        else:
+            news = suspicion.accuse(update.incarnation, update.accuser, update.age_s, now)
+        suspicion.check(now)
+        return news
 
     def accuse(self, pod: PodId, now: float) -> Accusation | None:
         """Accuse a pod that didn't answer; return what others should hear of it."""

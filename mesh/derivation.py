@@ -1,26 +1,35 @@
-"""What follows from the roster's records about writers and configuration, once pods and evictions are known. Pure."""
+"""What follows from the roster's records about writers and maintenance, once it is known who is in. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from base.ids import PodId, WriterId
-from mesh.records import Config, Record, RecordId, Retire, Revoke, Void, Writer
+from mesh.records import Maintenance, Record, Retire, Void, Writer
 
 MAX_WRITERS_OF_POD: Final = 256
 
-Evictions = Mapping[PodId, list[Record]]
-"""Evicted pods and the records that evict them."""
+
+class Claimant(Protocol):
+    """What decides between two pods that claim one writer id."""
+
+    @property
+    def revoked(self) -> bool:
+        """Whether it was evicted."""
+
+    @property
+    def order(self) -> int:
+        """Its rank."""
 
 
-def writers(found: Iterable[Record], seniority: Mapping[PodId, int]) -> dict[WriterId, PodId]:
-    """Return the pod of each writer id; one claimed twice belongs to the more senior pod."""
+def writers(found: Iterable[Record], pods: Mapping[PodId, Claimant]) -> dict[WriterId, PodId]:
+    """Return the pod of each writer id; one claimed twice belongs to a member, then to the pod that ranks first."""
     claims: dict[WriterId, PodId] = {}
     count: dict[PodId, int] = {}
     for record in sorted(
         (record for record in found if isinstance(record.payload, Writer)),
-        key=lambda record: (seniority.get(record.signer, 0), record.signer, record.id),
+        key=lambda record: (pods[record.signer].revoked, pods[record.signer].order, record.signer, record.id),
     ):
         count[record.signer] = count.get(record.signer, 0) + 1
         if isinstance(record.payload, Writer) and count[record.signer] <= MAX_WRITERS_OF_POD:
@@ -46,38 +55,17 @@ def voids(found: Iterable[Record], writers: Mapping[WriterId, PodId]) -> dict[Wr
     return declared
 
 
-def configuration(
-    found: Mapping[RecordId, Record], seniority: Mapping[PodId, int], evictions: Evictions
-) -> Record | None:
-    """Return the configuration in force: the end of the chain that begins with an empty parent.
-
-    Of several children one that an eviction pinned wins, then that of the most senior signer, then the smaller id.
-    """
-    children: dict[RecordId, list[Record]] = {}
-    for record in found.values():
-        if isinstance(record.payload, Config):
-            children.setdefault(record.payload.parent, []).append(record)
-    pinned = _pinned(found, evictions)
-    current: Record | None = None
-    while True:
-        after = [
-            record
-            for record in children.get(current.id if current else b"", [])
-            if record.id in pinned or record.signer not in evictions
-        ]
-        if not after:
-            return current
-        current = min(after, key=lambda record: (record.id not in pinned, seniority.get(record.signer, 0), record.id))
+def maintained(found: Iterable[Record]) -> set[PodId]:
+    """Return the pods that said last that they are away on purpose."""
+    last: dict[PodId, tuple[int, bool]] = {}
+    for record in found:
+        if isinstance(record.payload, Maintenance):
+            said = (record.payload.number, record.payload.on)
+            last[record.signer] = max(said, last.get(record.signer, said))
+    return {pod for pod, (_, on) in last.items() if on}
 
 
-def _pinned(found: Mapping[RecordId, Record], evictions: Evictions) -> set[RecordId]:
-    """Return the configurations that led to those in force when somebody was evicted."""
-    pinned: set[RecordId] = set()
-    for records in evictions.values():
-        for eviction in records:
-            current = eviction.payload.config if isinstance(eviction.payload, Revoke) else b""
-            while current and current not in pinned:
-                pinned.add(current)
-                record = found.get(current)
-                current = record.payload.parent if record and isinstance(record.payload, Config) else b""
-    return pinned
+def maintenance_number(found: Iterable[Record], pod: PodId) -> int:
+    """Return the number for a pod's next word about its maintenance."""
+    numbers = (one.payload.number for one in found if isinstance(one.payload, Maintenance) and one.signer == pod)
+    return 1 + max(numbers, default=0)

@@ -16,7 +16,7 @@ This module must never wait, read a clock or roll its own dice, and nothing it r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from base.ids import PodId
@@ -67,13 +67,14 @@ class Membership:
             settings.indirect_probes,
             self._awareness,
             rng,
-            lambda target: self._census.helpers(target, self._links),
+            lambda target: self.census.helpers(target, self._links),
         )
-        self._census = Census(me, settings)
+        self.census = Census(me, settings)
+        """What is known of the other members; only this class changes it."""
         self._links: dict[PodId, None] = {}
         self._gossip = Gossip(settings.gossip_pods, rng)
         self._own = OwnRecord(me, incarnation, address)
-        self._exchange = Exchange(self._census, lambda: self._own.record)
+        self._exchange = Exchange(self.census, lambda: self._own.record)
         self._changed: set[PodId] = set()
         self._complaints: list[str] = []
         self._now = 0.0
@@ -87,11 +88,11 @@ class Membership:
     def set_members(self, pods: Iterable[PodId], now: float) -> None:
         """Take over who belongs to the cluster and is not evicted; this pod may be among them."""
         self._now = now
-        added, removed = self._census.set_members(pods if isinstance(pods, frozenset) else frozenset(pods), now)
+        added, removed = self.census.set_members(pods if isinstance(pods, frozenset) else frozenset(pods), now)
         self._changed.update(added, removed)
         if added or removed:
             self._cut = None
-            self._gossip.set_size(len(self._census.members) + 1)
+            self._gossip.set_size(len(self.census.members) + 1)
         if added:
             self._exchange_at = min(self._exchange_at, now)
             self._own.links_changed(now)
@@ -102,9 +103,15 @@ class Membership:
 
         A record of this pod itself among them is gone on from.
         """
-        self._census.recall(records, summary)
+        self.census.recall(records, summary)
         if self.me in records:
             self._own.record = records[self.me]
+
+    def set_absent_after(self, absent_after_s: float, now: float) -> None:
+        """Wait so long from now on until a pod that does not answer counts as absent, those suspected already, too."""
+        self._now = now
+        for pod in self.census.set_absent_after(absent_after_s, now):
+            self._touch(pod)
 
     def set_address(self, address: str) -> None:
         """Gossip ``HOST:PORT`` as where this pod listens; the empty string withdraws it."""
@@ -119,8 +126,8 @@ class Membership:
         self._now = now
         self._links[pod] = None
         self._cut = None
-        if pod in self._census:
-            self._census.near.setdefault(pod, Near())
+        if pod in self.census:
+            self.census.near.setdefault(pod, Near())
         self._own.links_changed(now)
         self._gossip.link_up(pod)
         self._prober.link_up(pod, now)
@@ -137,9 +144,9 @@ class Membership:
         self._gossip.link_down(pod)
         self._exchange.forget(pod)
         self._prober.link_down(pod)
-        if pod not in self._census or self._census.gone(pod) or self._census.accused(pod):
+        if pod not in self.census or self.census.gone(pod) or self.census.accused(pod):
             return []
-        if not self._census.helpers(pod, self._links) and pod not in self._census.unreachable(self._links):
+        if not self.census.helpers(pod, self._links) and pod not in self.census.unreachable(self._links):
             return []  # those who are linked to it will miss it; here is nobody who could look
         return self._wrap(self._prober.ask_others(pod, now))
 
@@ -161,20 +168,7 @@ class Membership:
         """Return how ``pod`` is seen; this pod and unknown ones, too."""
         if pod == self.me:
             return own_view(self._own.record, self._now)
-        return self._census.view(pod, self._now, linked=pod in self._links)
-
-    def degree(self, pod: PodId) -> int | None:
-        """Return to how many ``pod`` says it is linked; None when unknown, or to everybody."""
-        record = self._census.records.get(pod)
-        return None if record is None or record.flags & Flag.LINKED_TO_ALL else len(record.links)
-
-    def is_up(self, pod: PodId) -> bool:
-        """Tell whether a pod is seen alive, or in maintenance and there."""
-        return pod in self._census.records and self._census.expected(pod)
-
-    def missing(self) -> Collection[PodId]:
-        """Return the members that are suspected or absent, or of whom nothing is known yet."""
-        return self._census.suspicions.keys()
+        return self.census.view(pod, self._now, linked=pod in self._links)
 
     def changes(self) -> set[PodId]:
         """Return whose state, announcement, values or address changed since the last call."""
@@ -197,8 +191,8 @@ class Membership:
             if len(self._complaints) < MAX_COMPLAINTS:
                 self._complaints.append(f"ignored a membership message of {sender}: {error}")
             return []
-        if sender in self._census:
-            self._census.seen(sender, now)
+        if sender in self.census:
+            self.census.seen(sender, now)
         sends: list[Send] = []
         accused = False
         for update in decoded.updates:
@@ -242,12 +236,12 @@ class Membership:
         for pod in probes.failed:
             self._accuse(pod)
         if now >= self._review_at:
-            self._review_at = now + max(REVIEW_EVERY_S, len(self._census.records) / REVIEW_PODS_PER_S)
+            self._review_at = now + max(REVIEW_EVERY_S, len(self.census.records) / REVIEW_PODS_PER_S)
             self._judge_unlinked()
-            for pod in self._census.expire(now):
-                self._touch(pod)
+        for pod in self.census.expire(now):
+            self._touch(pod)
         links = self._links
-        self._publish(self._own.review_links(links, lambda: self._census.lacks_links(links), now))
+        self._publish(self._own.review_links(links, lambda: self.census.lacks_links(links), now))
         sends = self._wrap(probes.orders)
         if now >= self._gossip_at or self._urgent:
             self._urgent = False
@@ -274,7 +268,7 @@ class Membership:
     def _update(self, update: wire.Update, source: PodId) -> list[Send]:
         if update.pod == self.me:
             self._hear_of_self(update)
-        elif update.pod not in self._census:
+        elif update.pod not in self.census:
             pass  # not in the roster (yet): the exchange that follows its admission brings it
         elif isinstance(update, Accusation):
             return self._hear_accusation(update, source)
@@ -292,16 +286,16 @@ class Membership:
         self._publish(self._own.rise_above(update.incarnation))
 
     def _hear_record(self, record: Record, source: PodId) -> None:
-        known = self._census.records.get(record.pod)
+        known = self.census.records.get(record.pod)
         if known is not None and record.stamp <= known.stamp:
             if record.stamp == known.stamp:
                 self._gossip.heard(record, source)
             return
         self._exchange.learnt(source)
-        accused = record.pod in self._census.suspicions
-        if self._census.take(record, self._now, NEWBORN_S):
+        accused = record.pod in self.census.suspicions
+        if self.census.take(record, self._now, NEWBORN_S):
             self._touch(record.pod)
-        if accused and record.pod not in self._census.suspicions:
+        if accused and record.pod not in self.census.suspicions:
             self._gossip.withdraw(record.pod)
             self._urgent = True
         rewired = known is None or record.incarnation > known.incarnation or record.links != known.links
@@ -312,26 +306,26 @@ class Membership:
 
     def _hear_accusation(self, update: Accusation, source: PodId) -> list[Send]:
         pod, now = update.pod, self._now
-        if self._census.gone(pod) or update.incarnation < self._census.stamp(pod)[0]:
+        if self.census.gone(pod) or update.incarnation < self.census.stamp(pod)[0]:
             return []
-        suspicion, near = self._census.suspicions.get(pod), self._census.near.get(pod)
-        if suspicion is None and near is not None and pod in self._links and now - near.proof <= self._witness_s():
+        near, witness_s = self.census.near.get(pod), self._prober.interval_s() + self._settings.probe_timeout_s
+        if (
+            pod not in self.census.suspicions
+            and near is not None
+            and pod in self._links
+            and now - near.proof <= witness_s
+        ):
             if now - near.forwarded < FORWARD_EVERY_S:
                 return []
             near.forwarded = now
             return [Send(pod, Tag.GOSSIP, [Kind.GOSSIP, [wire.encode_update(update)]])]
-        if suspicion is None:
-            suspicion = self._census.suspicion_of(update.incarnation, update.accuser, now - update.age_s)
-            self._census.suspicions[pod] = suspicion
+        if self.census.hear_accusation(update, now):
             self._accusing(update, source)
-        elif suspicion.accuse(update.incarnation, update.accuser, update.age_s, now):
-            self._accusing(update, source)
-        suspicion.check(now)
         self._touch(pod)
         return []
 
     def _accuse(self, pod: PodId) -> None:
-        news = self._census.accuse(pod, self._now)
+        news = self.census.accuse(pod, self._now)
         if news is not None:
             self._accusing(news, None)
         self._touch(pod)
@@ -342,26 +336,23 @@ class Membership:
 
     def _alive(self, acked: Acked) -> None:
         """A probe was answered. An accusation stands until the accused refutes it, though: the next ping says so."""
-        near = self._census.near.get(acked.pod)
+        near = self.census.near.get(acked.pod)
         if near is None:
             return
         near.proof = self._now
-        self._census.seen(acked.pod, self._now)
+        self.census.seen(acked.pod, self._now)
         if acked.round_trip_s is not None:
             near.measured(acked.round_trip_s)
-        if self._census.clear_deduced(acked.pod):
+        if self.census.clear_deduced(acked.pod):
             self._touch(acked.pod)
-
-    def _witness_s(self) -> float:
-        return self._prober.interval_s() + self._settings.probe_timeout_s
 
     def _judge_unlinked(self) -> None:
         """Suspect whom no path leads to, and clear who was suspected for that reason only."""
         if self._cut is None:
-            self._cut = self._census.unreachable(self._links)
-        elif not self._census.undecided():
+            self._cut = self.census.unreachable(self._links)
+        elif not self.census.undecided():
             return
-        for pod in self._census.deduce(self._cut, self._now, DEDUCE_AFTER_S):
+        for pod in self.census.deduce(self._cut, self._now, DEDUCE_AFTER_S):
             self._touch(pod, graph=False)
 
     # -- sending
@@ -380,14 +371,14 @@ class Membership:
 
     def _audience(self) -> list[PodId]:
         """Return the linked pods that gossip will reach; the suspected hear what concerns them with each probe."""
-        return [pod for pod in self._links if not self._census.accused(pod)]
+        return [pod for pod in self._links if not self.census.accused(pod)]
 
     def _wrap(self, orders: Iterable[Order], first: Iterable[object] = ()) -> list[Send]:
         """Add to probes: what ``first`` says, what the addressee is accused of, some of the gossip, and the sum."""
         sends = []
         for pod, head in orders:
             updates = list(first)
-            accusation = self._census.accusation(pod, self._now)
+            accusation = self.census.accusation(pod, self._now)
             if accusation is not None:
                 updates.append(wire.encode_update(accusation))
             updates += self._gossip.piggyback(pod, self._now)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 from random import Random
 
-from base.errors import RefusedError
+import anyio
+
+from base.errors import RefusedError, UsageError
 from base.ids import PodId
+from mesh.address import parse_address
 from mesh.api import Role
-from mesh.dialer import Dialer
+from mesh.dialer import Dialer, Source
 from mesh.membership import Membership
 from mesh.peers import LinkTable
+from mesh.quiet import QuietLog
 from mesh.roster import Roster
 from mesh.view import View
+
+logger = logging.getLogger(__name__)
 
 
 class Neighbours:
@@ -33,17 +40,37 @@ class Neighbours:
         self._table = table
         self._membership = membership
         self.view = View(me, rng)
+        self._quiet = QuietLog(logger, anyio.current_time)
+        self._peers: set[tuple[str, int]] = set()
         self.dialer = Dialer(me, connect, self._is_settled, self._is_welcome, rng)
+
+    def set_peers(self, peers: Iterable[str]) -> None:
+        """Look for pods at these addresses, ``HOST:PORT``, instead of those given before. Raises `UsageError`."""
+        wanted = {parse_address(address) for address in peers}
+        for gone in self._peers - wanted:
+            self.dialer.remove(*gone, Source.CONFIGURED)
+        for new in wanted - self._peers:
+            self.dialer.add(*new, None, Source.CONFIGURED)
+        self._peers = wanted
 
     def set_members(self, pods: Iterable[PodId]) -> None:
         """Take over who belongs to the cluster; clients are in nobody's view."""
         roster = self._roster()
         self.view.set_members(pod for pod in pods if (entry := roster.entry(pod)) and entry.role is Role.FULL)
 
+    def gossiped(self, pod: PodId) -> None:
+        """Look for a pod where it says that it is."""
+        address = self._membership.view(pod).address
+        if address:
+            try:
+                self.dialer.add(*parse_address(address), pod, Source.GOSSIP)
+            except UsageError:
+                self._quiet.warning(pod, f"{pod} gossips an address that is none")
+
     def tick(self, now: float) -> None:
         """In a large cluster dial whom the view wants, and end a link that both ends can spare."""
-        members = self._membership
-        fresh, spare = self.view.tick(now, members.is_up, members.missing(), members.degree)
+        census = self._membership.census
+        fresh, spare = self.view.tick(now, census.is_up, census.missing(), census.degree)
         for pod in fresh:
             self.dialer.lost(pod)
         for pod in spare:

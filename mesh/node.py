@@ -16,7 +16,7 @@ from typing import Any, Final
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from base.errors import DamagedError, MachineError, NamesakeError, RefusedError, WormholeError
+from base.errors import DamagedError, MachineError, NamesakeError, RefusedError
 from base.ids import ClusterId, PodId
 from mesh import listener as door
 from mesh.address import parse_address
@@ -71,9 +71,7 @@ class MeshNode:
         self._identity = identity
         self._me = identity.pod_id
         self._rng = rng or Random(os.urandom(16))
-        for address in peers:
-            parse_address(address)
-        self._whereabouts = Whereabouts(listen, advertise)
+        self._whereabouts = Whereabouts(listen)
         self._table = LinkTable(self._me)
         self._registry = Registry(identity, roster_store, self._tell, self._table.linked, self._roster_changed)
         incarnation = roster_store.count_start() * INCARNATIONS_PER_START
@@ -105,8 +103,7 @@ class MeshNode:
         self._listeners: list[Callable[[], None]] = []
         self._group: TaskGroup | None = None
         self._quiet = QuietLog(logger, anyio.current_time)
-        for address in peers:
-            self._dialer.add(*parse_address(address), None, Source.CONFIGURED)
+        self.set_addresses(advertise, peers)
         if log is not None:
             self.set_log(log)
 
@@ -133,6 +130,10 @@ class MeshNode:
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` (quick, must not raise) after any change of `members` or `alive`."""
         self._listeners.append(listener)
+
+    def is_behind(self) -> bool:
+        """Tell whether a linked pod is known to have log entries that are missing here."""
+        return self._spreader.is_behind()
 
     def publish_meta(self, values: Mapping[str, object]) -> None:
         """Gossip small values about this pod (replaces earlier ones). Raises `UsageError` above 1 KiB packed."""
@@ -177,6 +178,24 @@ class MeshNode:
     def set_log(self, log: ReplicatedLog) -> None:
         """Set the log that is replicated."""
         self._spreader.set_log(log)
+
+    def set_absent_after(self, absent_after_s: float) -> None:
+        """Count a pod as absent when it hasn't answered for so long."""
+        self._membership.set_absent_after(absent_after_s, anyio.current_time())
+        self._settle()
+
+    def set_addresses(self, advertise: Sequence[str], peers: Sequence[str]) -> None:
+        """Tell others to find this pod at the first of ``advertise`` (none: where it is), and look for pods at ``peers``.
+
+        Links that are up stay. Raises `UsageError` for a malformed address.
+        """
+        for address in (*advertise, *peers):
+            parse_address(address)
+        self._neighbours.set_peers(peers)
+        self._whereabouts.advertise(advertise)
+        if self._group is not None:
+            self._membership.set_address(self.address)
+            self._settle()
 
     def set_chronicle(self, chronicle: Chronicle) -> None:
         """Set what is told of this pod's starts whenever a link is made; before `run`."""
@@ -358,13 +377,8 @@ class MeshNode:
     def _settle(self, *, force: bool = False) -> None:
         """Take note of what the cores changed, and tell the listeners."""
         changed = self._membership.changes()
-        for pod in changed:
-            address = self._membership.view(pod).address
-            if address and pod != self._me:
-                try:
-                    self._dialer.add(*parse_address(address), pod, Source.GOSSIP)
-                except WormholeError:
-                    self._quiet.warning(pod, f"{pod} gossips an address that is none")
+        for pod in changed - {self._me}:
+            self._neighbours.gossiped(pod)
         for reason in self._membership.complaints():
             self._quiet.warning(reason, f"gossip was ignored: {reason}")
         if changed or force:

@@ -28,7 +28,10 @@ MAX_NAME_BYTES: Final = 64
 MAX_CONFIG_BYTES: Final = 96 << 10
 MAX_ORDER: Final = 1 << 48
 MAX_SEQUENCE: Final = 1 << 62
+MAX_ADMINISTRATORS: Final = 1_000
+MAX_HONOURED: Final = 8_000
 PREFIX: Final = b"wormhole roster record\0"
+EVERYBODY: Final = "*"
 
 RecordId = bytes
 """16 bytes: the first half of BLAKE3(record)."""
@@ -44,11 +47,13 @@ class Found:
     public_key: bytes
     issuing: bytes
     time_ns: int
+    recovery: bytes = b""
+    """The raw public key of the recovery key, which outranks every pod; empty: there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Admits a pod (or changes its name or role, when of a greater order than an earlier one)."""
+    """Admits a pod."""
 
     name: str
     role: Role
@@ -58,6 +63,9 @@ class Admit:
     order: int
     """One more than the greatest order known to the signer: seniority, independent of any clock."""
     time_ns: int
+    trusted: bool = True
+    """Whether a person let it in (by a code, by approving it). Who came in by open admission may administer only where
+    the configuration names its id."""
 
     @property
     def pod(self) -> PodId:
@@ -95,14 +103,25 @@ class Left:
 
 
 @dataclass(frozen=True, slots=True)
+class Maintenance:
+    """The signer is going to be away on purpose, or no longer; the record with the greatest number counts."""
+
+    number: int
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Revoke:
-    """Evicts a pod, with what it admitted, except the pods in ``keeps``."""
+    """Evicts a pod, with what it admitted, except the pods in ``keeps`` and the admissions in ``certifies``."""
 
     pod: PodId
     keeps: tuple[PodId, ...]
+    """Pods whose admissions by it count whatever they say. This version writes none: who stole it could change them."""
     config: RecordId
     """The configuration in force: those up to it stay valid though the evicted pod signed them. Empty: none."""
     time_ns: int
+    certifies: tuple[RecordId, ...] | None = None
+    """Admissions that go on counting. None, as in the first records: that of who signs this does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +132,13 @@ class Config:
     """The version that it follows; empty for the first."""
     toml: str
     time_ns: int
+    administrators: tuple[str, ...] = (EVERYBODY,)
+    """Who administers by it: `EVERYBODY` (every full pod), or pod ids. A name stands for the first full pod admitted
+    under it behind ``order``: at the time nobody had it."""
+    order: int = 0
+    """The greatest order of an admission known to the signer; 0 where there is no name in ``administrators``."""
+    honours: tuple[RecordId, ...] = ()
+    """Admissions and revocations that go on counting though their signers don't administer by this version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +157,7 @@ class Retire:
     """The copies are all in transactions of ``by`` after this one."""
 
 
-Payload = Found | Admit | Writer | Void | Left | Revoke | Config | Retire
+Payload = Found | Admit | Writer | Void | Left | Maintenance | Revoke | Config | Retire
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,46 +279,50 @@ def _pack(value: Any) -> bytes:
 
 def _fields(payload: Payload) -> list[Any]:
     match payload:
-        case Found(name, nonce, pod_name, public_key, issuing, time_ns):
-            return [name, nonce, pod_name, public_key, issuing, time_ns]
-        case Admit(name, role, public_key, maybe_issuing, order, time_ns):
-            return [name, role.value, public_key, maybe_issuing, order, time_ns]
+        case Found(name, nonce, pod_name, public_key, issuing, time_ns, recovery):
+            return [name, nonce, pod_name, public_key, issuing, time_ns, *([recovery] if recovery else [])]
+        case Admit(name, role, public_key, maybe_issuing, order, time_ns, trusted):
+            return [name, role.value, public_key, maybe_issuing, order, time_ns, *([] if trusted else [False])]
         case Writer(writer):
             return [writer]
         case Void(writer, sequence, digest, owed):
             return [writer, sequence, digest, owed]
         case Left(time_ns):
             return [time_ns]
-        case Revoke(pod, keeps, config, time_ns):
-            return [pod, list(keeps), config, time_ns]
-        case Config(parent, toml, time_ns):
-            return [parent, toml, time_ns]
+        case Maintenance(number, on):
+            return [number, on]
+        case Revoke(pod, keeps, config, time_ns, certifies):
+            return [pod, list(keeps), config, time_ns, *([] if certifies is None else [b"".join(certifies)])]
+        case Config(parent, toml, time_ns, administrators, order, honours):
+            plain = (administrators, order, honours) == ((EVERYBODY,), 0, ())
+            return [parent, toml, time_ns, *([] if plain else [list(administrators), order, b"".join(honours)])]
         case Retire(writer, upto, by, sequence, since, begun):
             return [writer, upto, by, sequence, since, begun]
 
 
 def _read_found(fields: list[Any], signer: PodId) -> Found:
     match fields:
-        case [str(name), bytes(nonce), str(pod_name), bytes(key), bytes(issuing), int(time_ns)] if (
+        case [str(name), bytes(nonce), str(pod_name), bytes(key), bytes(issuing), int(time_ns), *rest] if (
             is_name(name)
             and is_name(pod_name)
+            and (not rest or (len(rest) == 1 and isinstance(rest[0], bytes) and len(rest[0]) == 32))
             and len(nonce) == 16
             and len(key) == 32
             and pod_id_of(key) == signer
             and is_issuing_certificate(issuing, signer)
         ):
-            return Found(name, nonce, pod_name, key, issuing, time_ns)
+            return Found(name, nonce, pod_name, key, issuing, time_ns, *rest)
     raise DamagedError("A founding record is malformed.")
 
 
 def _read_admit(fields: list[Any], _signer: PodId) -> Admit:
     match fields:
-        case [str(name), ("full" | "client") as role, bytes(key), issuing, int(order), int(time_ns)] if (
-            is_name(name) and len(key) == 32 and 0 < order <= MAX_ORDER
+        case [str(name), ("full" | "client") as role, bytes(key), issuing, int(order), int(time_ns), *rest] if (
+            is_name(name) and len(key) == 32 and 0 < order <= MAX_ORDER and (not rest or rest == [False])
         ):
             full = role == "full" and isinstance(issuing, bytes) and is_issuing_certificate(issuing, pod_id_of(key))
             if full or (role == "client" and issuing is None):
-                return Admit(name, Role(role), key, issuing, order, time_ns)
+                return Admit(name, Role(role), key, issuing, order, time_ns, not rest)
     raise DamagedError("An admission record is malformed.")
 
 
@@ -319,12 +349,23 @@ def _read_left(fields: list[Any], _signer: PodId) -> Left:
     raise DamagedError("A leaving record is malformed.")
 
 
+def _read_maintenance(fields: list[Any], _signer: PodId) -> Maintenance:
+    match fields:
+        case [int(number), bool(on)] if not isinstance(number, bool) and 0 < number < MAX_SEQUENCE:
+            return Maintenance(number, on)
+    raise DamagedError("A maintenance record is malformed.")
+
+
 def _read_revoke(fields: list[Any], _signer: PodId) -> Revoke:
     match fields:
-        case [str(pod), list(keeps), bytes(config), int(time_ns)] if (
-            is_id(pod) and all(isinstance(kept, str) and is_id(kept) for kept in keeps) and len(config) in (0, 16)
+        case [str(pod), list(keeps), bytes(config), int(time_ns), *rest] if (
+            is_id(pod)
+            and all(isinstance(kept, str) and is_id(kept) for kept in keeps)
+            and len(config) in (0, 16)
+            and (not rest or (len(rest) == 1 and isinstance(rest[0], bytes) and len(rest[0]) % 16 == 0))
         ):
-            return Revoke(PodId(pod), tuple(PodId(kept) for kept in keeps), config, time_ns)
+            certifies = _split_ids(rest[0]) if rest else None
+            return Revoke(PodId(pod), tuple(PodId(kept) for kept in keeps), config, time_ns, certifies)
     raise DamagedError("A revocation record is malformed.")
 
 
@@ -334,7 +375,28 @@ def _read_config(fields: list[Any], _signer: PodId) -> Config:
             len(parent) in (0, 16) and len(toml.encode("utf-8", "surrogatepass")) <= MAX_CONFIG_BYTES
         ):
             return Config(parent, toml, time_ns)
+        case [bytes(parent), str(toml), int(time_ns), list(administrators), int(order), bytes(honours)] if (
+            len(parent) in (0, 16)
+            and len(toml.encode("utf-8", "surrogatepass")) <= MAX_CONFIG_BYTES
+            and _are_administrators(administrators)
+            and 0 <= order <= MAX_ORDER
+            and len(honours) % 16 == 0
+            and len(honours) // 16 <= MAX_HONOURED
+            and (administrators != [EVERYBODY] or order or honours)
+        ):
+            return Config(parent, toml, time_ns, tuple(administrators), order, _split_ids(honours))
     raise DamagedError("A configuration record is malformed.")
+
+
+def _split_ids(joined: bytes) -> tuple[RecordId, ...]:
+    return tuple(joined[start : start + 16] for start in range(0, len(joined), 16))
+
+
+def _are_administrators(value: list[Any]) -> bool:
+    """Tell whether a list names administrators in the one form that it has: sorted, each once, `EVERYBODY` alone."""
+    if not 0 < len(value) <= MAX_ADMINISTRATORS or not all(isinstance(one, str) and is_name(one) for one in value):
+        return False
+    return value == sorted(set(value)) and (EVERYBODY not in value or len(value) == 1)
 
 
 def _read_retire(fields: list[Any], _signer: PodId) -> Retire:
@@ -355,6 +417,7 @@ _READERS: Final[dict[str, Callable[[list[Any], PodId], Payload]]] = {
     "writer": _read_writer,
     "void": _read_void,
     "left": _read_left,
+    "maintenance": _read_maintenance,
     "revoke": _read_revoke,
     "config": _read_config,
     "retire": _read_retire,

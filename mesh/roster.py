@@ -1,13 +1,8 @@
 """Who belongs to the cluster: a grow-only set of signed records and the one state that follows from it. Pure.
 
-Whatever the order in which records arrive, two pods with the same set derive the same state:
-
-1. Candidates: the founder, and whoever a candidate full pod admitted, evictions left aside.
-2. Evictions are applied in the order of seniority (admission order, pod id), so of two evicting each other the earlier
-   admitted wins. An eviction voids what the evicted pod admitted, except the pods that the eviction keeps, and
-   its configurations, except those that led to the one in force at the eviction.
-3. The configuration is the chain from the first one; of several children the one of the most senior signer wins,
-   then the smaller record id.
+Whatever the order in which records arrive, two pods with the same set derive the same state. A record is *accepted*
+when its signature is right and its signer is the founder, the recovery key, or somebody ever admitted (whatever became
+of that); what the accepted ones mean together is decided by `mesh.trust`, anew whenever there are more.
 
 Must never accept a record whose signer isn't a candidate, and never forget one.
 """
@@ -15,17 +10,21 @@ Must never accept a record whose signer isn't a candidate, and never forget one.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
 from base.errors import DamagedError, RefusedError
 from base.ids import ClusterId, PodId, WriterId, hash_bytes
 from mesh import derivation, records
 from mesh.api import Role
-from mesh.records import Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void
+from mesh.configuration import Configuration
+from mesh.records import EVERYBODY, Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void
+from mesh.trust import Facts, Standing, Trust, admission_key, judge, proof
 
 MAX_RECORDS: Final = 100_000
+MAX_REVOCATIONS_BEYOND: Final = 10_000
+"""So many more are accepted, if they are revocations: whoever fills the roster can still be evicted."""
 MAX_UNKNOWN: Final = 1_000
 ID_BYTES: Final = 16
 
@@ -41,10 +40,14 @@ class PodEntry:
     issuing: bytes | None
     """Its issuing certificate (DER); None for a client."""
     order: int
-    """Seniority: the order of its first admission; the founder's is 0."""
+    """Its rank (see `mesh.trust`): the earlier admitted comes first; the founder's is 0."""
     by: PodId
+    """Who admitted it."""
     left: bool
     revoked: bool
+    """Whether it was evicted, or let in by nobody who had the right to."""
+    trusted: bool = True
+    """Whether a person let it in, see `mesh.records.Admit`."""
 
 
 class Roster:
@@ -55,13 +58,13 @@ class Roster:
         self._records: dict[RecordId, Record] = {}
         self._unknown = 0
         self._highest_order = 0
-        self._found: Record | None = None
+        self._facts: Facts | None = None
+        self._trust: Trust | None = None
         self._pods: dict[PodId, PodEntry] = {}
         self._writers: dict[WriterId, PodId] = {}
         self._adoptions: dict[WriterId, tuple[Retire, ...]] = {}
         self._voids: dict[WriterId, list[Void]] = {}
-        self._admits: dict[PodId, list[Record]] = {}
-        self._config: Record | None = None
+        self._maintained: set[PodId] = set()
         self._digest: bytes | None = None
 
     # -- what is in it
@@ -136,9 +139,61 @@ class Roster:
         return list(found)
 
     def is_admin(self, pod: PodId) -> bool:
-        """Tell whether a pod may admit, evict and configure: every full pod that neither left nor was evicted."""
+        """Tell whether a pod may admit, evict and configure: a full member that the configuration in force names.
+
+        The founder administers as long as none of those named is a full member.
+        """
+        if self._trust is None or not self.is_full_member(pod):
+            return False
+        named = self._trust.administrators()
+        return pod in named or (pod == self._founding()[0].signer and not any(map(self.is_full_member, named)))
+
+    def is_full_member(self, pod: PodId) -> bool:
+        """Tell whether a pod was admitted as a full one and has neither left nor been evicted."""
         entry = self._pods.get(pod)
         return entry is not None and entry.role is Role.FULL and not entry.left and not entry.revoked
+
+    def evicted_without(self, pod: PodId, doubtful: Collection[RecordId] = ()) -> set[PodId]:
+        """Return the evicted whom nobody would evict any more if a pod's evictions didn't count, all but the ``doubtful``."""
+        if self._facts is None or self._trust is None:
+            return set()
+        stay = {*self._trust.rooted, self._facts.recovery} - {pod}
+        return {
+            one
+            for one, found in self._trust.evictions.items()
+            if one != pod
+            and not any(record.signer in stay for record in found)
+            and any(record.signer != pod or record.id not in doubtful for record in found)
+        }
+
+    def signed_by(self, pod: PodId) -> set[RecordId]:
+        """Return the admissions and evictions that a pod signed."""
+        records = self._records.items()
+        return {key for key, one in records if one.signer == pod and isinstance(one.payload, Admit | Revoke)}
+
+    def is_evicted(self, pod: PodId) -> bool:
+        """Tell whether a pod was evicted, or let in by evicted pods; not whether something about it isn't known yet."""
+        evictions = self._trust.evictions if self._trust else {}
+        admitted_by_evicted = any(record.signer in evictions for record in self._admits_of(pod))
+        return self.is_revoked(pod) and (pod in evictions or admitted_by_evicted)
+
+    def admissions_by(self, pod: PodId) -> dict[RecordId, PodId]:
+        """Return the admissions by a pod that count, and whom each lets in."""
+        counted = self._trust.counted if self._trust else ()
+        return {one.id: one.payload.pod for one in counted if isinstance(one.payload, Admit) and one.signer == pod}
+
+    def is_maintained(self, pod: PodId) -> bool:
+        """Tell whether a pod said that it is going to be away on purpose."""
+        return pod in self._maintained
+
+    def next_maintenance(self, pod: PodId) -> int:
+        """Return the number for a pod's next word about its maintenance."""
+        return derivation.maintenance_number(self._records.values(), pod)
+
+    @property
+    def recovery_key(self) -> bytes:
+        """The raw public key of the recovery key; empty when the cluster has none."""
+        return self._founding()[1].recovery
 
     def is_revoked(self, pod: PodId) -> bool:
         """Tell whether a pod was evicted, or admitted by one that was."""
@@ -150,14 +205,34 @@ class Roster:
         entry = self._pods.get(pod)
         return entry is not None and not entry.left and not entry.revoked
 
+    def configuration(self) -> Configuration:
+        """Return the versions of cluster.toml: what is in force, what led to it, what lost."""
+        return self._trust.configuration if self._trust else Configuration()
+
     def config_toml(self) -> str:
         """Return the text of cluster.toml in force; empty before the first configuration."""
-        config = self._config.payload if self._config else None
-        return config.toml if isinstance(config, Config) else ""
+        config = self._trust.config if self._trust else None
+        return config.toml if config else ""
 
     def config_id(self) -> RecordId:
         """Return the record id of the configuration in force, the parent of the next one; empty when none."""
-        return self._config.id if self._config else b""
+        version = self.configuration().in_force
+        return version.id if version else b""
+
+    def next_config(self, toml: str, administrators: Iterable[str], time_ns: int) -> Config:
+        """Return the version that follows the one in force; ``administrators`` are pod names or ids, or `EVERYBODY`.
+
+        Names become the ids of the members that have them; a name that nobody has stays one. Whom others let in, and
+        whom they evicted, while they were administrators stays so.
+        """
+        if self._trust is None:
+            raise RefusedError("This home has no founding record.", "Join the cluster anew.")
+        members = {one.name: pod for pod, one in self._pods.items() if one.trusted and self.is_full_member(pod)}
+        found = {str(members.get(name, name)) for name in administrators}
+        found = {EVERYBODY} if EVERYBODY in found else found
+        order = 0 if all(name == EVERYBODY or records.is_id(name) for name in found) else self._highest_order
+        draft = Config(self.config_id(), toml, time_ns, tuple(sorted(found)), order)
+        return replace(draft, honours=self._trust.honoured_by(draft))
 
     def next_order(self) -> int:
         """Return the order for the next admission made here."""
@@ -231,37 +306,36 @@ class Roster:
         return (record.data for key, record in list(self._records.items()) if key not in known)
 
     def proof(self, pod: PodId) -> list[bytes]:
-        """Return the few records that prove a pod's admission: the founding and the chain of admissions to it.
+        """Return the few records that prove a pod's admission: the founding, the configurations that gave those who
+        admitted the right to, and the admissions that lead to it.
 
         Raises `RefusedError` when the pod isn't known.
         """
-        founding, found = self._founding()
-        chain: list[bytes] = []
-        current = pod
-        while current != founding.signer:
-            entry = self._pods.get(current)
-            if entry is None:
-                raise RefusedError(f"The pod {pod} is not known in the cluster {found.name}.")
-            first = min(self._admits[current], key=_admission_key)
-            chain.append(first.data)
-            current = first.signer
-        return [founding.data, *reversed(chain)]
+        found = self._founding()[1]
+        assert self._facts is not None
+        assert self._trust is not None
+        shown = proof(self._facts, pod, self._trust)
+        if shown is None:
+            raise RefusedError(f"The pod {pod} is not known in the cluster {found.name}.")
+        return shown
 
     # -- acceptance
 
     def _founding(self) -> tuple[Record, Found]:
-        if self._found is None or not isinstance(self._found.payload, Found):
+        if self._facts is None:
             raise RefusedError("This home has no founding record.", "Join the cluster anew.")
-        return self._found, self._found.payload
+        return self._facts.founding, self._facts.found
 
     def _accept(self, record: Record) -> bool:
         """Put a valid record into the set; what it means is derived afterwards."""
         payload = record.payload
-        if record.id in self._records or len(self._records) >= MAX_RECORDS:
+        room = MAX_RECORDS + (MAX_REVOCATIONS_BEYOND if isinstance(payload, Revoke) else 0)
+        if record.id in self._records or len(self._records) >= room:
             return False
         if isinstance(payload, Found):
             return self._accept_found(record, payload)
-        if self._found is None or record.cluster != self._found.id.hex():
+        facts = self._facts
+        if facts is None or record.cluster != facts.founding.id.hex():
             return False
         key = self._candidate_key(record.signer)
         if key is None or not record.signed_by(key):
@@ -270,23 +344,42 @@ class Roster:
             if self._unknown >= MAX_UNKNOWN:
                 return False
             self._unknown += 1
-        elif isinstance(payload, Admit | Revoke | Config | Retire) and not self._is_candidate_admin(record.signer):
+        elif isinstance(payload, Admit | Revoke | Config | Retire) and not self._is_candidate_full(record.signer):
+            return False
+        if isinstance(payload, Config) and not self._follows(payload, record.signer):
             return False
         if isinstance(payload, Admit):
-            if payload.pod == self._found.signer:
+            if payload.pod in (facts.founder, facts.recovery):
                 return False
-            self._admits.setdefault(payload.pod, []).append(record)
             self._highest_order = max(self._highest_order, payload.order)
+        facts.add(record)
         self._records[record.id] = record
         return True
 
+    def _follows(self, config: Config, signer: PodId) -> bool:
+        """Tell whether the parent of a version is here and may let the signer write the next; the first is the founder's.
+
+        Whatever came first, every pod with the same records must answer the same. So this doesn't ask whom a name means.
+        """
+        assert self._facts is not None
+        if not config.parent:
+            return signer == self._facts.founder
+        parent = self._facts.versions.get(config.parent)
+        if parent is None:
+            return False
+        if signer in (self._facts.founder, self._facts.recovery):
+            return True
+        known_as = {str(signer), EVERYBODY}
+        known_as.update(one.payload.name for one in self._admits_of(signer) if isinstance(one.payload, Admit))
+        return not known_as.isdisjoint(parent.config.administrators)
+
     def _accept_found(self, record: Record, payload: Found) -> bool:
         cluster = records.cluster_id_of(record.data)
-        if self._found is not None or (self._expected is not None and cluster != self._expected):
+        if self._facts is not None or (self._expected is not None and cluster != self._expected):
             return False
         if not record.signed_by(payload.public_key):
             return False
-        self._found = record
+        self._facts = Facts(record, payload)
         self._records[record.id] = record
         return True
 
@@ -294,104 +387,47 @@ class Roster:
         founding, found = self._founding()
         if pod == founding.signer:
             return found.public_key
-        admits = self._admits.get(pod)
+        if self._facts is not None and pod == self._facts.recovery:
+            return found.recovery
+        admits = self._admits_of(pod)
         payload = admits[0].payload if admits else None
         return payload.public_key if isinstance(payload, Admit) else None
 
-    def _is_candidate_admin(self, pod: PodId) -> bool:
-        if self._found is not None and pod == self._found.signer:
+    def _is_candidate_full(self, pod: PodId) -> bool:
+        if self._facts is not None and pod in (self._facts.founder, self._facts.recovery):
             return True
-        return any(
-            isinstance(admit.payload, Admit) and admit.payload.role is Role.FULL for admit in self._admits.get(pod, [])
-        )
+        return any(isinstance(one.payload, Admit) and one.payload.role is Role.FULL for one in self._admits_of(pod))
+
+    def _admits_of(self, pod: PodId) -> list[Record]:
+        return self._facts.admits.get(pod, []) if self._facts is not None else []
 
     # -- derivation
 
     def _derive(self) -> None:
-        if self._found is None:
+        if self._facts is None:
             return
-        seniority = self._seniority()
+        trust = judge(self._facts)
         left = {record.signer for record in self._records.values() if isinstance(record.payload, Left)}
-        evictions = self._evictions(seniority)
-        valid = self._rooted(evictions)
-        self._pods = {pod: self._entry(pod, seniority[pod], pod in left, pod not in valid) for pod in seniority}
-        self._writers = derivation.writers(self._records.values(), seniority)
+        pods = [self._facts.founder, *self._facts.admits]
+        self._trust = trust
+        self._pods = {pod: self._entry(pod, trust, pod in left) for pod in pods}
+        self._writers = derivation.writers(self._records.values(), self._pods)
         self._adoptions = derivation.adoptions(self._records.values())
         self._voids = derivation.voids(self._records.values(), self._writers)
-        self._config = derivation.configuration(self._records, seniority, evictions)
+        self._maintained = derivation.maintained(self._records.values())
 
-    def _seniority(self) -> dict[PodId, int]:
-        founding, _ = self._founding()
-        orders = {founding.signer: 0}
-        for pod, admits in self._admits.items():
-            orders[pod] = min(_admission_key(record) for record in admits)[0]
-        return orders
-
-    def _evictions(self, seniority: dict[PodId, int]) -> dict[PodId, list[Record]]:
-        """Return the evicted pods with the records that evict them."""
-        by_signer: dict[PodId, list[Record]] = {}
-        for record in self._records.values():
-            if isinstance(record.payload, Revoke):
-                by_signer.setdefault(record.signer, []).append(record)
-        applied: dict[PodId, list[Record]] = {}
-        for signer in sorted(by_signer, key=lambda pod: (seniority.get(pod, 0), pod)):
-            if signer not in self._rooted(applied):
-                continue
-            for record in by_signer[signer]:
-                if isinstance(record.payload, Revoke) and record.payload.pod != signer:
-                    applied.setdefault(record.payload.pod, []).append(record)
-        return applied
-
-    def _rooted(self, evictions: dict[PodId, list[Record]]) -> set[PodId]:
-        """Return the pods with an admission that still counts and that aren't evicted themselves."""
-        founding, _ = self._founding()
-        kept = {pod: self._kept(found) for pod, found in evictions.items()}
-        admitted: dict[PodId, list[PodId]] = {}
-        for pod, admits in self._admits.items():
-            for signer in {record.signer for record in admits}:
-                admitted.setdefault(signer, []).append(pod)
-        rooted: set[PodId] = set()
-        reached = {founding.signer}
-        waiting = [founding.signer]
-        while waiting:
-            signer = waiting.pop()
-            if signer not in evictions:
-                rooted.add(signer)
-            for pod in admitted.get(signer, []):
-                if pod not in reached and (signer not in evictions or pod in kept[signer]):
-                    reached.add(pod)
-                    waiting.append(pod)
-        return rooted
-
-    @staticmethod
-    def _kept(found: list[Record]) -> set[PodId]:
-        kept: set[PodId] = set()
-        for record in found:
-            kept.add(record.signer)
-            if isinstance(record.payload, Revoke):
-                kept.update(record.payload.keeps)
-        return kept
-
-    def _entry(self, pod: PodId, order: int, left: bool, revoked: bool) -> PodEntry:
+    def _entry(self, pod: PodId, trust: Trust, left: bool) -> PodEntry:
         founding, found = self._founding()
+        gone = pod not in trust.rooted
         if pod == founding.signer:
-            return PodEntry(pod, found.pod_name, Role.FULL, found.public_key, found.issuing, order, pod, left, revoked)
-        last = max(self._admits[pod], key=_admission_key)
-        first = min(self._admits[pod], key=_admission_key)
-        assert isinstance(last.payload, Admit)
-        return PodEntry(
-            pod,
-            last.payload.name,
-            last.payload.role,
-            last.payload.public_key,
-            last.payload.issuing,
-            order,
-            first.signer,
-            left,
-            revoked,
+            founder = (found.pod_name, Role.FULL, found.public_key, found.issuing, 0, pod)
+            return PodEntry(pod, *founder, left, gone)
+        admits = self._admits_of(pod)
+        first = min(admits, key=admission_key)
+        said = first.payload
+        assert isinstance(said, Admit)
+        one = trust.reached.get(pod) or Standing(
+            said.order, first.signer, said.name, said.role, said.issuing, said.trusted
         )
-
-
-def _admission_key(record: Record) -> tuple[int, RecordId]:
-    assert isinstance(record.payload, Admit)
-    return record.payload.order, record.id
+        known = (one.name, one.role, said.public_key, one.issuing, one.rank, one.by)
+        return PodEntry(pod, *known, left, gone, one.trusted)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Final
 
 from base.errors import DamagedError, MachineError
 from base.ids import PodId
+from mesh.records import RecordId, record_id
 from mesh.roster import Roster
 
 SCHEMA_VERSION: Final = 1
@@ -22,6 +24,7 @@ ADVICE: Final = "Put it back if it was moved; else give this pod up with `wormho
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS records (number INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS seen (pod TEXT PRIMARY KEY, address TEXT NOT NULL, last_seen REAL NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS heard (id BLOB PRIMARY KEY, at REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS starts (only INTEGER PRIMARY KEY CHECK (only = 0), count INTEGER NOT NULL) STRICT;
 """
 
@@ -72,17 +75,26 @@ class RosterStore:
         """Write records that `Roster.add_all` returned. Blocks for an fsync. Raises `MachineError`."""
         if not records:
             return
-        self._write("INSERT INTO records (data) VALUES (?)", [(record,) for record in records])
+        now = time.time()
+        self._write(
+            ("INSERT INTO records (data) VALUES (?)", [(record,) for record in records]),
+            ("INSERT OR IGNORE INTO heard VALUES (?, ?)", [(record_id(record), now) for record in records]),
+        )
+
+    def heard_since(self, since: float) -> set[RecordId]:
+        """Return the records that came here later than a time (wall-clock seconds), whenever they say they were made."""
+        with self._lock:
+            return {bytes(key) for (key,) in self._db.execute("SELECT id FROM heard WHERE at >= ?", (since,))}
 
     def remember(self, seen: Sequence[tuple[PodId, Seen]]) -> None:
         """Keep where pods were last reached. Blocks for an fsync."""
         if not seen:
             return
-        self._write(
+        statement = (
             "INSERT INTO seen VALUES (?, ?, ?) ON CONFLICT (pod) DO UPDATE SET address = excluded.address, "
-            "last_seen = excluded.last_seen",
-            [(pod, entry.address, entry.last_seen) for pod, entry in seen],
+            "last_seen = excluded.last_seen"
         )
+        self._write((statement, [(pod, entry.address, entry.last_seen) for pod, entry in seen]))
 
     def remembered(self) -> dict[PodId, Seen]:
         """Return where each pod was last reached."""
@@ -92,7 +104,7 @@ class RosterStore:
 
     def count_start(self) -> int:
         """Count a start of this pod durably and return the number, from 1."""
-        self._write("INSERT INTO starts VALUES (0, 1) ON CONFLICT (only) DO UPDATE SET count = count + 1", [()])
+        self._write(("INSERT INTO starts VALUES (0, 1) ON CONFLICT (only) DO UPDATE SET count = count + 1", [()]))
         with self._lock:
             (count,) = self._db.execute("SELECT count FROM starts").fetchone()
         return int(count)
@@ -102,11 +114,12 @@ class RosterStore:
         with self._lock:
             self._db.close()
 
-    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    def _write(self, *statements: tuple[str, Sequence[tuple[object, ...]]]) -> None:
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany(statement, rows)
+                for statement, rows in statements:
+                    self._db.executemany(statement, rows)
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
                 with contextlib.suppress(sqlite3.Error):

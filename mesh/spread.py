@@ -122,8 +122,12 @@ class Spreader:
 
     async def caught_up(self) -> None:
         """Return once a pod has told what it has and nothing of that is missing here."""
-        while self._log is not None and not (self._heard and not self._anti_entropy.behind(self._log.vector())):
+        while self._log is not None and (not self._heard or self.is_behind()):
             await self._progress.wait()
+
+    def is_behind(self) -> bool:
+        """Tell whether a linked pod is known to have entries that are missing here."""
+        return self._log is not None and self._anti_entropy.behind(self._log.vector())
 
     def tick(self) -> None:
         """Do what is due; called a few times a second."""

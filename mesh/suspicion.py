@@ -70,6 +70,14 @@ class Suspicion:
         self.expired = True
         return True
 
+    def wait_anew(self, min_s: float, max_s: float, now: float) -> bool:
+        """Take over other bounds of the wait; return whether a pod that counted as absent doesn't any more."""
+        self._min_s, self._max_s = min_s, max_s
+        revoked = self.expired and now < self.deadline()
+        if revoked:
+            self.expired = False
+        return revoked
+
     def _wait_s(self) -> float:
         if self._needed < 1:
             return self._min_s

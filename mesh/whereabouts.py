@@ -10,12 +10,11 @@ from mesh.address import format_address, is_loopback, is_wildcard, own_host, par
 class Whereabouts:
     """Where this pod listens, what the configuration says others should dial, and what links show of the way here."""
 
-    def __init__(self, listen: str, advertise: Sequence[str]) -> None:
-        """Addresses are ``HOST:PORT``. Raises `UsageError` for a malformed one."""
+    def __init__(self, listen: str) -> None:
+        """``listen`` is ``HOST:PORT``. Raises `UsageError` for a malformed one."""
         self.listen = listen
         self._host, self.port = parse_address(listen)
         self._advertise: tuple[str, ...] = ()
-        self.advertise(advertise)
         self._linked_host = ""
 
     def advertise(self, addresses: Sequence[str]) -> None:

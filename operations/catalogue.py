@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import NamedTuple
 
 from base.ids import ContentId, PodId
 from crdt_meta.tree import Tree
@@ -18,6 +19,17 @@ LEAVING = "leaving"
 """The value that a draining pod gossips about itself: others make new copies as if it were gone."""
 
 
+class _Pods(NamedTuple):
+    """Who there is."""
+
+    full: list[PodId]
+    """Full members that neither left nor were evicted."""
+    alive: frozenset[PodId]
+    """Who can be reached, this pod included."""
+    leaving: frozenset[PodId]
+    """Who is handing over what it keeps, before it leaves."""
+
+
 class TreeCatalogue:
     """Implements `transfer.api.Catalogue` and `transfer.api.Memory`."""
 
@@ -26,15 +38,36 @@ class TreeCatalogue:
         self._mesh = mesh
         self._cluster = cluster
         self._pod = pod
+        self._pods: _Pods | None = None
+        mesh.on_change(self._members_changed)
         self.holders: Callable[[ContentId], Holders] = lambda _: Holders(frozenset(), frozenset(), frozenset())
         """Set once `transfer` is there: who has a content already."""
         self.durable: Callable[[], Awaitable[None]] | None = None
         """`Committer.durable` of the same metadata; until it is set nobody can tell what a crash would bring back."""
 
+    def is_behind(self) -> bool:
+        """Tell whether this pod is catching up with what others know of the tree."""
+        return self._tree.is_catching_up or self._mesh.is_behind()
+
+    def _members_changed(self) -> None:
+        self._pods = None
+
+    def _current(self) -> _Pods:
+        """Return who there is; worked out once a change, since every content asks."""
+        if self._pods is None:
+            gone, members = (State.LEFT, State.EVICTED), self._mesh.members()
+            full = [one.pod for one in members if one.role is Role.FULL and one.state not in gone]
+            leaving = frozenset(one.pod for one in members if one.meta.get(LEAVING) is True)
+            self._pods = _Pods(full, self._mesh.alive() | {self._mesh.pod_id}, leaving)
+        return self._pods
+
+    def configure(self, cluster: ClusterConfig, pod: PodConfig) -> None:
+        """Take over another configuration."""
+        self._cluster, self._pod = cluster, pod
+
     def full_pods(self) -> list[PodId]:
         """Return the full members that neither left nor were evicted, absent ones included."""
-        gone = (State.LEFT, State.EVICTED)
-        return [one.pod for one in self._mesh.members() if one.role is Role.FULL and one.state not in gone]
+        return list(self._current().full)
 
     def copies_wanted(self, copies: int) -> int:
         """Return the lesser of ``copies`` and the number of full members."""
@@ -101,10 +134,8 @@ class TreeCatalogue:
         counts while it has the content, but nobody waits for an absent one to take it.
         """
         holders = self.holders(info.content)
-        alive = self._mesh.alive() | {self._mesh.pod_id}
-        full = self.full_pods()
+        full, alive, leaving = self._current()
         keepers = [pod for pod in full if pod in holders.kept or pod in holders.absent]
-        leaving = self._leaving()
         if leaving:
             keepers = [pod for pod in keepers if pod not in leaving]
             full = [pod for pod in full if pod not in leaving]
@@ -112,7 +143,3 @@ class TreeCatalogue:
         ranked = place(info.content, info.size, len(full), info.author, takers)
         order = [*keepers, *(pod for pod in ranked if pod not in keepers)]
         return order[: min(info.copies, len(full))]
-
-    def _leaving(self) -> set[PodId]:
-        """Return the pods that are handing over what they keep, before they leave."""
-        return {one.pod for one in self._mesh.members() if one.meta.get(LEAVING) is True}

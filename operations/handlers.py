@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from control.server import Emit, Handler
-from operations.configuration import config_show
+from operations.configuration import config_apply, config_lost, config_set, config_show, config_text
 from operations.conflicts import conflicts, conflicts_keep
+from operations.evicting import evict, recover
 from operations.finding import text_argument
 from operations.importing import import_files
 from operations.invite import invite
@@ -36,14 +37,20 @@ async def unmount(parts: Parts, args: dict[str, object]) -> dict[str, object]:
 
 
 QUIET: dict[str, Quiet] = {
+    "config_apply": config_apply,
+    "config_lost": config_lost,
+    "config_set": config_set,
     "config_show": config_show,
+    "config_text": config_text,
     "conflicts": conflicts,
     "conflicts_keep": conflicts_keep,
     "destroy_check": destroy_check,
     "down": down,
+    "evict": evict,
     "invite": invite,
     "mount": mount,
     "pods": pods,
+    "recover": recover,
     "status": status,
     "trash_restore": trash_restore,
     "unmount": unmount,

@@ -95,6 +95,10 @@ class Housekeeping:
         self._agreed = anyio.Event()
         parts.metadata.tidying.consent.on_granted = self._hear
 
+    def set_keep(self, keep_s: float) -> None:
+        """Keep what is in the trash for so long from now on; what expired already is gone."""
+        self._ageing.keep_ns = round(keep_s * 1e9)
+
     async def run(self) -> None:
         """Look after the trash, until cancelled."""
         self._parts.transfer.on_full(self._find_room)

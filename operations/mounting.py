@@ -73,6 +73,12 @@ class MountKeeper:
             await self._mount.unmount(force=force)
             await self._ended.wait()
 
+    def configure(self, default: Path | None, deadline_s: float) -> None:
+        """Take over where to mount the next time, and how long a call on the mount waits."""
+        self._default = default
+        if self._mount is not None:
+            self._mount.filesystem.open_files.patience.deadline_s = deadline_s
+
     def in_use(self) -> Iterator[tuple[InodeId, ContentId]]:
         """Yield the files that programs have open, or whose writing isn't in the tree yet, with what they show."""
         if self._mount is not None:

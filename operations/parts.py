@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from base.home import Home
 from crdt_meta.metadata import Metadata
 from discovery.admission import Admissions
+from mesh.identity import Identity
 from mesh.node import MeshNode
 from mesh.roster_store import RosterStore
 from operations.catalogue import TreeCatalogue
@@ -16,12 +18,16 @@ from operations.tally import Tallies
 from policies.config import ClusterConfig, PodConfig
 from transfer.service import Transfer
 
+if TYPE_CHECKING:
+    from operations.live import LiveConfiguration
+
 
 @dataclass
 class Parts:
     """Everything that runs in one pod."""
 
     home: Home
+    identity: Identity
     cluster: ClusterConfig
     pod: PodConfig
     roster: RosterStore
@@ -35,5 +41,7 @@ class Parts:
     """Tell all pods small values about this one; those told earlier stay."""
     stop: Callable[[], None]
     """Ask the pod to end in order."""
+    live: LiveConfiguration = field(init=False)
+    """What takes over changes of the configuration; set by the composition root."""
     tallies: Tallies = field(default_factory=Tallies)
     """How many files stand how, for `wormhole status`."""

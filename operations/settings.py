@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from base.errors import ConfigError
@@ -9,6 +11,8 @@ from base.home import Home
 from base.ids import WriterId
 from crdt_meta.metadata import Roots
 from crdt_meta.records import Strategy
+from discovery.admission import AdmissionPolicy
+from mesh.configuration import Version
 from mesh.identity import Identity
 from mesh.records import verify
 from mesh.roster import Roster
@@ -19,10 +23,40 @@ from transfer.settings import CacheMode, TransferSettings
 from transfer.store import Room
 
 
-def read_configs(home: Home, roster: Roster) -> tuple[ClusterConfig, PodConfig]:
-    """Return the configuration in force. Raises `ConfigError`."""
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """The newest version of the cluster's configuration that this pod understands."""
+
+    config: ClusterConfig
+    version: Version | None
+    """None: there is none at all, and defaults are in force."""
+    problem: str = ""
+    """Why the version in force isn't taken; empty when it is."""
+
+
+def usable_configuration(roster: Roster) -> Usable:
+    """Return the configuration in force, or the last one before it that can be read.
+
+    An administrator's newer Wormhole may write what this one doesn't know, and must not stop it.
+    """
+    problem = ""
+    for version in reversed(roster.configuration().chain):
+        try:
+            return Usable(parse_cluster(version.config.toml), version, problem)
+        except ConfigError as error:
+            problem = problem or error.message.splitlines()[0]
+    return Usable(ClusterConfig(), None, problem)
+
+
+def read_pod_toml(home: Home) -> PodConfig:
+    """Return what pod.toml says. Raises `ConfigError`."""
+    return parse_pod(pod_text(home), str(home.pod_toml))
+
+
+def pod_text(home: Home) -> str:
+    """Return the text of pod.toml. Raises `ConfigError`."""
     try:
-        text = home.pod_toml.read_text(encoding="utf-8")
+        return home.pod_toml.read_bytes().decode()
     except FileNotFoundError:
         advice = "Write one; 'wormhole config show --pod-level' on another pod names the keys."
         raise ConfigError(f"{home.pod_toml} is missing.", advice) from None
@@ -33,11 +67,10 @@ def read_configs(home: Home, roster: Roster) -> tuple[ClusterConfig, PodConfig]:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ConfigError(f"{home.pod_toml} can't be read: {reason}.", "Check its rights and the disk.") from error
-    return parse_cluster(roster.config_toml()), parse_pod(text, str(home.pod_toml))
 
 
-def engine_roots(identity: Identity, roster: Roster, cluster: ClusterConfig) -> Roots:
-    """Return what the metadata engine must be told about the cluster."""
+def engine_roots(identity: Identity, roster: Roster, cluster: Callable[[], ClusterConfig]) -> Roots:
+    """Return what the metadata engine must be told about the cluster; ``cluster`` returns the configuration of now."""
 
     def is_signed(writer: WriterId, signature: bytes, data: bytes) -> bool:
         pod = roster.writer_pod(writer)
@@ -50,11 +83,18 @@ def engine_roots(identity: Identity, roster: Roster, cluster: ClusterConfig) -> 
         return writer.hex()[:8] if entry is None else entry.name
 
     def strategy_for(path: str) -> Strategy:
-        wins = cluster.for_path(path).strategy == "last-writer-wins"
+        wins = cluster().for_path(path).strategy == "last-writer-wins"
         return Strategy.LAST_WRITER_WINS if wins else Strategy.KEEP_BOTH
 
-    versions = cluster.trash.versions
-    return Roots(identity.sign, is_signed, roster.writer_pod, pod_name_of, strategy_for, lambda: versions)
+    def versions() -> int:
+        return cluster().trash.versions
+
+    return Roots(identity.sign, is_signed, roster.writer_pod, pod_name_of, strategy_for, versions)
+
+
+def admission_policy(cluster: ClusterConfig) -> AdmissionPolicy:
+    """Return what the configuration says about who may join."""
+    return AdmissionPolicy(cluster.cluster.admission, cluster.cluster.allow, cluster.cluster.deny)
 
 
 def transfer_settings(pod: PodConfig) -> TransferSettings:

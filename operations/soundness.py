@@ -30,13 +30,20 @@ def check_complete(home: Home, roster: Roster, pod: PodId) -> None:
     if entry is None:
         raise DamagedError(f"{home.identity} and {home.roster_db} don't belong together.", ADVICE)
     if not roster.is_member(pod):
-        raise RefusedError(
-            f"This pod {'was evicted from' if entry.revoked else 'has left'} the cluster {roster.cluster_name}.",
-            "`wormhole destroy --force` deletes what it kept; then this machine can join anew.",
-        )
+        raise no_member(home, roster, pod)
     gone = not home.metadata_db.exists() or home.metadata_db.stat().st_size == 0
     if gone and pod in roster.writers().values():
         raise DamagedError(f"{home.metadata_db} has vanished, and with it this pod's list of the files.", ADVICE)
+
+
+def no_member(home: Home, roster: Roster, pod: PodId) -> RefusedError:
+    """Return what a pod says that is no member any more."""
+    how = "was evicted from" if roster.is_revoked(pod) else "has left"
+    return RefusedError(
+        f"This pod {how} the cluster {roster.cluster_name}.",
+        f"What it kept, and had not sent, is still in {home.path}; `wormhole destroy --force` deletes that, "
+        "and then this machine can join anew.",
+    )
 
 
 def place_of(home: Home) -> bytes:

@@ -96,6 +96,7 @@ def warnings(parts: Parts, members: list[Member], tally: Tally) -> list[str]:
             f"{number_of(conflicts, 'file')}. See `wormhole conflicts`."
         )
     found += clock_warnings(parts.mesh.clocks.ahead_s(), {member.pod: member.name for member in members})
+    found += parts.live.warnings()
     if parts.mounts.directory is None:
         found.append("The tree is not mounted on this pod.")
     return found

@@ -51,6 +51,10 @@ class Tallies:
     def __init__(self) -> None:
         self._last: tuple[float, frozenset[object], Tally] | None = None
 
+    def forget(self) -> None:
+        """Count anew at the next question: other copies are wanted."""
+        self._last = None
+
     async def tally(self, parts: Parts) -> Tally:
         """Judge every file."""
         if parts.metadata.tree.totals().files < LARGE:

@@ -18,6 +18,7 @@ ACTIVE: dict[Level, frozenset[str]] = {
             "cluster.admission",
             "cluster.allow",
             "cluster.deny",
+            "cluster.administrators",
             "cluster.forget_after",
             "redundancy.copies",
             "redundancy.absent_after",
@@ -53,6 +54,13 @@ ACTIVE: dict[Level, frozenset[str]] = {
 
 INACTIVE_VALUES: dict[tuple[str, str], str] = {("cluster.admission", "approve"): "closed"}
 """Values of active keys whose behaviour isn't built, and which value they act as."""
+
+LATER: dict[str, str] = {
+    "pod.listen": "at the next `wormhole up`",
+    "pod.mount": "at the next `wormhole up`",
+    "pod.ownership": "when the tree is mounted the next time",
+}
+"""Active keys that a running pod doesn't take over at once, and when it does."""
 
 
 def inactive(text: str, file: str = "") -> list[str]:

@@ -5,6 +5,7 @@ the texts that a new home gets.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from typing import Any
@@ -16,8 +17,8 @@ from base.errors import ConfigError
 from policies.document import load
 from policies.schema import RULE, RULES, ClusterConfig, PodConfig, keys, sections
 
-Setting = str | int | bool | list[str] | None
-"""What a key can be set to, as in TOML; ``None`` takes the key away, so that its default counts."""
+Setting = object
+"""What a key can be set to, a value as TOML has it; ``None`` takes the key away, so that its default counts."""
 
 
 def set_values(text: str, values: Mapping[tuple[str, str], Setting], file: str = "the configuration") -> str:
@@ -26,6 +27,8 @@ def set_values(text: str, values: Mapping[tuple[str, str], Setting], file: str =
     The result is TOML but not checked otherwise: parse it before it is used. Raises `ConfigError` when ``text`` isn't
     TOML, or a section of it isn't one.
     """
+    for (section, key), value in values.items():
+        text = text if value is None else _in_force(text, section, key, file)
     expected: dict[str, Any] = load(text, file).tree
     try:
         document = tomlkit.parse(text.removeprefix("\ufeff"))
@@ -37,6 +40,62 @@ def set_values(text: str, values: Mapping[tuple[str, str], Setting], file: str =
     except (TOMLKitError, tomllib.TOMLDecodeError):
         pass
     raise ConfigError(f"{file}:1: syntax: can't be changed key by key.", "Edit the file by hand.")
+
+
+def set_rules(text: str, rules: list[dict[str, Any]], file: str = "the configuration") -> str:
+    """Return ``text`` with its rules replaced; everything else as it was. Unchecked. Raises as `set_values` does."""
+    expected: dict[str, Any] = load(text, file).tree
+    try:
+        document = tomlkit.parse(text.removeprefix("\ufeff"))
+        if RULE in expected:
+            del expected[RULE], document[RULE]
+        if rules:
+            expected[RULE] = rules
+            tables = tomlkit.aot()
+            for rule in rules:
+                table = tomlkit.table()
+                table.update(rule)
+                tables.append(table)
+            if document.body and not document.as_string().endswith("\n\n"):
+                document.add(tomlkit.nl())
+            document[RULE] = tables
+        result = tomlkit.dumps(document)
+        if tomllib.loads(result) == expected:
+            return result
+    except (TOMLKitError, tomllib.TOMLDecodeError, TypeError, ValueError):
+        pass
+    raise ConfigError(f"{file}:1: rule: can't be changed as a whole.", "Edit the file by hand.")
+
+
+def _in_force(text: str, section: str, key: str, file: str) -> str:
+    """Return ``text`` with the commented line that explains a key in force, if there is one and the key is not said."""
+    tree = load(text, file).tree
+    said = tree.get(section, {})
+    if not isinstance(said, dict) or key in said:
+        return text
+    lines = text.splitlines(keepends=True)
+    headers = [index for index, line in enumerate(lines) if _HEADER.match(line)]
+    for header in headers:
+        name = _HEADER.match(lines[header])
+        if name is None or name[1] != section:
+            continue
+        end = next((index for index in headers if index > header), len(lines))
+        found = next((index for index in range(header, end) if lines[index].startswith(f"# {key} = ")), None)
+        if found is None:
+            return text
+        for index in (header, found):
+            lines[index] = lines[index].removeprefix("# ")
+        changed = "".join(lines)
+        try:
+            value = tomllib.loads(lines[found])[key]
+            same = tomllib.loads(changed) == {**tree, section: {**said, key: value}}
+        except (tomllib.TOMLDecodeError, KeyError):
+            return text
+        return changed if same else text
+    return text
+
+
+_HEADER = re.compile(r"(?:# )?\[\[?([A-Za-z_]+)\]")
 
 
 def _set(

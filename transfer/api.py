@@ -41,6 +41,10 @@ class Catalogue(Protocol):
         """Return the pods that should keep the content, the most wanted first, at most ``info.copies``."""
         ...
 
+    def is_behind(self) -> bool:
+        """Tell whether this pod is catching up with what others know of the tree."""
+        ...
+
 
 @runtime_checkable
 class Memory(Protocol):

@@ -41,7 +41,7 @@ class Batches:
     ) -> None:
         self._mesh = mesh
         self._fetcher = fetcher
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
         self._candidates = candidates
         self.gate = anyio.Semaphore(BATCHES)
         """Held by whoever gathers and fetches a batch."""
@@ -79,7 +79,7 @@ class Batches:
         started_at = anyio.current_time()
         sources.started(pod, expected)
         try:
-            timeout_s = max(CALL_LEAST_S, self._deadline_s)
+            timeout_s = max(CALL_LEAST_S, self.deadline_s)
             answer = await self._mesh.call(pod, Tag.CHUNK_GET, body, timeout_s=timeout_s, lane=Lane.BULK)
             if not isinstance(answer, list) or len(answer) > len(wanted):
                 raise DamagedError("A pod sent an answer that isn't a batch of chunks.")

@@ -70,7 +70,7 @@ class Fetcher:
     ) -> None:
         self._mesh = mesh
         self._offload = offload
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
         self._candidates = candidates
         self._flights: dict[ChunkId, _Flight] = {}
         self._waiting: list[_Flight] = []
@@ -124,7 +124,7 @@ class Fetcher:
         if self._group is None:
             raise UnreachableError("This pod isn't connected yet.", "Wait until it has started.")
         self._order += 1
-        plan = ChunkPlan(wanted.max_bytes, self._deadline_s, anyio.current_time())
+        plan = ChunkPlan(wanted.max_bytes, self.deadline_s, anyio.current_time())
         flight = self._flights[wanted.piece] = _Flight(wanted, urgency, self._order, plan)
         self._waiting.append(flight)
         self._group.start_soon(self._fly, flight)
@@ -169,7 +169,7 @@ class Fetcher:
         """Wait for a place; meanwhile whatever makes progress counts as this one's."""
         while not flight.go.is_set():
             latest = max(flight.plan.progress_at, self._progress_at)
-            with anyio.move_on_at(latest + self._deadline_s):
+            with anyio.move_on_at(latest + self.deadline_s):
                 await flight.go.wait()
                 break
             if max(flight.plan.progress_at, self._progress_at) == latest:
@@ -227,7 +227,7 @@ class Fetcher:
             asked = min(self.sources.part_bytes(pod), size - got)
             started_at = anyio.current_time()
             body = [wanted.content, wanted.piece, got, asked]
-            timeout_s = max(CALL_LEAST_S, self._deadline_s)
+            timeout_s = max(CALL_LEAST_S, self.deadline_s)
             answer = await self._mesh.call(pod, Tag.CHUNK_GET, body, timeout_s=timeout_s, lane=Lane.BULK)
             now = anyio.current_time()
             if answer is None:

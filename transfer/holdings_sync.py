@@ -7,7 +7,7 @@ which costs a few bytes when there is nothing new.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 import anyio
@@ -40,7 +40,7 @@ class HoldingsSync:
         self,
         mesh: Mesh,
         database: HoldingsDb,
-        on_news: Callable[[Iterable[ContentId]], None],
+        on_news: Callable[[Collection[ContentId]], None],
         on_exchanged: Callable[[], None],
     ) -> None:
         self._mesh = mesh
@@ -108,7 +108,7 @@ class HoldingsSync:
         if verdict is Verdict.ASK:
             self._ask_soon(pod)
         elif verdict is not Verdict.IGNORE:
-            self._on_news(content for content, _ in page.rows)
+            self._on_news([content for content, _ in page.rows])
         return verdict
 
     def _ask_soon(self, pod: PodId) -> None:
@@ -124,7 +124,7 @@ class HoldingsSync:
                 page = unpack(await self._mesh.call(pod, Tag.HOLDINGS_SINCE, body, timeout_s=CALL_S))
                 verdict = await self._database.apply(pod, page)
                 if verdict in {Verdict.APPLY, Verdict.ANEW}:
-                    self._on_news(content for content, _ in page.rows)
+                    self._on_news([content for content, _ in page.rows])
                 if not page.more:
                     if pod not in self.exchanged:
                         self.exchanged.add(pod)

@@ -33,6 +33,12 @@ class RoomCheck:
         self._written_bytes = 0
         self._checked_at = float("-inf")
 
+    def set_limits(self, limit_bytes: int | None, full_share: float | None) -> None:
+        """Take over other limits."""
+        with self._lock:
+            self._limit_bytes, self._full_share = limit_bytes, full_share
+            self._checked_at = float("-inf")
+
     def check(self, used_bytes: int, more_bytes: int, waiting_bytes: int = 0) -> None:
         """Return when ``more_bytes`` may be written to a store of ``used_bytes``. Raises `NoSpaceError`.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final
 
 import anyio
@@ -91,6 +91,7 @@ class Transfer:
         self._server = ChunkServer(self._store, self._damaged)
         self._holdings = HoldingsSync(mesh, self._database, self._news, self._exchanged_one)
         self._caching = Caching(self._access, self._database, catalogue, self._record)
+        self._batches = Batches(mesh, self._fetcher, settings.deadline_s, self._candidates)
         self._replication = Replication(
             mesh.pod_id,
             self._access,
@@ -100,7 +101,7 @@ class Transfer:
             self._record,
             rng or random.Random(),
             lambda: self._holdings.knows_all(self._mesh.alive() & self._full_pods()),
-            Batches(mesh, self._fetcher, settings.deadline_s, self._candidates),
+            self._batches,
         )
         self.releasing: Releasing | None = None
         """Frees what nothing refers to any more; None when nobody can tell what that is."""
@@ -181,6 +182,13 @@ class Transfer:
         with self._access.claims.syncing():
             await self._store.sync()
 
+    def configure(self, settings: TransferSettings) -> None:
+        """Take over other settings; what is being fetched keeps its deadline. The sizes of memory and packs stay."""
+        self._settings = self._access.settings = settings
+        self._fetcher.deadline_s = self._batches.deadline_s = settings.deadline_s
+        self._store.room.set_limits(settings.room.limit_bytes, settings.room.full_share)
+        self._replication.changed()
+
     def abandon(self, content: ContentId) -> None:
         """Say that a discarded draft's sealed content will never be published; its pieces go unless needed else."""
         self._access.claims.abandon(content)
@@ -227,11 +235,13 @@ class Transfer:
         known = self._database.others(content)
         known[me] = self._database.own(content)
         here = {pod: holding for pod, holding in known.items() if pod == me or pod in alive}
-        gone = {member.pod for member in self._mesh.members() if member.state in GONE}
+        away = known.keys() - here.keys()
+        if away:
+            away -= {member.pod for member in self._mesh.members() if member.state in GONE}
         return Holders(
             kept=frozenset(pod for pod, holding in here.items() if holding is Holding.KEPT),
             cached=frozenset(pod for pod, holding in here.items() if holding is Holding.CACHED),
-            absent=frozenset(known.keys() - here.keys() - gone),
+            absent=frozenset(away),
         )
 
     def local(self, content: ContentId) -> str:
@@ -373,7 +383,7 @@ class Transfer:
         self._holdings.tell()
         self._signal()
 
-    def _news(self, contents: Iterable[ContentId]) -> None:
+    def _news(self, contents: Collection[ContentId]) -> None:
         self._replication.consider(contents)
         self._fetcher.stir()
         self._signal()

@@ -30,7 +30,8 @@ class Patience:
     """Bounds waits. ``progress()`` returns something that differs whenever bytes came in or were stored."""
 
     def __init__(self, deadline_s: float, progress: Callable[[], object]) -> None:
-        self._deadline_s = deadline_s
+        self.deadline_s = deadline_s
+        """May be set at any time; a wait under way goes by it, too."""
         self._progress = progress
         self._waits: dict[anyio.CancelScope, tuple[object, float]] = {}
         """What is being waited for, with the progress and the time (s) when something was last seen to move."""
@@ -45,7 +46,7 @@ class Patience:
                 return await wait
             finally:
                 del self._waits[scope]
-        raise UnreachableError(f"Bytes of a file didn't arrive within {self._deadline_s:g} s.")
+        raise UnreachableError(f"Bytes of a file didn't arrive within {self.deadline_s:g} s.")
 
     async def watch(self) -> None:
         """End waits in which nothing has moved for the deadline, until cancelled."""
@@ -53,12 +54,12 @@ class Patience:
             while not self._waits:
                 self._begun = anyio.Event()
                 await self._begun.wait()
-            await anyio.sleep(self._deadline_s / LOOKS)
+            await anyio.sleep(self.deadline_s / LOOKS)
             now, moved = anyio.current_time(), self._progress()
             for scope, (seen, since) in list(self._waits.items()):
                 if moved != seen:
                     self._waits[scope] = moved, now
-                elif now - since >= self._deadline_s:
+                elif now - since >= self.deadline_s:
                     scope.cancel()
 
     async def disk(self, wait: Coroutine[Any, Any, T]) -> T:

@@ -24,7 +24,8 @@ REQUIRED = (
 
 
 def test_every_command_of_this_release_is_there() -> None:
-    groups = ("config check", "config show", "conflicts list", "conflicts keep")
+    config = (f"config {name}" for name in ("apply", "check", "edit", "export", "get", "lost", "set", "show"))
+    groups = (*config, "conflicts list", "conflicts keep")
     assert {*REQUIRED, *groups, "trash list", "trash restore", "trash empty"} == set(NAMES)
 
 

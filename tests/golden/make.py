@@ -12,6 +12,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -131,13 +132,17 @@ def roster_forms() -> Iterator[tuple[str, bytes]]:
         "admit-client": roster.Admit("phone", Role.CLIENT, other, None, 3, time_ns),
         "writer": roster.Writer(WRITER),
         "void": roster.Void(WRITER, 7, b"d" * 16, 12),
+        "admit-openly": roster.Admit("guest", Role.FULL, other, issuing_certificate(2), 4, time_ns, trusted=False),
         "left": roster.Left(time_ns),
+        "maintenance": roster.Maintenance(3, True),
         "revoke": roster.Revoke(pod_of(2), (pod_of(3),), b"c" * 16, time_ns),
+        "revoke-certifying": roster.Revoke(pod_of(2), (), b"c" * 16, time_ns, (b"a" * 16, b"b" * 16)),
         "config": roster.Config(b"p" * 16, '[cluster]\nname = "home"\n', time_ns),
         "retire": roster.Retire(OTHER, 41, WRITER, 17, 5, 3),
     }
     for name, payload in payloads.items():
         yield name, roster.seal(payload, cluster, pod_of(1), key(1).sign)
+    yield "found-recovery", roster.seal(replace(found, recovery=other), "", pod_of(1), key(1).sign)
 
 
 def gossip_bodies() -> dict[str, list[object]]:

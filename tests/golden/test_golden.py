@@ -211,11 +211,20 @@ ROSTER: dict[str, roster.Payload] = {
     "writer": roster.Writer(WRITER),
     "void": roster.Void(WRITER, 7, b"dddddddddddddddd", 12),
     "left": roster.Left(TIME_NS),
+    "maintenance": roster.Maintenance(3, True),
     "revoke": roster.Revoke(NAS, (POD_3,), b"cccccccccccccccc", TIME_NS),
+    "revoke-certifying": roster.Revoke(
+        NAS, (), b"cccccccccccccccc", TIME_NS, (b"aaaaaaaaaaaaaaaa", b"bbbbbbbbbbbbbbbb")
+    ),
     "config": roster.Config(b"pppppppppppppppp", '[cluster]\nname = "home"\n', TIME_NS),
     "retire": roster.Retire(OTHER, 41, WRITER, 17, 5, 3),
 }
-CERTIFICATES = {"found": "5c69805d0a3f747e", "admit": "cfb9a1fa363ac884"}
+CERTIFICATES = {
+    "found": "5c69805d0a3f747e",
+    "found-recovery": "5c69805d0a3f747e",
+    "admit": "cfb9a1fa363ac884",
+    "admit-openly": "cfb9a1fa363ac884",
+}
 
 
 def check_envelope(record: roster.Record, data: bytes) -> None:
@@ -224,25 +233,29 @@ def check_envelope(record: roster.Record, data: bytes) -> None:
     assert not record.signed_by(PUBLIC_2)
 
 
-def test_the_founding_record() -> None:
-    record = roster.decode(form("roster-1-found.bin"))
-    check_envelope(record, form("roster-1-found.bin"))
+@pytest.mark.parametrize(("name", "recovery"), [("found", b""), ("found-recovery", PUBLIC_2)])
+def test_the_founding_record(name: str, recovery: bytes) -> None:
+    record = roster.decode(form(f"roster-1-{name}.bin"))
+    check_envelope(record, form(f"roster-1-{name}.bin"))
     found = record.payload
     assert isinstance(found, roster.Found)
     assert (found.name, found.nonce, found.pod_name, found.public_key) == ("home", b"n" * 16, "laptop", PUBLIC)
-    assert found.time_ns == 1800000000000000000
-    assert hash_bytes(found.issuing).hex()[:16] == CERTIFICATES["found"]
+    assert (found.time_ns, found.recovery) == (1800000000000000000, recovery)
+    assert hash_bytes(found.issuing).hex()[:16] == CERTIFICATES[name]
     assert record.cluster == ""
 
 
-def test_an_admission_of_a_full_pod() -> None:
-    record = roster.decode(form("roster-1-admit.bin"))
-    check_envelope(record, form("roster-1-admit.bin"))
+@pytest.mark.parametrize(
+    ("name", "called", "order", "trusted"), [("admit", "nas", 2, True), ("admit-openly", "guest", 4, False)]
+)
+def test_an_admission_of_a_full_pod(name: str, called: str, order: int, trusted: bool) -> None:
+    record = roster.decode(form(f"roster-1-{name}.bin"))
+    check_envelope(record, form(f"roster-1-{name}.bin"))
     admit = record.payload
     assert isinstance(admit, roster.Admit)
-    assert (admit.name, admit.role, admit.public_key, admit.order) == ("nas", Role.FULL, PUBLIC_2, 2)
-    assert (admit.pod, admit.time_ns) == (NAS, TIME_NS)
-    assert hash_bytes(admit.issuing or b"").hex()[:16] == CERTIFICATES["admit"]
+    assert (admit.name, admit.role, admit.public_key, admit.order) == (called, Role.FULL, PUBLIC_2, order)
+    assert (admit.pod, admit.time_ns, admit.trusted) == (NAS, TIME_NS, trusted)
+    assert hash_bytes(admit.issuing or b"").hex()[:16] == CERTIFICATES[name]
 
 
 @pytest.mark.parametrize("name", sorted(ROSTER))

@@ -52,6 +52,9 @@ class Alone:
     def members(self):
         return [Member(HERE, "here", Role.FULL, State.ALIVE, "", None, None, {})]
 
+    def is_behind(self) -> bool:
+        return False
+
     def alive(self):
         return frozenset()
 
@@ -88,6 +91,9 @@ class Catalogue:
         return [
             ContentInfo(content, size, HERE, 1, True, False) for content, size, _ in self._tree.contents(after, limit)
         ]
+
+    def is_behind(self) -> bool:
+        return False
 
     def place(self, info):
         return [HERE]

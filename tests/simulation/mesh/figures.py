@@ -101,7 +101,7 @@ def halves(world: World, apart_s: float) -> float:
         world.rng.choice(world.running()).write(times=3)
     world.run(apart_s / 2)
     a, b = world.pods[half[0]], next(pod for pod in world.running() if pod.pod not in set(half))
-    assert not a.membership.is_up(b.pod), "the cut was noticed"
+    assert not a.membership.census.is_up(b.pod), "the cut was noticed"
     world.heal()
     return world.run_until(lambda: world.converged() and world.all_alive(), 60.0, "all agree again")
 
@@ -119,6 +119,6 @@ def endurance(world: World, seconds: float) -> str:
                 world.power_off(victim)
     world.run_until(world.converged, 10.0, "every change reached every pod")
     victims = [pod.pod for pod in world.pods.values() if not pod.running]
-    known = all(not pod.membership.is_up(victim) for pod in world.running() for victim in victims)
+    known = all(not pod.membership.census.is_up(victim) for pod in world.running() for victim in victims)
     assert known, f"seed {world.seed}: a dead pod is alive to somebody"
     return f"{seconds:.0f} virtual seconds took {time.monotonic() - began:.0f} s"

@@ -177,8 +177,8 @@ class SimPod:
 
     def keep_view(self, now: float) -> None:
         """Dial whom the view wants, and drop what it can spare."""
-        membership, view = self.membership, self.view
-        for pod in view.tick(now, membership.is_up, membership.missing(), membership.degree).drop:
+        census, view = self.membership.census, self.view
+        for pod in view.tick(now, census.is_up, census.missing(), census.degree).drop:
             if not self.world.blocked(self.pod, pod):
                 self.world.unlink(self.pod, pod)
         for pod in self.world.order if view.full else list(view.chosen()):
@@ -530,7 +530,9 @@ class World:
 
     def all_alive(self) -> bool:
         running = self.running()
-        return all(watcher.membership.is_up(pod.pod) for watcher in running for pod in running if pod is not watcher)
+        return all(
+            watcher.membership.census.is_up(pod.pod) for watcher in running for pod in running if pod is not watcher
+        )
 
     def converged(self) -> bool:
         running = self.running()

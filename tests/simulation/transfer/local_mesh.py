@@ -73,6 +73,9 @@ class LocalMesh:
             for pod, mesh in sorted(self.network.pods.items())
         ]
 
+    def is_behind(self) -> bool:
+        return False
+
     def alive(self) -> frozenset[PodId]:
         if not self.up:
             return frozenset()
@@ -169,6 +172,9 @@ class Shelf:
     def page(self, after: ContentId | None, limit: int) -> Sequence[ContentInfo]:
         order = sorted(content for content in self.infos if after is None or content > after)
         return [self.infos[content] for content in order[:limit]]
+
+    def is_behind(self) -> bool:
+        return False
 
     def place(self, info: ContentInfo) -> Sequence[PodId]:
         if info.content in self.placement:

@@ -13,7 +13,7 @@ from crdt_meta.node import Node
 from crdt_meta.peers import Retired
 from crdt_meta.records import Key
 from crdt_meta.segments import unpacked
-from tests.unit.crdt_meta.pods import Mesh, Pod
+from tests.unit.crdt_meta.pods import Mesh, Pod, content
 
 DAY_S = 86_400.0
 FORGET_AFTER_S = 180 * DAY_S
@@ -251,3 +251,18 @@ def stored_bytes(pod: Pod) -> int:
     (log,) = pod.meta.store.query("SELECT sum(length(data)) FROM part")
     (records,) = pod.meta.store.query("SELECT sum(length(value)) FROM record")
     return int(log[0] or 0) + int(records[0] or 0)
+
+
+def everybody(town: Town) -> list[Pod]:
+    return [pod for name, pod in town.pods.items() if name not in town.evicted]
+
+
+def all_show(town: Town, files: dict[str, str]) -> None:
+    """All who weren't evicted show these files, and views made anew do."""
+    for pod in everybody(town):
+        assert pod.files() == {path: content(text) for path, text in files.items()}, pod.name
+        sound(pod)
+
+
+def empty_trash(pod: Pod) -> int:
+    return pod.tree.purge(list(pod.tree.trash()))

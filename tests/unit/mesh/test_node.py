@@ -9,7 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from base.errors import MachineError, NoSpaceError, RefusedError, UnreachableError, WormholeError
+from base.errors import MachineError, NoSpaceError, RefusedError, UnreachableError, UsageError, WormholeError
 from base.ids import PodId, WriterId
 from mesh.api import Lane, Role, State
 from mesh.identity import read_certificate
@@ -54,6 +54,22 @@ async def test_addresses_are_learnt_from_gossip(tmp_path: Path) -> None:
         running(c, peers=[node_a.address]) as (node_c,),
     ):
         await linked(node_a, node_b, node_c)
+
+
+async def test_peers_and_the_announced_address_change_while_it_runs(tmp_path: Path) -> None:
+    a = found(tmp_path / "a")
+    b = admit(a, tmp_path / "b")
+    async with running(a) as (node_a,), running(b) as (node_b,):
+        assert not node_b.alive()
+        node_b.set_addresses(["192.0.2.7:1"], [node_a.address])
+        await linked(node_a, node_b)
+        await until(lambda: [one.address for one in node_a.members() if one.pod == b.pod] == ["192.0.2.7:1"])
+        node_b.set_addresses([], [])
+        await until(lambda: [one.address for one in node_a.members() if one.pod == b.pod] == [node_b.address])
+        assert node_b.address.startswith("127.0.0.1:")
+        assert node_b.alive() == {a.pod}, "a link that is up stays"
+        with pytest.raises(UsageError):
+            node_b.set_addresses([], ["nowhere"])
 
 
 async def test_errors_of_handlers_reach_the_caller(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

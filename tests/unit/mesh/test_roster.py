@@ -13,7 +13,7 @@ from base.ids import WriterId
 from mesh import records
 from mesh.api import Role
 from mesh.identity import Identity, read_certificate
-from mesh.records import Admit, Config, Left, Revoke, Void, Writer, seal
+from mesh.records import Admit, Config, Left, Revoke, Void, Writer, record_id, seal
 from mesh.roster import Roster
 from mesh.roster_store import RosterStore, Seen
 from tests.unit.mesh.cluster import Home, admission, admit, found, revocation
@@ -45,12 +45,14 @@ def test_the_state_does_not_depend_on_the_order(tmp_path: Path) -> None:
     b = admit(a, tmp_path / "b")
     c = admit(b, tmp_path / "c")
     client = admit(c, tmp_path / "client", Role.CLIENT)
+    first = signed(a, Config(b"", "first", 1))
     everything = [
         *client.roster.records(),
         signed(a, Writer(WriterId(b"aaaaaaaa"))),
         signed(c, Writer(WriterId(b"cccccccc"))),
-        signed(a, Config(b"", "first", 1)),
-        signed(b, Config(b"", "rival", 1)),
+        first,
+        signed(b, Config(record_id(first), "rival", 1)),
+        signed(a, Config(record_id(first), "second", 1)),
         signed(b, Left(5)),
         revocation(a, c.pod, keeps=[client.pod]),
     ]
@@ -65,7 +67,7 @@ def test_the_state_does_not_depend_on_the_order(tmp_path: Path) -> None:
         assert state(roster) == expected
         assert len(roster) == len(everything)
     roster = replay(everything)
-    assert roster.config_toml() == "first"
+    assert roster.config_toml() == "second"
     assert roster.is_revoked(c.pod)
     assert roster.is_member(client.pod)
     assert not roster.is_member(b.pod)
@@ -98,6 +100,7 @@ def test_a_later_admitted_may_evict_the_founder_and_stays(tmp_path: Path) -> Non
 def test_forgeries_are_left_out(tmp_path: Path) -> None:
     a = found(tmp_path / "a")
     client = admit(a, tmp_path / "client", Role.CLIENT)
+    b = admit(a, tmp_path / "b")
     stranger = found(tmp_path / "stranger")
     before = state(a.roster)
     by_client = Admit("x", Role.CLIENT, stranger.identity.public_key, None, 9, 0)
@@ -106,6 +109,8 @@ def test_forgeries_are_left_out(tmp_path: Path) -> None:
         signed(client, by_client),
         signed(client, Revoke(a.pod, (), b"", 0)),
         signed(client, Config(b"", "mine", 0)),
+        signed(b, Config(b"", "another beginning", 0)),
+        signed(b, Config(bytes(16), "an unknown parent", 0)),
         seal(by_client, a.roster.cluster_id, stranger.pod, stranger.identity.sign),
         forged,
         *stranger.roster.records(),

@@ -48,6 +48,25 @@ def test_who_was_never_heard_of_is_suspect_then_absent():
     assert one.changes() == set()
 
 
+def test_how_long_one_waits_can_be_changed_in_between():
+    one = membership()
+    one.set_absent_after(3.0, 1.0)
+    one.tick(2.9)
+    assert one.view(B).state is State.SUSPECT
+    one.tick(3.0)
+    assert one.view(B).state is State.ABSENT
+    one.changes()
+    one.set_absent_after(20.0, 4.0)
+    assert one.view(B).state is State.SUSPECT, "it is not absent yet, then"
+    assert B in one.changes()
+    one.tick(19.9)
+    assert one.view(B).state is State.SUSPECT
+    one.tick(20.0)
+    assert one.view(B).state is State.ABSENT
+    one.set_absent_after(15.0, 21.0)
+    assert one.view(B).state is State.ABSENT
+
+
 def test_a_record_makes_alive_and_shows_what_it_says():
     one = membership()
     one.receive(B, gossip(record(B, meta=msgpack.packb({"x": 1}))), 1.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from base.errors import ConfigError, NotFoundError
-from commands.config import check, read_text, show, show_pod
+from commands.config import check, read_text, show
 from policies.config import parse_cluster
 from policies.edit import default_pod_toml, render
 
@@ -95,5 +95,5 @@ def test_show(tmp_path):
         show("[pod]", "cluster")
     file = tmp_path / "pod.toml"
     file.write_text("[pod]\nname = 'a'")
-    assert show_pod(file).values["pod"]["name"] == "a"
+    assert show(read_text(file), "pod", str(file)).values["pod"]["name"] == "a"
     assert read_text(file) == "[pod]\nname = 'a'"

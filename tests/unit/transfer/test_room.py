@@ -56,6 +56,20 @@ def test_a_share_of_the_disk_holds(monkeypatch: pytest.MonkeyPatch, size: int, m
     check.check(disk.used, 4 * MIB)
 
 
+def test_limits_can_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(1 << 30)
+    monkeypatch.setattr(os, "statvfs", disk.statvfs)
+    check = RoomCheck("/", 10 * MIB, None)
+    with pytest.raises(NoSpaceError):
+        check.check(9 * MIB, 2 * MIB)
+    check.set_limits(20 * MIB, None)
+    check.check(9 * MIB, 2 * MIB)
+    check.set_limits(None, 0.5)
+    disk.used = 600 * MIB
+    with pytest.raises(NoSpaceError):
+        check.check(9 * MIB, 1)
+
+
 def test_what_waits_in_memory_takes_room_that_the_disk_does_not_know_of(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk(1 << 30)
     monkeypatch.setattr(os, "statvfs", disk.statvfs)

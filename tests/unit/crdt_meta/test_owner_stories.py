@@ -1,0 +1,192 @@
+"""Stories of owners who die, of adopters, and of restored pods."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from crdt_meta.records import Strategy
+from crdt_meta.transaction import header_of
+from mesh.api import Entry
+from tests.unit.crdt_meta.pods import Mesh, Pod, content
+from tests.unit.crdt_meta.town import (
+    Town,
+    all_show,
+    empty_trash,
+    everybody,
+    same,
+    sound,
+)
+
+
+@pytest.fixture
+def two_segments(world: Mesh, town: Town, ann: Pod, bob: Pod, eve: Pod, monkeypatch: pytest.MonkeyPatch) -> Town:
+    """Ann has renamed ``/b`` over ``/a``: the name is in one segment, the deletion in another.
+
+    Bob and eve know both files; what ann did since is still to be told.
+    """
+    monkeypatch.setattr("crdt_meta.log.RECORDS_PER_SEGMENT", 1)
+    ann.save("/a", "content a")
+    ann.save("/b", "content b")
+    town.exchange()
+    world.now_s += 5
+    ann.rename("/b", "/a")
+    ann.tell()
+    (last,) = ann.log.read(ann.writer, ann.log.vector()[ann.writer] - 1, 1)
+    assert len(header_of(msgpack.unpackb(last.blob)[0]).parts) >= 2, "it spans two segments"
+    return town
+
+
+def compact_part(ann: Pod, which: int) -> list[Entry]:
+    """Have ann write one segment of the rename anew; return the rename without it, and what has it."""
+    sequence = ann.log.vector()[ann.writer]
+    (rename,) = ann.log.read(ann.writer, sequence - 1, 1)
+    parts = header_of(msgpack.unpackb(rename.blob)[0]).parts
+    ann.log.compact(parts[which].segment)
+    ann.tell()
+    entries = ann.log.read(ann.writer, sequence - 1, 1 << 20)
+    assert [entry.sequence for entry in entries] == [sequence, sequence + 1]
+    assert msgpack.unpackb(entries[0].blob)[2][which] is None
+    return entries
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_rename_over_a_file_spans_two_segments_and_the_owner_dies_for_a_while(
+    two_segments: Town, ann: Pod, bob: Pod, eve: Pod, which: int
+) -> None:
+    """Bob has the rename without one half; he shows nothing of it until he has all of it, from whomever."""
+    rename, whole = compact_part(ann, which)
+    before = bob.files()
+    assert bob.hear([rename]) == [rename]
+    assert bob.files() == before
+    assert eve.hear(bob.log.read(ann.writer, eve.log.vector()[ann.writer], 1 << 20)) == []
+    two_segments.part("ann")
+    two_segments.tidy(3)
+    assert bob.files() == before == eve.files()
+    bob.close()
+    bob = two_segments.enter(bob.mesh.pod("bob"))
+    assert bob.files() == before
+    assert eve.hear([rename, whole]) == [rename, whole]
+    assert eve.files() == {"/a": content("content b")}
+    two_segments.exchange()
+    assert bob.files() == {"/a": content("content b")}
+    two_segments.rejoin()
+    two_segments.tidy()
+    all_show(two_segments, {"/a": "content b"})
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_a_rename_over_a_file_spans_two_segments_and_the_owner_dies_for_good(
+    world: Mesh, two_segments: Town, ann: Pod, bob: Pod, eve: Pod, which: int, strategy: Strategy
+) -> None:
+    """Nobody ever has the other half: what can be read of it is shown, the same by all, and no content is lost."""
+    rename, _ = compact_part(ann, which)
+    bob.hear([rename])
+    two_segments.evict("ann")
+    two_segments.tidy()
+    same(bob, eve)
+    sound(bob)
+    for pod in (bob, eve):
+        there = {*pod.files().values(), *(one.content for one in pod.tree.trash())}
+        assert {content("content a"), content("content b")} <= there
+        assert content("content b") in pod.files().values()
+    two_segments.enter(world.pod("new"))
+    two_segments.exchange()
+    assert two_segments.pods["new"].files() == bob.files()
+    bob.save("/a", "next")
+    two_segments.tidy()
+    assert eve.at("/a").content == content("next")
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_an_adopter_on_each_side_of_a_partition(
+    world: Mesh, town: Town, ann: Pod, bob: Pod, eve: Pod, back: bool
+) -> None:
+    """Bob and eve, who can't reach each other, adopt ann's records; eve knew more of them."""
+    dead = ann.writer
+    ann.mkdir("/d")
+    for number in range(4):
+        ann.save(f"/d/{number}", f"{number}")
+    town.exchange()
+    for path in ("/d/0", "/d/1"):
+        ann.save(path, "only eve knows")
+    ann.unlink("/d/2")
+    town.tell("eve", "ann")
+    town.part("eve", "bob")
+    town.part("eve")
+    if back:
+        ann.save("/d/3", "nobody knows")
+        ann.save("/d/new", "nobody knows that either")
+        town.wait_until_forgotten()
+    else:
+        town.evict("ann")
+    bob.save("/d/of-bob", "of bob")
+    eve.save("/d/of-eve", "of eve")
+    eve.rename("/d", "/e")
+    town.tidy(16)
+    assert {name for name in ("bob", "eve") if dead in town.neighbours[name].adoptions} == {"bob", "eve"}
+    town.rejoin()
+    town.exchange()
+    files = {"/e/0": "only eve knows", "/e/1": "only eve knows", "/e/3": "3"}
+    files |= {"/e/of-bob": "of bob", "/e/of-eve": "of eve"}
+    if back:
+        files |= {"/e/3": "nobody knows", "/e/new": "nobody knows that either"}
+    all_show(town, files)
+    empty_trash(bob)
+    town.tidy()
+    town.compact()
+    town.enter(world.pod("new"))
+    town.exchange()
+    all_show(town, files)
+    assert not bob.log.table.changed_since(dead, 0)
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_a_restored_pod_writes_before_it_links_up(
+    world: Mesh, town: Town, ann: Pod, bob: Pod, tmp_path: Path, more: bool
+) -> None:
+    """Its old writer's log as the others had it, and what it wrote since it was restored, are both there."""
+    ann.mkdir("/d")
+    ann.save("/d/doc", "first")
+    town.exchange()
+    fork = ann.log.vector()[ann.writer]
+    old = ann.writer
+    shutil.copytree(ann.folder, tmp_path / "backup")
+    world.now_s += 5
+    ann.save("/d/doc", "first life")
+    ann.save("/d/lost", "known to the others")
+    ann.rename("/d", "/e")
+    town.exchange()
+    last = ann.log.vector()[ann.writer]
+    ann.close()
+    shutil.rmtree(ann.folder)
+    shutil.copytree(tmp_path / "backup", ann.folder)
+    ann = town.enter(world.pod("ann"))
+    world.now_s += 5
+    ann.save("/d/doc", "second life")
+    ann.save("/d/new", "new")
+    ann.tell()
+    if more:
+        ann.tree.set_attributes(ann.at("/d/new").inode, mode=0o600)
+        ann.tell()
+    town.reborn(ann, fork, last)
+    town.exchange()
+    assert sorted(bob.files().values()) == sorted(
+        content(text) for text in ("first life", "second life", "known to the others", "new")
+    )
+    assert bob.at("/e/doc").content == content("second life")
+    assert not more or bob.at("/e/new").mode == 0o600
+    before = bob.files()
+    town.tidy()
+    assert old in town.neighbours["bob"].adoptions, "its old writer's records were adopted"
+    town.compact()
+    town.enter(world.pod("new"))
+    town.exchange()
+    for pod in everybody(town):
+        assert pod.files() == before
+        sound(pod)
+        assert old not in pod.log.vector() or not pod.log.table.changed_since(old, 0)
