@@ -39,12 +39,14 @@ class Caller:
         self._switchboard = switchboard
         self._view = view
 
+    def near(self) -> frozenset[PodId]:
+        """Return the linked pods that a request can be sent to now."""
+        return frozenset(pod for pod in self._table.linked() if self._is_alive(pod))
+
     def alive(self) -> frozenset[PodId]:
-        """Return the pods that a request can be sent to now."""
-        near = {pod for pod in self._table.linked() if self._is_alive(pod)}
-        if not self._view.full:
-            near.update(pod for pod in self._view.others() if pod not in near and self._address(pod))
-        return frozenset(near)
+        """Return all pods that a request can be sent to now."""
+        near = self.near()
+        return near if self._view.full else near.union(pod for pod in self._view.others() if self._address(pod))
 
     async def call(self, pod: PodId, tag: Tag, body: object, timeout_s: float, lane: Lane) -> object:
         """Send a request and return the answer's body; see `mesh.api.Mesh.call`."""

@@ -105,9 +105,9 @@ class Census:
         """Tell whether a member is seen alive, or in maintenance and there."""
         return pod in self.records and self.expected(pod)
 
-    def missing(self) -> Collection[PodId]:
-        """Return the members that are suspected or absent, or of whom nothing is known yet."""
-        return self.suspicions.keys()
+    def missing(self, since: float) -> list[PodId]:
+        """Return the members that have been suspected or absent, or unknown, since before that time."""
+        return [pod for pod, suspicion in self.suspicions.items() if suspicion.started <= since]
 
     def degree(self, pod: PodId) -> int | None:
         """Return to how many ``pod`` says it is linked; None when unknown, or to everybody."""

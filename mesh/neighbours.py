@@ -70,7 +70,7 @@ class Neighbours:
     def tick(self, now: float) -> None:
         """In a large cluster dial whom the view wants, and end a link that both ends can spare."""
         census = self._membership.census
-        fresh, spare = self.view.tick(now, census.is_up, census.missing(), census.degree)
+        fresh, spare = self.view.tick(now, census.is_up, census.missing, census.degree)
         for pod in fresh:
             self.dialer.lost(pod)
         for pod in spare:

@@ -86,7 +86,7 @@ class MeshNode:
         )
         self._view, self._dialer = self._neighbours.view, self._neighbours.dialer
         self._caller = Caller(lambda: self.roster, self._table, self._membership, self._switchboard, self._view)
-        self.clocks = Timekeeper(self._ask, self.alive)
+        self.clocks = Timekeeper(self._ask, self._caller.near)
         self._directory = Directory(self._me, roster_store, self._membership, self._switchboard.reached)
         self._door = door.Listener(
             lambda: self._registry.server_context, lambda: self._registry.certificate, self._switchboard.accept

@@ -28,8 +28,12 @@ SPARE_AFTER_S = 2.0
 """A link stays at least this long; by then its other end has said how many it has."""
 CHOICE_S = 4.0
 """Who was chosen and isn't linked after this gives way to another."""
+DROP_EVERY_S = 1.0
+"""About so often a link is dropped: what the others say of their links is that old."""
 LOST_EVERY_S = 5.0
-"""A pod that is missing is dialled about this often in a large cluster, one at a time."""
+"""Of the pods that are missing one is dialled about this often."""
+LOST_AFTER_S = 3.0
+"""Who has been missing for less may just be changing his links."""
 TRIES_PER_CHOICE = 8
 
 
@@ -50,7 +54,7 @@ class View:
         self._is_member: frozenset[PodId] = frozenset()
         self._links: dict[PodId, float] = {}
         self._chosen: dict[PodId, float] = {}
-        self._lost_at = float("-inf")
+        self._lost_at = self._drop_at = float("-inf")
 
     @property
     def full(self) -> bool:
@@ -88,13 +92,13 @@ class View:
         self,
         now: float,
         is_up: Callable[[PodId], bool],
-        missing: Collection[PodId],
+        missing: Callable[[float], Collection[PodId]],
         degree: Callable[[PodId], int | None],
     ) -> Changes:
         """Choose whom to dial, and whose link to drop; a few times a second.
 
-        ``is_up`` tells whether a pod seems alive, ``missing`` has those that don't; ``degree`` tells how many links a
-        pod says it has, None when unknown.
+        ``is_up`` tells whether a pod seems alive, ``missing`` returns those that haven't since before a time;
+        ``degree`` tells how many links a pod says it has, None when unknown.
         """
         if self.full:
             self._chosen.clear()
@@ -103,9 +107,9 @@ class View:
         for pod in [pod for pod, until in self._chosen.items() if now >= until]:
             del self._chosen[pod]
         self._choose(now, is_up)
-        if missing and now >= self._lost_at:
+        if now >= self._lost_at:
             self._lost_at = now + LOST_EVERY_S * self._rng.uniform(0.5, 1.5)
-            lost = [pod for pod in missing if pod in self._is_member and pod not in self._links]
+            lost = [pod for pod in missing(now - LOST_AFTER_S) if pod in self._is_member and pod not in self._links]
             if lost:
                 self._chosen[self._rng.choice(sorted(lost))] = now + CHOICE_S
         return Changes([pod for pod in self._chosen if pod not in before], self._surplus(now, degree))
@@ -121,11 +125,14 @@ class View:
                 wanted -= 1
 
     def _surplus(self, now: float, degree: Callable[[PodId], int | None]) -> list[PodId]:
-        if len(self._links) <= HIGH:
+        if len(self._links) <= HIGH or now < self._drop_at:
             return []
         spare = [
             (links, self._rng.random(), pod)
             for pod, since in self._links.items()
             if now - since >= SPARE_AFTER_S and (links := degree(pod)) is not None and links > LOW
         ]
-        return [max(spare)[-1]] if spare else []
+        if not spare:
+            return []
+        self._drop_at = now + DROP_EVERY_S * self._rng.uniform(0.5, 1.5)
+        return [max(spare)[-1]]

@@ -178,7 +178,7 @@ class SimPod:
     def keep_view(self, now: float) -> None:
         """Dial whom the view wants, and drop what it can spare."""
         census, view = self.membership.census, self.view
-        for pod in view.tick(now, census.is_up, census.missing(), census.degree).drop:
+        for pod in view.tick(now, census.is_up, census.missing, census.degree).drop:
             if not self.world.blocked(self.pod, pod):
                 self.world.unlink(self.pod, pod)
         for pod in self.world.order if view.full else list(view.chosen()):
