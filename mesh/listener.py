@@ -1,7 +1,8 @@
 """Accepts connections and decides what may happen on each: a verified pod, a joiner, or nobody.
 
 Strangers are bounded in number, time and bytes before anything is known of them, and logged once a minute for each
-address.
+address. When there are too many, the one that has taken longest gives way: a pod shows who it is within milliseconds,
+so that whoever opens connections and says nothing keeps nobody out.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Listener:
         self._context = context
         self._certificate = certificate
         self._accept = accept
-        self._strangers: Counter[str] = Counter()
+        self._strangers: dict[anyio.CancelScope, str] = {}
         self._joining = 0
         self._quiet = QuietLog(logger, anyio.current_time)
         self.join_handler: JoinHandler | None = None
@@ -88,23 +89,34 @@ class Listener:
                 self._quiet.warning("", f"a connection can't be accepted: {error}")
                 await anyio.sleep(0.1)
                 continue
-            if self._strangers.total() >= MAX_STRANGERS or self._strangers[host] >= MAX_STRANGERS_OF_HOST:
-                self._quiet.warning(host, f"too many unfinished connections; one from {host} was closed")
-                await anyio.aclose_forcefully(stream)
-                continue
-            self._strangers[host] += 1
-            group.start_soon(self._meet, stream, host)
+            self._make_room(host)
+            scope = anyio.CancelScope()
+            self._strangers[scope] = host
+            group.start_soon(self._meet, stream, host, scope)
 
-    async def _meet(self, stream: SocketStream, host: str) -> None:
+    def _make_room(self, host: str) -> None:
+        """Let the oldest stranger of ``host`` go, or of the host with most of them, if there are too many."""
+        hosts = Counter(self._strangers.values())
+        crowd = host if hosts[host] >= MAX_STRANGERS_OF_HOST else ""
+        if len(self._strangers) >= MAX_STRANGERS:
+            crowd = crowd or hosts.most_common(1)[0][0]
+        if crowd:
+            self._quiet.warning(crowd, f"too many unfinished connections; one from {crowd} was closed")
+            oldest = next(scope for scope, other in self._strangers.items() if other == crowd)
+            del self._strangers[oldest]
+            oldest.cancel()
+
+    async def _meet(self, stream: SocketStream, host: str, scope: anyio.CancelScope) -> None:
         """Find out who connects; must not raise."""
         joining: Channel | None = None
         try:
-            with anyio.fail_after(HANDSHAKE_S):
-                channel = await Channel.open(stream, self._context(), server_side=True)
-            if channel.peer_certificate is None:
-                joining = channel
-            else:
-                await self._accept(channel)
+            with scope:
+                with anyio.fail_after(HANDSHAKE_S):
+                    channel = await Channel.open(stream, self._context(), server_side=True)
+                if channel.peer_certificate is None:
+                    joining = channel
+                else:
+                    await self._accept(channel)
         except TimeoutError:
             self._quiet.warning(host, f"a connection from {host} was closed: no handshake in time")
         except WormholeError as error:
@@ -112,9 +124,10 @@ class Listener:
         except Exception:
             logger.exception("a connection from %s failed", host)
         finally:
-            self._strangers[host] -= 1
-            if not self._strangers[host]:
-                del self._strangers[host]
+            self._strangers.pop(scope, None)
+            if scope.cancel_called and joining is None:
+                with anyio.CancelScope(shield=True):
+                    await anyio.aclose_forcefully(stream)
         if joining is not None:
             await self._serve_join(joining, host)
 
