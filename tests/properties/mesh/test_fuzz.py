@@ -91,6 +91,29 @@ def mutated(draw: st.DrawFn, originals: list[bytes]) -> bytes:
     return bytes(data)
 
 
+@st.composite
+def reshaped(draw: st.DrawFn) -> object:
+    """The body of an original with one field, at any depth and also in packed records, replaced by anything."""
+
+    def inside(value: object) -> object:
+        if isinstance(value, list) and value and draw(st.integers(0, 5)):
+            at = draw(st.integers(0, len(value) - 1))
+            return [*value[:at], inside(value[at]), *value[at + 1 :]]
+        record = unpacked(value)
+        if isinstance(record, list):
+            return msgpack.packb(inside(record))
+        return draw(VALUES | st.binary(max_size=3000) | st.integers())
+
+    return inside(value_of(draw(st.sampled_from(MESSAGES))))
+
+
+def unpacked(value: object) -> object:
+    try:
+        return msgpack.unpackb(value) if isinstance(value, bytes) else None
+    except Exception:
+        return None
+
+
 def value_of(frame: bytes) -> object:
     """The body of a frame, as far as it can be unpacked."""
     try:
@@ -101,9 +124,26 @@ def value_of(frame: bytes) -> object:
 
 @pytest.mark.parametrize("name", OF_VALUES)
 @settings(max_examples=150, deadline=None)
-@given(anything=VALUES | st.lists(VALUES, max_size=5) | mutated(MESSAGES).map(value_of))
+@given(anything=VALUES | st.lists(VALUES, max_size=5) | mutated(MESSAGES).map(value_of) | reshaped())
 def test_values(name: str, anything: object) -> None:
     take(*OF_VALUES[name], anything)
+
+
+@settings(max_examples=300, deadline=None)
+@given(at=st.integers(0, 7), anything=VALUES | st.binary(max_size=5000) | st.integers())
+def test_any_field_of_a_record_or_an_accusation(at: int, anything: object) -> None:
+    ping: Any = value_of((FORMS / "message-1-gossip-ping.bin").read_bytes())
+    record, accusation = msgpack.unpackb(ping[2][0]), list(ping[2][1])
+    record[at % len(record)] = accusation[at % len(accusation)] = anything
+    for update in (packed(record), accusation):
+        take(gossip_messages.decode, gossip_messages.MalformedError, [5, [update]])
+
+
+def packed(value: object) -> bytes:
+    try:
+        return bytes(msgpack.packb(value))
+    except (ValueError, OverflowError):
+        return b""
 
 
 @pytest.mark.parametrize("name", OF_BYTES)
@@ -118,7 +158,7 @@ def test_bytes(name: str, anything: bytes) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(VALUES | mutated(MESSAGES).map(value_of), max_size=20))
+@given(st.lists(VALUES | mutated(MESSAGES).map(value_of) | reshaped(), max_size=20))
 def test_cores_take_anything_from_a_member_and_stay_bounded(said: list[object]) -> None:
     membership = Membership(HERE, MembershipSettings(), Random(1), 5)
     membership.set_members([HERE, THERE], 0.0)
