@@ -18,7 +18,7 @@ import anyio
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
 from base.errors import MachineError, RefusedError, WormholeError
-from mesh.address import parse_address
+from mesh.address import is_wildcard, parse_address
 from mesh.channel import Channel
 from mesh.handshake import HANDSHAKE_S, refuse
 from mesh.join_stream import LIFETIME_S, MAX_TOGETHER, JoinHandler, JoinStream
@@ -27,15 +27,19 @@ from mesh.quiet import QuietLog
 MAX_STRANGERS: Final = 64
 """Connections under way that haven't shown who they are."""
 MAX_STRANGERS_OF_HOST: Final = 16
+IPV4_ANY: Final = "0.0.0.0"  # noqa: S104 (every link is TLS with both sides verified)
 
 logger = logging.getLogger(__name__)
 
 
 async def bind(listen: str) -> list[SocketListener]:
-    """Listen on ``HOST:PORT`` (port 0: any free one). Raises `MachineError` when that isn't possible."""
+    """Listen on ``HOST:PORT`` (port 0: any free one). Raises `MachineError` when that isn't possible.
+
+    A host that means every interface means those of IPv4 and of IPv6, as far as this machine has them.
+    """
     host, port = parse_address(listen)
     try:
-        multi = await anyio.create_tcp_listener(local_host=host or None, local_port=port, backlog=128)
+        listeners = await _bind(host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise MachineError(
@@ -43,7 +47,25 @@ async def bind(listen: str) -> list[SocketListener]:
             ) from error
         reason = error.strerror or str(error)
         raise MachineError(f"This machine can't listen on {listen}: {reason}.", "Check --listen.") from error
-    return [listener for listener in multi.listeners if isinstance(listener, SocketListener)]
+    return listeners
+
+
+async def _bind(host: str, port: int) -> list[SocketListener]:
+    listeners: list[SocketListener] = []
+    failed: OSError | None = None
+    for one in dict.fromkeys((host or IPV4_ANY, IPV4_ANY, "::")) if is_wildcard(host) else (host,):
+        try:
+            multi = await anyio.create_tcp_listener(local_host=one, local_port=port, backlog=128)
+        except OSError as error:
+            failed = failed or error
+            if error.errno == errno.EADDRINUSE:
+                break
+            continue
+        listeners += [listener for listener in multi.listeners if isinstance(listener, SocketListener)]
+        port = port_of(listeners)
+    if failed is not None and not listeners:
+        raise failed
+    return listeners
 
 
 def port_of(listeners: list[SocketListener]) -> int:

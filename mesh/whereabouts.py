@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mesh.address import format_address, is_loopback, is_wildcard, own_host, parse_address
+from mesh.address import format_address, is_loopback, is_own, is_wildcard, own_host, parse_address
 
 
 class Whereabouts:
@@ -36,5 +36,7 @@ class Whereabouts:
         """Note under which of this pod's addresses a link was made; return whether others must be told another one."""
         if not is_wildcard(self._host) or host == self._linked_host or is_loopback(host):
             return False
+        if ":" in host and self._linked_host and ":" not in self._linked_host and is_own(self._linked_host):
+            return False  # who has both is found by more under the older one
         self._linked_host = host
         return True
