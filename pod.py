@@ -27,7 +27,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from base.errors import MachineError, NotRunningError, RefusedError, WormholeError, to_wire
 from base.home import HOME_VARIABLE, Home
-from base.ids import ContentId, InodeId, PodId
+from base.ids import ContentId, InodeId
 from control.lock import acquire
 from control.server import serve
 from crdt_meta.acknowledgement import content_mark
@@ -35,16 +35,13 @@ from crdt_meta.chronicle import Chronicle
 from crdt_meta.metadata import Metadata
 from crdt_meta.node import Delta
 from discovery.admission import Admissions
-from discovery.interfaces import multicast_scope
-from discovery.mdns import Announcer
-from discovery.service import Service
-from mesh.address import parse_address
-from mesh.api import Role, State
 from mesh.identity import Identity
 from mesh.membership import MembershipSettings
 from mesh.node import MeshNode
 from mesh.roster_store import RosterStore
+from operations.announcing import Announcing
 from operations.catalogue import TreeCatalogue
+from operations.client import RemoteTree
 from operations.handlers import handlers
 from operations.housekeeping import Housekeeping, shortage
 from operations.live import LiveConfiguration
@@ -52,6 +49,8 @@ from operations.mount_facts import attribute, limit_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
 from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
+from operations.requests import serve_requests
+from operations.serving import Serving
 from operations.settings import (
     admission_policy,
     engine_roots,
@@ -119,7 +118,10 @@ class Pod:
             metadata.reborn(upto, None)
         may = may_renew(roster, self.identity.pod_id)
         self._chronicle = Chronicle(metadata, place_of(home), may_renew=may)
-        roster_store.add(writer_records(self.identity, roster, metadata))
+        self.is_client = roster.is_client(self.identity.pod_id)
+        metadata.log.follows = self.is_client
+        if not self.is_client:
+            roster_store.add(writer_records(self.identity, roster, metadata))
         mesh = MeshNode(
             self.identity,
             roster_store,
@@ -130,7 +132,7 @@ class Pod:
             settings=MembershipSettings(absent_after_s=cluster.redundancy.absent_after_s),
         )
         catalogue = TreeCatalogue(metadata.tree, mesh, cluster, pod)
-        transfer = Transfer(home, mesh, catalogue, transfer_settings(pod))
+        transfer = Transfer(home, mesh, catalogue, transfer_settings(pod, keeps=not self.is_client))
         catalogue.holders = transfer.holders
         catalogue.durable = metadata.committer.durable
         admissions = Admissions(
@@ -142,10 +144,11 @@ class Pod:
             learn=mesh.learn,
         )
         mesh.set_join_handler(admissions.serve)
+        serve_requests(mesh, admissions)
         mesh.set_chronicle(self._chronicle)
         mesh.on_namesake = self._give_way
         mesh.on_change(self._look_whether_evicted)
-        self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
+        editor = self._take_role(metadata, transfer, mesh, pod.network.deadline_s)
         self._cluster = Cluster(metadata, mesh, roster, self.identity, cluster.cluster.forget_after_s)
         metadata.committer.on_durable = mesh.publish_log
         metadata.tree.on_delta(self._noticed)
@@ -165,6 +168,7 @@ class Pod:
             mounts=mounts,
             gossip=self._gossip,
             stop=self._stopping.set,
+            editor=editor,
         )
 
         self._housekeeping = Housekeeping(self.parts, mesh.clock_agrees)
@@ -172,6 +176,18 @@ class Pod:
         self._cluster.short_of_room = lambda: shortage(*space(self.parts)) > 0
         if transfer.releasing is not None:
             transfer.releasing.may_free = self._may_free
+
+    def _take_role(
+        self, metadata: Metadata, transfer: Transfer, mesh: MeshNode, deadline_s: float
+    ) -> RemoteTree | None:
+        """Make what only a full pod or only a client pod has; return what changes the tree on a client pod."""
+        self._rebirth: Rebirth | None = None
+        if self.is_client:
+            mesh.on_restored = self._chronicle.begin_anew
+            return RemoteTree(metadata, transfer, mesh, deadline_s)
+        self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
+        Serving(mesh.roster, metadata, transfer, mesh)
+        return None
 
     def _config(self) -> ClusterConfig:
         """Return the cluster's configuration in force, also while the parts are being built."""
@@ -205,6 +221,7 @@ class Pod:
             settings,
             partial(attribute, parts),
             space=partial(space, parts),
+            editor=parts.editor,
         )
 
     def _in_use(self) -> set[InodeId]:
@@ -215,6 +232,8 @@ class Pod:
 
     def _may_free(self, content: ContentId) -> bool:
         """Tell whether the bytes of a content that nothing refers to may go."""
+        if self.is_client:  # it has copies of what others keep
+            return True
         return self._cluster.is_caught_up() and self.parts.metadata.tidying.consent.may_go(content)
 
     def _noticed(self, delta: Delta) -> None:
@@ -240,13 +259,15 @@ class Pod:
                 await parts.transfer.begin_holdings_anew()
             await group.start(parts.mesh.run)
             await group.start(self._supervised, "control socket", self._serve_control)
-            await group.start(self._supervised, "discovery", self._announce)
+            await group.start(self._supervised, "discovery", Announcing(parts).run)
             group.start_soon(self._gossip_room)
-            group.start_soon(self._rebirth.run)
+            if self._rebirth is not None:
+                group.start_soon(self._rebirth.run)
             await self._catch_up()
             await publish_journalled(parts.metadata.tree, parts.metadata.committer, parts.transfer)
-            group.start_soon(tidy, self._cluster, parts.metadata, parts.mesh)
-            group.start_soon(self._housekeeping.run)
+            if not self.is_client:
+                group.start_soon(tidy, self._cluster, parts.metadata, parts.mesh)
+                group.start_soon(self._housekeeping.run)
             if self._failure is None:
                 await self._start_mount(group)
                 gc.freeze()
@@ -276,8 +297,8 @@ class Pod:
 
     async def _catch_up(self) -> None:
         """Learn what happened meanwhile before anybody looks; not for long, since a pod must also start alone."""
-        others = [one for one in self.parts.mesh.members() if one.state not in (State.LEFT, State.EVICTED)]
-        for wait_s in (FIRST_LINK_S, CATCH_UP_S - FIRST_LINK_S) if len(others) > 1 else ():
+        others = [pod for pod in self.parts.catalogue.full_pods() if pod != self.parts.mesh.pod_id]
+        for wait_s in (FIRST_LINK_S, CATCH_UP_S - FIRST_LINK_S) if others else ():
             with anyio.move_on_after(wait_s) as self._catching_up:
                 await self.parts.mesh.caught_up()
                 return
@@ -320,45 +341,6 @@ class Pod:
 
     async def _serve_control(self, task_status: TaskStatus[None]) -> None:
         await serve(self.parts.home.socket, handlers(self.parts), task_status=task_status)
-
-    async def _announce(self, task_status: TaskStatus[None]) -> None:
-        """Announce this pod and look for others, if it shall, and anew whenever what is announced changes."""
-        while True:
-            async with anyio.create_task_group() as group:
-                if self.parts.pod.pod.discovery:
-                    await group.start(self._announcer().run)
-                task_status.started()
-                await self.parts.live.announced_otherwise()
-                group.cancel_scope.cancel()
-
-    def _announcer(self) -> Announcer:
-        parts = self.parts
-        roster, mesh = parts.roster.roster, parts.mesh
-        entry = roster.entry(mesh.pod_id)
-        service = None
-        if entry is not None and entry.role is Role.FULL:
-            own = tuple(parse_address(address)[0] for address in parts.pod.pod.advertise)
-            admission = parts.cluster.cluster.admission
-            service = Service(
-                roster.cluster_id, roster.cluster_name, mesh.pod_id, entry.name, admission, mesh.port, own
-            )
-        scope = multicast_scope(parse_address(parts.pod.pod.listen)[0])
-        return Announcer(service, only=scope, on_found=self._found, on_lost=self._lost)
-
-    def _candidates(self, service: Service) -> list[tuple[str, int, PodId | None]]:
-        parts = self.parts
-        if service.cluster_id != parts.mesh.cluster_id:
-            return []
-        pod = None if service.pod_id == parts.mesh.pod_id else service.pod_id  # a copy of this home, perhaps
-        return [(*parse_address(endpoint), pod) for endpoint in service.endpoints]
-
-    def _found(self, service: Service) -> None:
-        for host, port, pod in self._candidates(service):
-            self.parts.mesh.add_candidate(host, port, pod)
-
-    def _lost(self, service: Service) -> None:
-        for host, port, _ in self._candidates(service):
-            self.parts.mesh.remove_candidate(host, port)
 
     async def _gossip_room(self) -> None:
         """Tell the others how full this pod is."""

@@ -74,6 +74,11 @@ def new_link_id() -> LinkId:
     return LinkId(new_inode_id())
 
 
+def author_of(pod: PodId) -> WriterId:
+    """Return the id by which a client pod, which has no log, is named as the author of what it does."""
+    return WriterId(hash_bytes(b"author " + pod.encode())[:8])
+
+
 def new_writer_id() -> WriterId:
     """Return a fresh random writer id."""
     return WriterId(os.urandom(8))

@@ -13,7 +13,7 @@ from base.errors import RefusedError
 from base.home import Home
 from commands import daemon, settling
 from commands.invocation import command, invocation, new_home
-from commands.output import document, painted, printable, say
+from commands.output import document, note, painted, printable, say
 from control.client import call
 from discovery.names import checked_name, name_from_host
 
@@ -107,7 +107,11 @@ def _found(home: Home, cluster: str, pod_name: str, text: str) -> Path:
     from discovery.founding import found
     from policies.config import parse_cluster
 
-    founded = found(home, cluster, pod_name, text, time.time(), parse_cluster(text).cluster.administrators)
+    administrators = parse_cluster(text).cluster.administrators
+    if not {"*", pod_name} & set(administrators):
+        names = " or ".join(administrators[:5])
+        note(printable(f"{pod_name} is no administrator of the cluster: it acts as one until {names} joins."))
+    founded = found(home, cluster, pod_name, text, time.time(), administrators)
     return founded.recovery_key
 
 

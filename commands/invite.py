@@ -6,23 +6,22 @@ from typing import Annotated
 
 import typer
 
-from base.errors import RefusedError
 from commands.invocation import command, invocation, this_home
 from commands.output import document, moment, note, say
 from commands.quantities import seconds
 from control.client import call
 
 
-@command("invite", "wormhole invite", "wormhole invite --uses 20 --expires 8h")
+@command("invite", "wormhole invite", "wormhole invite --uses 20 --expires 8h --client")
 def invite(
     uses: Annotated[int, typer.Option("--uses", metavar="N", min=1, help="How many pods may join with it.")] = 1,
     expires: Annotated[str, typer.Option("--expires", metavar="TIME", help="How long it is good.")] = "10m",
-    client: Annotated[bool, typer.Option("--client", help="For client pods: comes with a later release.")] = False,
+    client: Annotated[
+        bool, typer.Option("--client", help="Who joins with it uses the files and keeps no copies.")
+    ] = False,
 ) -> None:
     """Print a one-time join code, in the line to type elsewhere."""
-    if client:
-        raise RefusedError("Client pods come with a later release.", "Invite without `--client`, for a full pod.")
-    args = {"uses": uses, "expires_s": seconds(expires, "--expires")}
+    args = {"uses": uses, "expires_s": seconds(expires, "--expires"), "client": client}
     body = call(this_home(), "invite", args)
     if invocation().json:
         document(body)

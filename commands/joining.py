@@ -11,6 +11,7 @@ import typer
 
 from base.errors import NotFoundError, RefusedError, WormholeError
 from base.home import Home
+from base.ids import PodId
 from commands import daemon, leftovers, settling
 from commands.ask import answer, at_terminal
 from commands.invocation import command, homes, invocation, named_home
@@ -37,7 +38,9 @@ def join(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The cluster's name, or its id.")] = "",
     code: Annotated[str, typer.Option("--code", metavar="CODE", help="What `wormhole invite` printed there.")] = "",
     peer: Annotated[str, typer.Option("--peer", metavar="HOST:PORT", help="A pod to ask; no multicast needed.")] = "",
-    client: Annotated[bool, typer.Option("--client", help="As a client pod: comes with a later release.")] = False,
+    client: Annotated[
+        bool, typer.Option("--client", help="Use the files through the others, and keep no copies.")
+    ] = False,
     mount: settling.MountOption = "",
     no_mount: settling.NoMountOption = False,
     pod: settling.PodOption = "",
@@ -47,8 +50,6 @@ def join(
 ) -> int:
     """Find clusters nearby, join one, start, mount."""
     wanted = name or invocation().cluster or None
-    if client:
-        raise RefusedError("Client pods come with a later release.", "Join without `--client`, as a full pod.")
     if pod:
         checked_name(pod, "pod")
     if peer:
@@ -95,8 +96,16 @@ def _join(draft: Home, wanted: str | None, code: str, peer: str, pod: str, clien
             client=client,
             progress=lambda text: step(printable(text)),
             check=_check_not_in,
+            awaited=_say_what_is_awaited,
         )
     )
+
+
+def _say_what_is_awaited(pod: str) -> None:
+    from discovery.waiting import ID_SHOWN, fingerprint
+
+    note(f"This pod waits to be approved, for 5 minutes: `wormhole approve {pod[:ID_SHOWN]}` on an administering pod.")
+    note(f"Its fingerprint there must be {fingerprint(PodId(pod))}.")
 
 
 def _ask_for_code(wanted: str | None, peer: str) -> str:
@@ -112,7 +121,7 @@ def _ask_for_code(wanted: str | None, peer: str) -> str:
                 f"No cluster{f' called {wanted}' if wanted else ''} is seen on this network.",
                 "Check that a pod of it is up, or name one with `wormhole join --peer HOST:PORT`.",
             )
-        if len(meant) == 1 and meant[0].admission == "open":
+        if len(meant) == 1 and meant[0].admission in ("open", "approve"):
             return ""
         for cluster in meant:
             note(f"  {printable(_line(cluster))}")

@@ -21,7 +21,7 @@ def pods() -> None:
         rows.append(
             (
                 member.get("name", ""),
-                member.get("role", ""),
+                "admin" if member.get("administrator") is True else member.get("role", ""),
                 member.get("state", ""),
                 member.get("address") or "-",
                 _latency(member.get("latency_ms")),

@@ -47,13 +47,22 @@ class Chronicle:
         """Whether this home was copied since the last start, or restored from a copy."""
         if self.is_copy and may_renew:
             logger.warning("this home is a copy, or was restored from one: it takes a new writer")
-            writer = new_writer_id()
-            self._store.set_meta("writer", writer)
-            self._log.write_as(writer)
+            self._renew()
         self._store.set_meta(PLACE_KEY, place)
         self.append()
         self._store.commit()
         self._store.sync()
+
+    def _renew(self) -> None:
+        writer = new_writer_id()
+        self._store.set_meta("writer", writer)
+        self._log.write_as(writer)
+
+    async def begin_anew(self, restored: RestoredError) -> None:
+        """Begin another line of starts: this is the restored home of a client pod, which wrote nothing."""
+        logger.info("%s", restored.message)
+        self._renew()
+        self.append()
 
     def append(self) -> None:
         """Begin another incarnation with the current writer, in the transaction that gathers."""

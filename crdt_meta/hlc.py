@@ -26,18 +26,32 @@ class HybridClock:
         self.last = last
         """The latest stamp given or followed."""
 
-    def _physical(self) -> int:
+    def physical(self) -> int:
+        """Return the stamp that the own clock alone would give."""
         return max(0, int(self._now() * (1000 << FRACTION_BITS)))
 
     def tick(self) -> int:
         """Return the next stamp."""
-        self.last = min(max(self.last + 1, self._physical()), MAX_CLOCK)
+        self.last = min(max(self.last + 1, self.physical()), MAX_CLOCK)
         return self.last
 
     def observe(self, stamp: int) -> None:
         """Make later stamps greater than one seen elsewhere, if it isn't absurd."""
-        if self.last < stamp <= self._physical() + (MAX_DRIFT_MS << FRACTION_BITS):
+        if self.last < stamp <= self.physical() + (MAX_DRIFT_MS << FRACTION_BITS):
             self.last = stamp
+
+
+class BorrowedClock:
+    """Gives stamps that somebody else chose: from one on, each once."""
+
+    def __init__(self, first: int) -> None:
+        self.last = first - 1
+        """The latest stamp given."""
+
+    def tick(self) -> int:
+        """Return the next stamp."""
+        self.last = min(self.last + 1, MAX_CLOCK)
+        return self.last
 
 
 def nanoseconds(stamp: int) -> int:

@@ -5,10 +5,12 @@ Everything here runs on the loop thread. Must never give a sequence number that 
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from base.errors import FileSystemError
 from base.ids import PodId, WriterId
 from crdt_meta.hlc import HybridClock
 from crdt_meta.incoming import Incoming
@@ -49,6 +51,8 @@ class MetadataLog:
     ) -> None:
         self.on_delta: Callable[[Delta], None] = lambda _: None
         self.on_pending: Callable[[], None] = lambda: None
+        self.follows = False
+        """Whether this is the log of a client pod, which writes nothing: every write is refused with EROFS."""
         self.table = LogTable(store)
         self._store = store
         self._view = view
@@ -89,6 +93,8 @@ class MetadataLog:
 
     def hold(self, records: Iterable[tuple[Key, bytes, Body | None]], obsolete: Iterable[Key] = ()) -> Delta:
         """Write records given by their keys, adopted ones too; remove obsolete ones."""
+        if self.follows:
+            raise FileSystemError(errno.EROFS)
         self._store.begin()
         changed: list[Changed] = []
         for key, value, body in records:

@@ -95,6 +95,7 @@ class Metadata:
         except DamagedError as error:
             raise DamagedError(f"{path} is damaged: {error.message}", "Leave with --force and join anew.") from error
         self._set_clock(clock)
+        self.clock = clock
         self.tree = Tree(
             self.view,
             self.log,

@@ -61,9 +61,9 @@ class Publishing(Settling):
         path = path or self.path(inode)
         strategy = Strategy.KEEP_BOTH if path is None else self._strategy_for(path.decode("utf-8", "surrogateescape"))
         found = self._records_of(inode, "icsv")
-        kept = self._kept(inode, found, content, replaces, always)
         now = self._dot_clock(inode)
-        named, floor, obsolete = succession(self._log.writer, found, replaces, now)
+        kept = self._kept(inode, found, content, replaces, always)
+        named, floor, obsolete = succession(self._writer, found, replaces, now)
         age_ns = 0 if ctime_ns is None else max(0, nanoseconds(now) - ctime_ns)
         record = Content(now, content, size, mtime_ns, via, named, strategy, floor, age_ns)
         records: Records = [(inode, body) for body in kept.versions]
@@ -94,7 +94,7 @@ class Publishing(Settling):
 
         ``shown``: what it stands for and goes on to, hidden versions included.
         """
-        settled, gone = purge(self._log.writer, self._records_of(inode, "icsv"), dots, shown, self._clock.tick())
+        settled, gone = purge(self._writer, self._records_of(inode, "icsv"), dots, shown, self._clock.tick())
         return [(inode, settled)], [Key("v", inode, clock) for clock in gone]
 
     def _via(self, inode: InodeId, link: LinkId) -> LinkId:

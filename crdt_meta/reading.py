@@ -70,6 +70,13 @@ class Reading:
             return None
         return self._node(row, links[0].id, len(links))
 
+    def published_by(self, node: Node) -> set[PodId]:
+        """Return the pods in whose logs the contents stand that a node shows, whoever wrote them."""
+        dots = set(node.shown)
+        held = (one for one in self.view.records.held(node.inode) if one.body is not None and one.key.kind in "ci")
+        holders = {one.holder for one in held if one.body and Dot(one.author, one.body.clock) in dots}
+        return {pod for pod in map(self._pod_of_writer, holders) if pod is not None}
+
     def departed(self, inode: InodeId) -> Node | None:
         """Return what a directory was that was removed, for those who still have it open; None when it isn't known."""
         row = self.view.rows.inode(inode)

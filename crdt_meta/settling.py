@@ -7,14 +7,15 @@ their own, under the names that they are shown by: the loser survives whatever h
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from base.errors import FileSystemError
 from base.ids import Dot, InodeId, PodId, WriterId
 from crdt_meta.derive import Written
 from crdt_meta.display import Display, Entry
-from crdt_meta.hlc import ABSURD_CLOCK, MAX_CLOCK, HybridClock, nanoseconds
+from crdt_meta.hlc import ABSURD_CLOCK, MAX_CLOCK, BorrowedClock, HybridClock, nanoseconds
 from crdt_meta.links import LinkRow
 from crdt_meta.log import MetadataLog
 from crdt_meta.node import Delta, Kind
@@ -31,6 +32,7 @@ from crdt_meta.records import (
     Settled,
     Strategy,
     Xattrs,
+    encode,
 )
 from crdt_meta.rows import SiblingRow
 from crdt_meta.view import View
@@ -54,7 +56,9 @@ class Settling(Reading):
     ) -> None:
         super().__init__(view, Display(view), pod_of_writer)
         self._log = log
-        self._clock = clock
+        self._clock: HybridClock | BorrowedClock = clock
+        self._author: WriterId | None = None
+        """Whose the records are that are being written; None: this pod's own."""
         self._strategy_for = strategy_for
         self._has_room = has_room
         self._versions = versions
@@ -75,8 +79,34 @@ class Settling(Reading):
         for listener in self._listeners:
             listener(delta)
 
+    @contextmanager
+    def on_behalf(self, author: WriterId, stamp: int) -> Iterator[None]:
+        """Write what is done inside (``with``, without waiting) as somebody who has no log: a client pod.
+
+        The records stand in this pod's segments as adopted ones do, by their author and with clocks from ``stamp`` on. So
+        whoever does the same operation again, here or on another pod, writes the same records: it is done once.
+        """
+        own, self._author = self._clock, author
+        self._clock = borrowed = BorrowedClock(stamp)
+        try:
+            yield
+        finally:
+            self._author, self._clock = None, own
+            if isinstance(own, HybridClock):
+                own.observe(borrowed.last)
+
+    @property
+    def _writer(self) -> WriterId:
+        """The author of what is being written."""
+        return self._author or self._log.writer
+
     def _write(self, records: Records, obsolete: Sequence[Key] = ()) -> None:
-        self._deliver(self._log.write(records, obsolete))
+        author = self._author
+        if author is None:
+            self._deliver(self._log.write(records, obsolete))
+            return
+        held = [(Key.of(body, node)._replace(author=author), encode(body, node), body) for node, body in records]
+        self._deliver(self._log.hold(held, [key._replace(author=author) for key in obsolete]))
 
     def _need_room(self) -> None:
         if not self._has_room():
@@ -146,7 +176,7 @@ class Settling(Reading):
     def _own(self, node: bytes, kind: type[B]) -> B | None:
         """Return the record of a kind that this pod wrote of a node."""
         for writer, body in self._records_of(node, KINDS[kind]):
-            if writer == self._log.writer and isinstance(body, kind):
+            if writer == self._writer and isinstance(body, kind):
                 return body
         return None
 

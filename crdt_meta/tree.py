@@ -54,8 +54,11 @@ class Tree(Deciding):
         mtime_ns: int | None = None,
         target: bytes = b"",
         rdev: int = 0,
+        inode: InodeId | None = None,
     ) -> Node:
         """Make a file, directory, link or special file; without ``mtime_ns`` all its times are that of this call.
+
+        ``inode``: its id, fresh; None: a random one.
 
         Raises EEXIST, ENOENT, ENOTDIR, EINVAL, ENAMETOOLONG, ENOSPC.
         """
@@ -63,7 +66,7 @@ class Tree(Deciding):
         if len(target) > TARGET_LIMIT_BYTES:
             raise FileSystemError(errno.ENAMETOOLONG)
         self._need_room()
-        inode, now = new_inode_id(), self._clock.tick()
+        inode, now = inode or new_inode_id(), self._clock.tick()
         self.view.fresh(inode)
         strategy = self._strategy_of(parent, name) if kind is Kind.FILE else Strategy.KEEP_BOTH
         modified_ns = nanoseconds(now) if mtime_ns is None else mtime_ns
@@ -72,15 +75,18 @@ class Tree(Deciding):
         self._write([(inode, birth), (inode, LinkBirth(now, inode, place, name)), *self._timed(parent)])
         return self._must(inode)
 
-    def link(self, inode: InodeId, parent: InodeId, name: bytes) -> Node:
-        """Make a second name of a file. Raises EPERM for directories, and as `create`."""
+    def link(self, inode: InodeId, parent: InodeId, name: bytes, *, link: LinkId | None = None) -> Node:
+        """Make a second name of a file; ``link``: its id, fresh (None: a random one).
+
+        Raises EPERM for directories, and as `create`.
+        """
         node = self._must(inode)
         if node.kind is Kind.DIRECTORY:
             raise FileSystemError(errno.EPERM)
         self._check_new(parent, name)
         self._need_room()
         self._settle(inode)
-        link = LinkId(new_inode_id())
+        link = link or LinkId(new_inode_id())
         self.view.fresh(link)
         born = LinkBirth(self._clock.tick(), inode, self.display.group(parent)[0], name)
         self._write([(link, born), *self._timed(parent)])
@@ -282,7 +288,7 @@ class Tree(Deciding):
         values: dict[bytes, tuple[int, bytes | None]] = {}
         others: set[bytes] = set()
         for writer, body in self._records_of(inode, "x"):
-            if isinstance(body, Xattrs) and writer == self._log.writer:
+            if isinstance(body, Xattrs) and writer == self._writer:
                 values = dict(body.values)
             elif isinstance(body, Xattrs):
                 others.update(body.values)

@@ -37,6 +37,7 @@ from discovery.join_protocol import IssuerSide, RefuseError
 from discovery.names import free_name
 from discovery.rate import KnockRate
 from discovery.refusals import ADMISSION_ADVICE
+from discovery.waiting import Waiting, WaitingRoom, fingerprint
 from mesh.api import Role
 from mesh.identity import Identity
 from mesh.join_stream import JoinStream
@@ -51,6 +52,7 @@ logger = logging.getLogger(__name__)
 SERVE_S: Final = 20.0
 """Deadline of one join, from the first message to the answer."""
 MAX_USES: Final = 10_000
+NO_ADMINISTRATOR: Final = "Nobody who may is left; `wormhole recover` with the recovery key helps."
 MAX_EXPIRES_S: Final = 30 * 86_400.0
 MIN_EXPIRES_S: Final = 1.0
 ADDRESSES_SENT: Final = 16
@@ -111,6 +113,7 @@ class Admissions:
         self._not_durable: set[PodId] = set()
         """Admitted in memory while the disk failed: they must not be answered, now or later."""
         self._rate = KnockRate()
+        self._room = WaitingRoom()
         self._quiet = QuietLog(logger, time.monotonic)
 
     def close(self) -> None:
@@ -129,12 +132,14 @@ class Admissions:
             raise UsageError("A code lives for a second to 30 days.", "Give another `--expires`.")
         roster = self._store.roster
         if not self._may_admit():
-            raise RefusedError("This pod may not admit others.", "Run `wormhole invite` on a full pod of the cluster.")
+            raise self._may_not()
         mode = self._policy().mode
         if mode in ("closed", "approve"):
             raise RefusedError(
                 f'The cluster {roster.cluster_name} does not admit by code: its admission is "{mode}".',
-                ADMISSION_ADVICE,
+                f"`wormhole join {roster.cluster_name}` there, then `wormhole requests` here."
+                if mode == "approve"
+                else ADMISSION_ADVICE,
             )
         now = self._clock()
         issued = await to_thread.run_sync(self._codes.issue, self._tag, role, uses, now + expires_s, now)
@@ -155,6 +160,10 @@ class Admissions:
             await self._converse(stream)
             self._rate.forgive(stream.peer_host)
         except RefuseError as error:
+            if error.refusal.reason is Reason.WAITING:
+                self._rate.forgive(stream.peer_host)
+                await self._refuse(stream, error.refusal)
+                return
             self._log(stream, error.refusal.reason.value, f"was refused: {error.refusal.reason.value}")
             await self._refuse(stream, error.refusal)
         except UnreachableError as error:
@@ -173,8 +182,9 @@ class Admissions:
         request, public = await to_thread.run_sync(side.start, tag, body)
         self._check_allowed(request, with_code=public is not None)
         if public is None:
+            self._await_approval(request, stream.peer_host)
             async with self._redeeming:
-                answer, records = await self._admit(request, request.role)
+                answer, records = await self._admit(request, request.role, trusted=False)
         else:
             number = self._own_number(public)
             issued = await self._usable(number, request.pod)
@@ -192,9 +202,60 @@ class Admissions:
                 answer, records = await self._admit(request, Role.CLIENT if narrow else Role.FULL)
         for message in side.admit(answer, records):
             await stream.send(*message)
-        logger.info("admitted %s as %s (%s)", request.pod, answer.pod_name, answer.role.value)
+
+    # -- approval
+
+    def _await_approval(self, request: Request, host: str) -> None:
+        """Where pods are approved one by one, raise `RefuseError` until this one is."""
+        if self._policy().mode != "approve" or self._store.roster.entry(request.pod) is not None:
+            self._room.admitted(request.pod)
+            return
+        now_s = anyio.current_time()
+        if self._room.is_denied(request.pod, now_s):
+            raise self._refusal(Reason.DENIED)
+        new = self._room.ask(request, host, now_s)
+        if new is None:
+            raise self._refusal(Reason.TOO_MANY)
+        if new:
+            name, mark = self._name_for(request), fingerprint(request.pod)
+            logger.info("%s at %s asks to join as %s; its fingerprint: %s", request.pod, host, name, mark)
+        raise self._refusal(Reason.WAITING)
+
+    def waiting(self) -> list[Waiting]:
+        """Return who asked this pod and waits for approval, the longest first."""
+        return [
+            one for one in self._room.waiting(anyio.current_time()) if self._store.roster.entry(one.request.pod) is None
+        ]
+
+    async def approve(self, request: Request) -> str:
+        """Admit a pod that waits, here or at another pod, which then answers it; return its name.
+
+        Raises `RefusedError` when this pod may not, `MachineError` when it can't be written.
+        """
+        if not self._may_admit():
+            raise self._may_not()
+        if not self._policy().mode == "approve":
+            raise RefusedError("Pods are not approved one by one any more.", "`wormhole config get cluster.admission`")
+        async with self._redeeming:
+            entry = self._store.roster.entry(request.pod)
+            if entry is None:
+                await self._write_down(request, request.role, trusted=True)
+                entry = self._store.roster.entry(request.pod)
+        self._room.admitted(request.pod)
+        return entry.name if entry else request.pod_name
+
+    def deny(self, pod: PodId) -> None:
+        """Turn away a pod that waits."""
+        self._room.deny(pod, anyio.current_time())
 
     # -- who may
+
+    def _may_not(self) -> RefusedError:
+        roster = self._store.roster
+        admins = sorted(entry.name for pod, entry in roster.pods().items() if roster.is_admin(pod))
+        return RefusedError(
+            "This pod may not admit others.", f"Type it on {' or '.join(admins[:5])}." if admins else NO_ADMINISTRATOR
+        )
 
     def _may_admit(self) -> bool:
         return self._identity.can_issue and self._store.roster.is_admin(self._identity.pod_id)
@@ -215,9 +276,9 @@ class Admissions:
             raise self._refusal(Reason.OTHER_CLUSTER)
         if policy.mode == "closed":
             raise self._refusal(Reason.CLOSED)
-        if policy.mode == "approve":
+        if policy.mode == "approve" and with_code:
             raise self._refusal(Reason.APPROVAL_NEEDED)
-        if not with_code and policy.mode != "open":
+        if policy.mode == "code" and not with_code:
             raise self._refusal(Reason.CODE_NEEDED)
 
     def _own_number(self, public: tuple[str, str]) -> str:
@@ -243,23 +304,15 @@ class Admissions:
 
     # -- letting in
 
-    async def _admit(self, request: Request, role: Role) -> tuple[Answer, list[bytes]]:
-        """Write the admission down, durably, unless it is there; return the answer and the records that go with it."""
+    async def _admit(self, request: Request, role: Role, *, trusted: bool = True) -> tuple[Answer, list[bytes]]:
+        """Write the admission down, durably, unless it is there; return the answer and the records that go with it.
+
+        ``trusted``: whether a person let it in, by a code or by approving it.
+        """
         roster, identity = self._store.roster, self._identity
         entry = roster.entry(request.pod)
         if entry is None:
-            admit = Admit(
-                self._name_for(request),
-                role,
-                request.public_key,
-                request.issuing if role is Role.FULL else None,
-                roster.next_order(),
-                time.time_ns(),
-            )
-            record = seal(admit, roster.cluster_id, identity.pod_id, identity.sign)
-            self._not_durable.add(request.pod)
-            await self._learn([record])
-            self._not_durable.discard(request.pod)
+            await self._write_down(request, role, trusted=trusted)
             entry = roster.entry(request.pod)
         if request.pod in self._not_durable:
             raise MachineError("The admission of this pod could not be written.", "Restart this pod.")
@@ -280,6 +333,22 @@ class Admissions:
             b"",
         )
         return answer, _records_for(roster, request.pod)
+
+    async def _write_down(self, request: Request, role: Role, *, trusted: bool) -> None:
+        roster, identity = self._store.roster, self._identity
+        admit = Admit(
+            self._name_for(request),
+            role,
+            request.public_key,
+            request.issuing if role is Role.FULL else None,
+            roster.next_order(),
+            time.time_ns(),
+            trusted,
+        )
+        record = seal(admit, roster.cluster_id, identity.pod_id, identity.sign)
+        self._not_durable.add(request.pod)
+        await self._learn([record])
+        self._not_durable.discard(request.pod)
 
     async def _write(self, records: Iterable[bytes]) -> list[bytes]:
         added = self._store.roster.add_all(records)

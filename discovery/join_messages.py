@@ -27,8 +27,8 @@ JOIN_VERSION: Final = 1
 REQUEST_BYTES: Final = 4 << 10
 ANSWER_BYTES: Final = 14 << 10
 PAGE_BYTES: Final = 15 << 10
-MAX_PAGES: Final = 6
-"""With the two messages before them, all that a connection without certificate may carry."""
+MAX_PAGES: Final = 64
+"""With the few messages before them, all that a pod may say to a joiner (`mesh.join_stream.MAX_ANSWER_FRAMES`)."""
 ROSTER_BYTES: Final = MAX_PAGES * PAGE_BYTES
 """The most that an answer carries of the roster; the rest arrives on the first link."""
 MAX_ADDRESSES: Final = 32
@@ -166,6 +166,12 @@ class Reason(Enum):
     OTHER_ISSUER = "other-issuer"
     CODE_NEEDED = "code-needed"
     APPROVAL_NEEDED = "approval-needed"
+    """A code doesn't help where pods are approved one by one."""
+    WAITING = "waiting"
+    """Not yet approved: ask again."""
+    DENIED = "denied"
+    TOO_MANY = "too-many"
+    """No more joiners can wait for approval."""
     CLOSED = "closed"
     OTHER_CLUSTER = "other-cluster"
     NOT_ALLOWED = "not-allowed"

@@ -30,6 +30,7 @@ from discovery.mdns import browse
 from discovery.names import checked_name, name_from_host
 from discovery.nearby import cluster_without_code, issuer_of, nearby
 from discovery.refusals import refusal_error
+from discovery.waiting import ASK_EVERY_S
 from mesh.address import parse_address
 from mesh.api import Role
 from mesh.channel import ConnectionLostError
@@ -47,6 +48,8 @@ CONNECT_S: Final = 5.0
 MAX_TRIES: Final = 24
 """Conversations begun in one join, all addresses, redirections and repetitions together."""
 MAX_REPEATS: Final = 6
+APPROVAL_S: Final = 300.0
+"""How long a joiner waits to be approved."""
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 2.0
 
@@ -77,12 +80,14 @@ async def join(
     only: str | None = None,
     progress: Callable[[str], None] = lambda text: None,
     check: Callable[[ClusterId], None] = lambda cluster: None,
+    awaited: Callable[[PodId], None] = lambda pod: None,
 ) -> Joined:
     """Join a cluster and leave identity and roster in ``home``; on any error nothing is left.
 
     ``name`` is a cluster's name or id, ``peer`` a ``HOST:PORT`` to ask instead of searching, ``pod_name`` defaults to
     the host's, ``only`` limits the search to the interface of that address, ``progress`` is told what goes on,
-    ``check`` may refuse, by an error, the cluster that the search found, before anybody there is asked.
+    ``check`` may refuse, by an error, the cluster that the search found, before anybody there is asked. ``awaited`` is
+    told this pod's id once it is known that somebody must approve it, which gives it five minutes more.
 
     Raises `UsageError` (2) for bad arguments, several clusters, or a missing code; `NotFoundError` (3) when nothing is
     found; `RefusedError` (4) when the code or the cluster says no, or the home has a pod; `UnreachableError` (5) when
@@ -95,12 +100,15 @@ async def join(
     wanted = name_from_host(socket.gethostname()) if pod_name is None else checked_name(pod_name, "pod")
     if peer is not None:
         parse_address(peer)
+    patience = _Patience(awaited)
     try:
-        with anyio.fail_after(timeout_s):
+        with anyio.fail_after(timeout_s) as patience.scope:
             endpoints = [peer] if peer is not None else await _search(parsed, name, only, progress, check)
             with drafted(home) as draft:
-                return await _join_as_new(draft, endpoints, parsed, wanted, client, name, progress)
+                return await _join_as_new(draft, endpoints, parsed, wanted, client, name, progress, patience)
     except TimeoutError:
+        if patience.refused is not None:
+            raise patience.refused from None
         raise UnreachableError(
             f"The join did not come to an end within {timeout_s:g} s.", "Check the network and try again."
         ) from None
@@ -134,11 +142,12 @@ async def _join_as_new(
     client: bool,
     name: str | None,
     progress: Callable[[str], None],
+    patience: _Patience,
 ) -> Joined:
     role = Role.CLIENT if client else Role.FULL
     identity = await to_thread.run_sync(lambda: Identity.create(draft.identity, role=role))
     request = Request(identity.public_key, identity.issuing_certificate or b"", wanted, role, name or "")
-    admission, endpoint = await _Conversations(code, request, identity, progress).run(endpoints)
+    admission, endpoint = await _Conversations(code, request, identity, progress, patience).run(endpoints)
     answer = admission.answer
     if name is not None and name not in (answer.cluster_name, answer.cluster):
         raise DamagedError(f"The pod at {endpoint} answered for another cluster than {name}.")
@@ -150,6 +159,23 @@ async def _join_as_new(
     )
 
 
+class _Patience:
+    """How long the join may take; more once it is known that somebody must approve it."""
+
+    def __init__(self, awaited: Callable[[PodId], None]) -> None:
+        self._awaited = awaited
+        self.scope = anyio.CancelScope()
+        self.refused: WormholeError | None = None
+        """What is said when nobody approved it."""
+
+    def wait_for_approval(self, pod: PodId, refused: WormholeError) -> None:
+        """Take note that somebody must approve this pod."""
+        if self.refused is None:
+            self.scope.deadline = anyio.current_time() + APPROVAL_S
+            self._awaited(pod)
+        self.refused = refused
+
+
 class _TurnedAwayError(UnreachableError):
     """The other side closed the connection with an error of its own: as a rule, too many are joining."""
 
@@ -158,8 +184,14 @@ class _Conversations:
     """Asks one address after the other until one admits; follows redirections; repeats what was lost."""
 
     def __init__(
-        self, code: Code | None, request: Request, identity: Identity, progress: Callable[[str], None]
+        self,
+        code: Code | None,
+        request: Request,
+        identity: Identity,
+        progress: Callable[[str], None],
+        patience: _Patience,
     ) -> None:
+        self._patience = patience
         self._code = code
         self._request = request
         self._identity = identity
@@ -169,11 +201,11 @@ class _Conversations:
     async def run(self, endpoints: list[str]) -> tuple[Admission, str]:
         waiting, asked, repeats = list(dict.fromkeys(endpoints)), set[str](), 0
         failure: WormholeError = UnreachableError("There is no address to ask.")
-        for _ in range(MAX_TRIES):
-            if not waiting:
-                break
+        tries = 0
+        while waiting and tries < MAX_TRIES:
             endpoint = waiting.pop(0)
             asked.add(endpoint)
+            tries += 1
             try:
                 return await self._talk(endpoint), endpoint
             except JoinRefusedError as error:
@@ -183,11 +215,22 @@ class _Conversations:
                     self._progress(f"The code was issued by {refusal.pod_name or 'another pod'} at {refusal.address}")
                     waiting.insert(0, refusal.address)
                     continue
+                if refusal.reason is Reason.WAITING:
+                    self._patience.wait_for_approval(self._request.pod, failure)
+                    waiting, tries = [endpoint, *waiting], 0
+                    await anyio.sleep(ASK_EVERY_S)
+                    continue
+                if refusal.reason is Reason.NOT_ADMINISTRATOR and waiting:
+                    continue
                 again = refusal.reason is Reason.BUSY
                 if not again:
                     raise failure from None
             except UnreachableError as error:
                 failure, again = error, self._proved or isinstance(error, _TurnedAwayError)
+                if self._patience.refused is not None:  # who was asked is away: it may come back, others may answer
+                    waiting, tries = [*waiting, endpoint], 0
+                    await anyio.sleep(ASK_EVERY_S)
+                    continue
             if again and repeats < MAX_REPEATS:  # it may have been admitted already; the same key gets the same answer
                 waiting.insert(0, endpoint)
                 pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**repeats)

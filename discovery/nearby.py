@@ -90,14 +90,9 @@ def cluster_without_code(
             "Name one by its id, `wormhole join ID`, or give its code, `--code CODE`.",
         )
     check(meant[0].id)
-    if meant[0].admission in ("approve", "closed"):
-        how = (
-            "no new pods"
-            if meant[0].admission == "closed"
-            else "new pods by approval, which comes with a later release"
-        )
-        raise RefusedError(f"The cluster {meant[0].name} takes in {how}.", ADMISSION_ADVICE)
-    if meant[0].admission != "open":
+    if meant[0].admission == "closed":
+        raise RefusedError(f"The cluster {meant[0].name} takes in no new pods.", ADMISSION_ADVICE)
+    if meant[0].admission == "code":
         pods = ", ".join(service.pod_name for service in meant[0].pods[:4])
         raise UsageError(
             f"The cluster {meant[0].name} takes in new pods by a join code.",

@@ -34,6 +34,7 @@ def refusal_error(refusal: Refusal, endpoint: str, wanted_name: str) -> Wormhole
     kind, message, advice = _WORDS[refusal.reason]
     cluster = f"The cluster {refusal.cluster_name}" if refusal.cluster_name else "The cluster"
     values = {"cluster": cluster, "endpoint": endpoint, "name": wanted_name, "where": where, "new_code": new_code}
+    values["cluster_small"] = cluster[0].lower() + cluster[1:]
     values["other"] = refusal.cluster_name or "unnamed"
     return kind(message.format(**values), advice.format(**values))
 
@@ -46,8 +47,23 @@ _WORDS: Final[dict[Reason, _Words]] = {
     Reason.CODE_NEEDED: (RefusedError, "{cluster} takes in new pods by a join code only.", "{new_code}"),
     Reason.APPROVAL_NEEDED: (
         RefusedError,
-        "{cluster} takes in new pods by approval, which this version does not support yet.",
-        ADMISSION_ADVICE,
+        "{cluster} takes in new pods by approval, not by a code.",
+        "Leave `--code` out, and have an administrator approve this pod: `wormhole requests` there shows it.",
+    ),
+    Reason.WAITING: (
+        UnreachableError,
+        "Nobody approved this pod in time.",
+        "Have somebody type `wormhole requests` and `wormhole approve ID` {where} while this one waits, and try again.",
+    ),
+    Reason.DENIED: (
+        RefusedError,
+        "An administrator of {cluster_small} denied this pod.",
+        "Ask who administers it; then try again.",
+    ),
+    Reason.TOO_MANY: (
+        UnreachableError,
+        "Too many pods wait for approval at {endpoint}.",
+        "Have an administrator approve or deny some (`wormhole requests`), and try again.",
     ),
     Reason.CLOSED: (
         RefusedError,
@@ -68,7 +84,7 @@ _WORDS: Final[dict[Reason, _Words]] = {
     Reason.NOT_ADMINISTRATOR: (
         RefusedError,
         "The pod at {endpoint} may not admit others.",
-        "Run `wormhole invite` on a full pod of the cluster and type `wormhole join --code CODE` here.",
+        "Name one that may with `--peer`, or run `wormhole invite` there and type `wormhole join --code CODE` here.",
     ),
     Reason.VERSION: (
         RefusedError,

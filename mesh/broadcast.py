@@ -130,9 +130,11 @@ def pushed_entries(message: object) -> list[Entry]:
 class Broadcast:
     """The broadcast of one pod. Not thread-safe."""
 
-    def __init__(self, me: PodId, rng: Random) -> None:
+    def __init__(self, me: PodId, rng: Random, *, leaf: bool = False) -> None:
+        """``leaf``: a client pod, which nobody's tree may lead through: it passes nothing on."""
         self.me = me
         self._rng = rng
+        self._leaf = leaf
         self._links: dict[PodId, _Link] = {}
         self._pods = 0
         self._missing: dict[WriterId, _Missing] = {}
@@ -307,6 +309,8 @@ class Broadcast:
             return []
         for writer, sequence in _last(entries).items():
             self._owe_all(writer, sequence, now)
+        if self._leaf:
+            return []
         targets = [pod for pod, link in self._links.items() if link.eager and pod not in covered]
         self._rng.shuffle(targets)
         everybody = [self.me, *targets, *sorted(covered)] if self._pods <= MAX_COVERED else []

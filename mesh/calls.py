@@ -53,7 +53,7 @@ class Caller:
         started = anyio.current_time()
         link = await self._link(pod, lane, timeout_s)
         if link is None:
-            raise self._unreachable(pod)
+            raise self.unreachable(pod)
         return await link.request(tag, body, max(0.0, timeout_s - (anyio.current_time() - started)))
 
     async def _link(self, pod: PodId, lane: Lane, timeout_s: float) -> Link | None:
@@ -61,7 +61,7 @@ class Caller:
         if link is None:
             address = "" if self._view.full else self._address(pod)
             return await self._switchboard.bulk(pod, timeout_s, address) if address else None
-        if not self._is_alive(pod):
+        if not (self._is_alive(pod) or self._roster().is_client(pod)):
             return None
         if lane is Lane.BULK:
             return await self._switchboard.bulk(pod, timeout_s) or link
@@ -75,7 +75,8 @@ class Caller:
         seen = self._membership.view(pod)
         return seen.address if seen.state is State.ALIVE else ""
 
-    def _unreachable(self, pod: PodId) -> UnreachableError:
+    def unreachable(self, pod: PodId) -> UnreachableError:
+        """Return what to say of a pod that can't be asked."""
         entry = self._roster().entry(pod)
         return UnreachableError(
             f"The pod {entry.name if entry else pod} can't be reached.", "Check that it is up and on the network."

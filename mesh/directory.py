@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import anyio
 
 from base.errors import MachineError, WormholeError
 from base.ids import PodId
 from mesh.address import parse_address
-from mesh.api import Member, State
+from mesh.api import Member, Role, State
 from mesh.membership import Membership
 from mesh.roster_store import RosterStore, Seen
 
@@ -21,8 +21,18 @@ logger = logging.getLogger(__name__)
 class Directory:
     """See the module."""
 
-    def __init__(self, me: PodId, store: RosterStore, membership: Membership, reached: Mapping[PodId, str]) -> None:
+    def __init__(
+        self,
+        me: PodId,
+        store: RosterStore,
+        membership: Membership,
+        reached: Mapping[PodId, str],
+        is_linked: Callable[[PodId], bool],
+    ) -> None:
         """``reached``: where each pod was last reached, kept up to date by whoever makes links."""
+        self._is_linked = is_linked
+        self._last_linked: dict[PodId, float] = {}
+        """Client pods → when they were last seen to be linked (seconds since the epoch)."""
         self._me = me
         self._store = store
         self._membership = membership
@@ -43,8 +53,17 @@ class Directory:
             last_seen = time.time() - (anyio.current_time() - view.last_seen)
         address = view.address or self._reached.get(pod, "") or (seen.address if seen else "")
         state = view.state
+        announced = view.announced
         if pod == self._me:
             address, last_seen = own_address, time.time()
+        elif entry.role is Role.CLIENT:  # nobody's membership has it: it is there for those who are linked to it
+            linked = self._is_linked(pod)
+            state, announced = (State.ALIVE, False) if linked else (State.ABSENT, True)
+            if linked:
+                self._last_linked[pod] = time.time()
+            last_seen = self._last_linked.get(pod, last_seen)
+        if self._store.roster.is_maintained(pod):
+            state, announced = State.MAINTENANCE, announced or state is not State.ALIVE
         if entry.left:
             state = State.LEFT
         if entry.revoked:
@@ -58,7 +77,7 @@ class Directory:
             view.latency_ms,
             last_seen,
             view.meta,
-            view.announced or entry.left or entry.revoked,
+            announced or entry.left or entry.revoked,
         )
 
     def remembered(self) -> Iterator[tuple[str, int, PodId]]:

@@ -276,7 +276,11 @@ async def _expect_ready(channel: Channel) -> None:
 
 
 async def _exchange(channel: Channel, local: Local, sender: PodId) -> None:
-    """Send each other the records that the other lacks; an evicted pod is told only that it is one."""
+    """Send each other the records that the other lacks.
+
+    An evicted pod is told only that it is one, and nothing of it is believed but what the recovery key signed: that may
+    say that it was evicted wrongly.
+    """
     theirs: list[bytes] = []
     known = anyio.Event()
     deaf = local.roster.is_revoked(sender)
@@ -304,7 +308,9 @@ async def _exchange(channel: Channel, local: Local, sender: PodId) -> None:
             known.set()
             for _ in range(MAX_PAGES):
                 records, more = read_page(await channel.receive())
-                if records and not deaf:
+                if deaf:
+                    records = local.roster.of_recovery(records)
+                if records:
                     await local.learn(records, sender)
                 if not more:
                     break

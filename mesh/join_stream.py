@@ -19,7 +19,9 @@ from mesh.tls import join_context
 from mesh.wire import JOIN_TAGS, Kind, ProtocolError, Tag, encode
 
 MAX_FRAMES: Final = 8
-"""Frames that either side may send on one connection."""
+"""Frames that a joiner may send on one connection."""
+MAX_ANSWER_FRAMES: Final = 68
+"""Frames that a pod may send to a joiner: most carry the roster, once it was admitted."""
 LIFETIME_S: Final = 30.0
 MAX_TOGETHER: Final = 8
 """Connections without certificate that a pod serves at a time."""
@@ -28,8 +30,12 @@ MAX_TOGETHER: Final = 8
 class JoinStream:
     """Join messages over one TLS connection."""
 
-    def __init__(self, channel: Channel, server_certificate: bytes) -> None:
+    def __init__(self, channel: Channel, server_certificate: bytes, *, joins: bool = False) -> None:
+        """``joins``: this is the joiner's side."""
         self._channel = channel
+        self._may_send, self._may_receive = (
+            (MAX_FRAMES, MAX_ANSWER_FRAMES) if joins else (MAX_ANSWER_FRAMES, MAX_FRAMES)
+        )
         self.server_certificate_hash: bytes = hash_bytes(server_certificate)
         """BLAKE3 (32 bytes) of the listener's certificate (DER): what the join code confirms."""
         self.peer_host: str = channel.remote[0]
@@ -43,7 +49,7 @@ class JoinStream:
         connection ends, and the error that the other side closed it with.
         """
         self._received += 1
-        if self._received > MAX_FRAMES:
+        if self._received > self._may_receive:
             raise ProtocolError("Too many messages without a certificate.")
         frame = await self._channel.receive()
         if frame.tag == Tag.GOODBYE:
@@ -55,7 +61,7 @@ class JoinStream:
     async def send(self, tag: Tag, body: dict[str, Any]) -> None:
         """Send one message of at most 16 KiB. Raises `ProtocolError` or `UnreachableError`."""
         self._sent += 1
-        if self._sent > MAX_FRAMES or tag not in JOIN_TAGS:
+        if self._sent > self._may_send or tag not in JOIN_TAGS:
             raise ProtocolError("This message can't be sent without a certificate.")
         await self._channel.send(encode(tag, body, Kind.JOIN))
 
@@ -101,4 +107,4 @@ async def open_join(host: str, port: int, timeout_s: float = 10.0) -> JoinStream
     if certificate is None:
         await channel.close()
         raise UnreachableError(f"What answers at {host}:{port} is no pod.", "Check the address.")
-    return JoinStream(channel, certificate)
+    return JoinStream(channel, certificate, joins=True)

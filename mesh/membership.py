@@ -133,8 +133,8 @@ class Membership:
         self._prober.link_up(pod, now)
         return self._exchange.opening(pod, now)
 
-    def link_down(self, pod: PodId, now: float) -> list[Send]:
-        """The last link to ``pod`` is gone: others who may reach it are asked at once."""
+    def link_down(self, pod: PodId, now: float, *, spared: bool = False) -> list[Send]:
+        """The last link to ``pod`` is gone: others who may reach it are asked at once, unless it was ``spared``."""
         self._now = now
         if pod not in self._links:
             return []
@@ -144,7 +144,7 @@ class Membership:
         self._gossip.link_down(pod)
         self._exchange.forget(pod)
         self._prober.link_down(pod)
-        if pod not in self.census or self.census.gone(pod) or self.census.accused(pod):
+        if spared or pod not in self.census or self.census.gone(pod) or self.census.accused(pod):
             return []
         if not self.census.helpers(pod, self._links) and pod not in self.census.unreachable(self._links):
             return []  # those who are linked to it will miss it; here is nobody who could look
@@ -181,6 +181,22 @@ class Membership:
         return complaints
 
     # -- messages and time
+
+    def answer_client(self, sender: PodId, message: object, now: float) -> list[Send]:
+        """Answer a `Tag.GOSSIP` frame of a client pod: it may ask who is there; what it says counts for nothing."""
+        try:
+            decoded = wire.decode(message)
+        except wire.MalformedError:
+            return []
+        if decoded.kind not in (Kind.PING, Kind.DIGEST, Kind.WANT, Kind.SUMMARY):
+            return []
+        own, self._now = self._own.record.stamp, now
+        asked = [
+            known._replace(accusation=None)
+            for known in decoded.digest
+            if known.pod != self.me or (known.incarnation, known.version) <= own
+        ]
+        return self._react(sender, decoded._replace(updates=(), digest=asked), [])
 
     def receive(self, sender: PodId, message: object, now: float) -> list[Send]:
         """Take in the body of a `Tag.GOSSIP` frame from a linked pod; malformed ones are ignored whole."""

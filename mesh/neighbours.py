@@ -11,13 +11,12 @@ import anyio
 from base.errors import RefusedError, UsageError
 from base.ids import PodId
 from mesh.address import parse_address
-from mesh.api import Role
 from mesh.dialer import Dialer, Source
 from mesh.membership import Membership
 from mesh.peers import LinkTable
 from mesh.quiet import QuietLog
 from mesh.roster import Roster
-from mesh.view import View
+from mesh.view import SPARED, View
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +53,8 @@ class Neighbours:
         self._peers = wanted
 
     def set_members(self, pods: Iterable[PodId]) -> None:
-        """Take over who belongs to the cluster; clients are in nobody's view."""
-        roster = self._roster()
-        self.view.set_members(pod for pod in pods if (entry := roster.entry(pod)) and entry.role is Role.FULL)
+        """Take over which full pods belong to the cluster."""
+        self.view.set_members(pods)
 
     def gossiped(self, pod: PodId) -> None:
         """Look for a pod where it says that it is."""
@@ -76,17 +74,16 @@ class Neighbours:
         for pod in spare:
             link = self._table.control(pod)
             if link is not None:
-                link.close(RefusedError("This pod has links enough."))
+                link.close(RefusedError(SPARED))
 
     def _is_settled(self, pod: PodId) -> bool:
         """Tell whether a pod needs no dialling: it is linked, or the view can do without it."""
         return self._table.control(pod) is not None or not self.view.wants(pod)
 
     def _is_welcome(self, pod: PodId) -> bool:
-        """Tell whether dialling a pod makes sense; an unknown one may be a member that isn't known yet."""
+        """Tell whether dialling a pod makes sense; an unknown one may be a member that isn't known yet. Clients dial."""
         roster = self._roster()
         entry, mine = roster.entry(pod), roster.entry(self._me)
         if entry is None or mine is None:
             return mine is not None
-        both_clients = entry.role is Role.CLIENT and mine.role is Role.CLIENT
-        return not (entry.revoked or entry.left or mine.revoked or mine.left or both_clients)
+        return not (entry.revoked or entry.left or mine.revoked or mine.left or roster.is_client(pod))

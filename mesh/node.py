@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
@@ -17,12 +17,13 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from base.errors import DamagedError, MachineError, NamesakeError, RefusedError
-from base.ids import ClusterId, PodId
+from base.ids import ClusterId, PodId, WriterId
 from mesh import listener as door
 from mesh.address import parse_address
-from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog
+from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog, State
 from mesh.calls import Caller
 from mesh.dialer import Source
+from mesh.diary import Diary
 from mesh.directory import Directory
 from mesh.identity import Identity
 from mesh.introduction import Chronicle, RestoredError
@@ -76,7 +77,8 @@ class MeshNode:
         self._registry = Registry(identity, roster_store, self._tell, self._table.linked, self._roster_changed)
         incarnation = roster_store.count_start() * INCARNATIONS_PER_START
         self._membership = Membership(self._me, settings or MembershipSettings(), self._rng, incarnation)
-        self._spreader = Spreader(self._me, self._rng, self._run, self._ask)
+        self._leaf = roster_store.roster.is_client(self._me)
+        self._spreader = Spreader(self._me, self._rng, self._run, self._ask, leaf=self._leaf)
         self._switchboard = Switchboard(
             *(self._me, self._registry, self._table, self), self._link_came, self._link_went, self._stray
         )
@@ -87,7 +89,11 @@ class MeshNode:
         self._view, self._dialer = self._neighbours.view, self._neighbours.dialer
         self._caller = Caller(lambda: self.roster, self._table, self._membership, self._switchboard, self._view)
         self.clocks = Timekeeper(self._ask, self._caller.near)
-        self._directory = Directory(self._me, roster_store, self._membership, self._switchboard.reached)
+        self._directory = Directory(
+            *(self._me, roster_store, self._membership),
+            *(self._switchboard.reached, lambda pod: self._table.control(pod) is not None),
+        )
+        self._diary = Diary(self._me, roster_store.roster)
         self._door = door.Listener(
             lambda: self._registry.server_context, lambda: self._registry.certificate, self._switchboard.accept
         )
@@ -208,7 +214,8 @@ class MeshNode:
         that is alone in its cluster.
         """
         others = self.roster.pods().keys() - {self._me}
-        return self.clocks.agrees() or not any(self.roster.is_member(pod) for pod in others)
+        full = (pod for pod in others if not self.roster.is_client(pod))
+        return self.clocks.agrees() or not any(self.roster.is_member(pod) for pod in full)
 
     def set_join_handler(self, handler: JoinHandler | None) -> None:
         """Set who talks to joiners; None: nobody is admitted here."""
@@ -233,6 +240,13 @@ class MeshNode:
         """Return what keeps log entries from being received while it is held."""
         return self._spreader.still()
 
+    async def fetch_log(self, pod: PodId, writer: WriterId, upto: int) -> bool:
+        """Fetch a writer's log entries from a linked pod; tell whether they are here up to ``upto`` then.
+
+        Raises `UnreachableError`.
+        """
+        return await self._spreader.fetch(pod, writer, upto)
+
     async def caught_up(self) -> None:
         """Return once a pod has told what it has of the log and nothing of that is missing here."""
         await self._spreader.caught_up()
@@ -241,11 +255,6 @@ class MeshNode:
         """Tell all that this pod stops on purpose; returns when that was sent."""
         self._run(self._membership.announce_down(anyio.current_time()))
         await self._switchboard.flush()
-
-    async def announce_maintenance(self, on: bool) -> None:
-        """Tell all that this pod is or isn't in maintenance."""
-        self._run(self._membership.announce_maintenance(on, anyio.current_time()))
-        self._settle()
 
     async def announce_leave(self) -> None:
         """Record and tell all that this pod leaves the cluster for good."""
@@ -293,7 +302,8 @@ class MeshNode:
         sender = link.peer.pod
         try:
             if tag == Tag.GOSSIP:
-                self._run(self._membership.receive(sender, body, anyio.current_time()))
+                take = self._membership.answer_client if self.roster.is_client(sender) else self._membership.receive
+                self._run(take(sender, body, anyio.current_time()))
                 self._settle()
             elif tag == Tag.LOG_PUSH:
                 self._spreader.pushed(sender, body)
@@ -317,13 +327,17 @@ class MeshNode:
         if self._whereabouts.linked_at(link.peer.local_host):
             self._membership.set_address(self.address)
         self._view.link_up(pod, anyio.current_time())
-        self._run(self._membership.link_up(pod, anyio.current_time()))
+        if self._leaf and self._membership.view(pod).state is not State.ALIVE:
+            self._members_are({pod})
+            self._members_are()
+        if not self.roster.is_client(pod):
+            self._run(self._membership.link_up(pod, anyio.current_time()))
         self._spreader.link_up(pod)
         self._settle(force=True)
 
-    def _link_went(self, pod: PodId) -> None:
+    def _link_went(self, pod: PodId, spared: bool) -> None:
         self._view.link_down(pod)
-        self._run(self._membership.link_down(pod, anyio.current_time()))
+        self._run(self._membership.link_down(pod, anyio.current_time(), spared=spared))
         self._spreader.link_down(pod)
         self._dialer.lost(pod)
         self._settle(force=True)
@@ -379,6 +393,10 @@ class MeshNode:
         changed = self._membership.changes()
         for pod in changed - {self._me}:
             self._neighbours.gossiped(pod)
+            view, link = self._membership.view(pod), self._table.control(pod) if self._leaf else None
+            if link is not None and view.state is State.SUSPECT and view.incarnation >= 0:
+                link.close(self._caller.unreachable(pod))  # nobody refutes what a client suspects: it comes back anew
+        self._diary.looked(changed, lambda pod: self._membership.view(pod).state)
         for reason in self._membership.complaints():
             self._quiet.warning(reason, f"gossip was ignored: {reason}")
         if changed or force:
@@ -387,9 +405,8 @@ class MeshNode:
 
     def _roster_changed(self) -> None:
         roster = self.roster
-        pods = [pod for pod in roster.pods() if not roster.is_revoked(pod)]
-        self._membership.set_members(pods, anyio.current_time())
-        members = [pod for pod in pods if roster.is_member(pod)]
+        self._diary.roster_changed()
+        members = [pod for pod in self._members_are() if roster.is_member(pod)]
         self._spreader.set_members(members)
         self._neighbours.set_members(members)
         for link in self._table.all():
@@ -397,3 +414,10 @@ class MeshNode:
                 self._group.start_soon(self._switchboard.cut_off, link)
         self._spreader.refresh()
         self._settle(force=True)
+
+    def _members_are(self, without: Collection[PodId] = ()) -> list[PodId]:
+        """Tell the membership who it is about: full pods. Clients are in nobody's."""
+        roster = self.roster
+        pods = [pod for pod in roster.pods() if not (roster.is_revoked(pod) or roster.is_client(pod))]
+        self._membership.set_members([pod for pod in pods if pod not in without], anyio.current_time())
+        return pods

@@ -5,6 +5,7 @@ Must never tell a record before it is on the disk.
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -16,9 +17,13 @@ from base.ids import PodId, hash_bytes
 from mesh import tls
 from mesh.handshake import pages
 from mesh.identity import Identity, read_certificate
+from mesh.quiet import QuietLog
+from mesh.refusal import refusal
 from mesh.roster import ID_BYTES, Roster
 from mesh.roster_store import RosterStore
 from mesh.wire import Tag
+
+logger = logging.getLogger(__name__)
 
 DIGEST_INTERVAL_S: Final = 20.0
 
@@ -45,6 +50,7 @@ class Registry:
         self._changed = changed
         self._writing = anyio.Lock()
         self._failed: MachineError | None = None
+        self._quiet = QuietLog(logger, anyio.current_time)
         self._told = len(store.roster)
         self._digest_at = 0.0
         self._digest_turn = 0
@@ -78,8 +84,11 @@ class Registry:
 
     async def learn(self, records: Iterable[bytes], sender: PodId | None) -> list[bytes]:
         """Add records; return the new ones once they are durable, told to the others, and in effect."""
+        batch = list(records)
         async with self._writing:
-            added = self.roster.add_all(records)
+            added = self.roster.add_all(batch)
+            if sender is not None and len(added) < len(batch):
+                self._complain(sender, batch)
             if added:
                 try:
                     with anyio.CancelScope(shield=True):
@@ -89,6 +98,11 @@ class Registry:
                     raise
                 self._share(sender)
         return added
+
+    def _complain(self, sender: PodId, batch: Iterable[bytes]) -> None:
+        """Log what a pod should not have sent, once for each reason."""
+        for reason in dict.fromkeys(filter(None, (refusal(self.roster, record) for record in batch))):
+            self._quiet.warning(f"{sender} {reason}", f"a record of the roster from {sender} was refused: {reason}")
 
     def notice(self) -> None:
         """Share records that were added to the store directly (durable already).

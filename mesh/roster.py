@@ -9,6 +9,7 @@ Must never accept a record whose signer isn't a candidate, and never forget one.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -19,14 +20,16 @@ from base.ids import ClusterId, PodId, WriterId, hash_bytes
 from mesh import derivation, records
 from mesh.api import Role
 from mesh.configuration import Configuration
-from mesh.records import EVERYBODY, Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void
-from mesh.trust import Facts, Standing, Trust, admission_key, judge, proof
+from mesh.records import EVERYBODY, Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void, Writer
+from mesh.trust import Facts, Standing, Trust, admission_key, judge, lineage, proof
 
 MAX_RECORDS: Final = 100_000
 MAX_REVOCATIONS_BEYOND: Final = 10_000
 """So many more are accepted, if they are revocations: whoever fills the roster can still be evicted."""
 MAX_UNKNOWN: Final = 1_000
 ID_BYTES: Final = 16
+OF_FULL_PODS: Final = Admit | Revoke | Config | Retire | Writer | Void
+"""What client pods can't say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +135,13 @@ class Roster:
 
     def evictions(self) -> list[bytes]:
         """Return the revocations and what proves their signers' rights: all that an evicted pod is told."""
-        found: dict[bytes, None] = {}
-        for record in self._records.values():
-            if isinstance(record.payload, Revoke):
-                found.update(dict.fromkeys([*self.proof(record.signer), record.data]))
-        return list(found)
+        if self._facts is None:
+            return []
+        revokes = [record for records in self._facts.revokes.values() for record in records]
+        found = dict.fromkeys(one for signer in self._facts.revokes for one in self.proof(signer))
+        for version in {one.payload.config for one in revokes if isinstance(one.payload, Revoke)}:
+            found.update(dict.fromkeys(lineage(self._facts, version)))
+        return [*found, *(record.data for record in revokes)]
 
     def is_admin(self, pod: PodId) -> bool:
         """Tell whether a pod may admit, evict and configure: a full member that the configuration in force names.
@@ -152,6 +157,11 @@ class Roster:
         """Tell whether a pod was admitted as a full one and has neither left nor been evicted."""
         entry = self._pods.get(pod)
         return entry is not None and entry.role is Role.FULL and not entry.left and not entry.revoked
+
+    def is_client(self, pod: PodId) -> bool:
+        """Tell whether a pod was admitted as a client."""
+        entry = self._pods.get(pod)
+        return entry is not None and entry.role is Role.CLIENT
 
     def evicted_without(self, pod: PodId, doubtful: Collection[RecordId] = ()) -> set[PodId]:
         """Return the evicted whom nobody would evict any more if a pod's evictions didn't count, all but the ``doubtful``."""
@@ -170,6 +180,16 @@ class Roster:
         """Return the admissions and evictions that a pod signed."""
         records = self._records.items()
         return {key for key, one in records if one.signer == pod and isinstance(one.payload, Admit | Revoke)}
+
+    def of_recovery(self, batch: Iterable[bytes]) -> list[bytes]:
+        """Return those records that the recovery key signed."""
+        found: list[bytes] = []
+        for data in batch:
+            with contextlib.suppress(DamagedError):
+                record = records.decode(data)
+                if self.recovery_key and record.signed_by(self.recovery_key):
+                    found.append(data)
+        return found
 
     def is_evicted(self, pod: PodId) -> bool:
         """Tell whether a pod was evicted, or let in by evicted pods; not whether something about it isn't known yet."""
@@ -279,6 +299,10 @@ class Roster:
         """Return all records, each behind those that its acceptance needs."""
         return [record.data for record in self._records.values()]
 
+    def knows(self, record: RecordId) -> bool:
+        """Tell whether a record is here."""
+        return record in self._records
+
     def __len__(self) -> int:
         return len(self._records)
 
@@ -344,7 +368,7 @@ class Roster:
             if self._unknown >= MAX_UNKNOWN:
                 return False
             self._unknown += 1
-        elif isinstance(payload, Admit | Revoke | Config | Retire) and not self._is_candidate_full(record.signer):
+        elif isinstance(payload, OF_FULL_PODS) and not self._is_candidate_full(record.signer):
             return False
         if isinstance(payload, Config) and not self._follows(payload, record.signer):
             return False

@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from base.errors import RefusedError, WormholeError
-from base.ids import PodId
+from base.ids import PodId, WriterId
 from mesh import antientropy
 from mesh.antientropy import AntiEntropy, Fetch, Plan
 from mesh.api import Entry, ReplicatedLog
@@ -37,9 +37,14 @@ Call = Callable[[PodId, Tag, object, float], Awaitable[Any]]
 class Spreader:
     """Broadcast and anti-entropy of one pod."""
 
-    def __init__(self, me: PodId, rng: Random, run_sends: Callable[[Iterable[Send]], None], call: Call) -> None:
-        """``run_sends`` sends messages to linked pods; ``call(pod, tag, body, timeout_s)`` asks one."""
-        self._broadcast = Broadcast(me, rng)
+    def __init__(
+        self, me: PodId, rng: Random, run_sends: Callable[[Iterable[Send]], None], call: Call, *, leaf: bool = False
+    ) -> None:
+        """``run_sends`` sends messages to linked pods; ``call(pod, tag, body, timeout_s)`` asks one.
+
+        ``leaf``: see `Broadcast`.
+        """
+        self._broadcast = Broadcast(me, rng, leaf=leaf)
         self._anti_entropy = AntiEntropy(me, rng)
         self._run_sends = run_sends
         self._call = call
@@ -122,6 +127,23 @@ class Spreader:
     def _progressed(self) -> None:
         done, self._progress = self._progress, anyio.Event()
         done.set()
+
+    async def fetch(self, pod: PodId, writer: WriterId, upto: int) -> bool:
+        """Fetch a writer's entries from a pod that is known to have them; tell whether they are here up to ``upto``.
+
+        Raises `UnreachableError`.
+        """
+        log = self._log
+        while log is not None and (here := log.vector().get(writer, 0)) < upto:
+            fetch = Fetch(0, pod, writer, here, antientropy.PAGE_BYTES, antientropy.FETCH_TIMEOUT_S)
+            answer = await self._call(pod, Tag.LOG_SINCE, antientropy.since_body(fetch), fetch.timeout_s)
+            entries = antientropy.page_entries(answer, fetch)
+            applied = await self._receive(log, entries, pod) if entries else []
+            self._run_sends(self._broadcast.caught_up(pod, applied, anyio.current_time()))
+            self._progressed()
+            if log.vector().get(writer, 0) <= here:
+                return False
+        return log is not None
 
     async def caught_up(self) -> None:
         """Return once a pod has told what it has and nothing of that is missing here."""

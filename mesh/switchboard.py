@@ -24,6 +24,7 @@ from mesh.namesakes import steady_ms, turned_away
 from mesh.peers import LinkTable
 from mesh.quiet import QuietLog
 from mesh.registry import Registry
+from mesh.view import SPARED
 
 CONNECT_S: Final = 3.0
 FLUSH_S: Final = 1.0
@@ -43,10 +44,11 @@ class Switchboard:
         table: LinkTable,
         dispatcher: Dispatcher,
         came: Callable[[Link], None],
-        went: Callable[[PodId], None],
+        went: Callable[[PodId, bool], None],
         stray: Callable[[NamesakeError | RestoredError], None],
     ) -> None:
-        """``came`` is called when a pod gets its first control link, ``went`` when it has none any more.
+        """``came`` is called when a pod gets its first control link, ``went`` when it has none any more;
+        that with whether one of both merely had links enough.
 
         ``stray``: another process goes by this pod's name, or this pod's home is a restored one.
         """
@@ -191,7 +193,7 @@ class Switchboard:
         if not link.dialled:
             self.reached[pod] = format_address(link.peer.host, link.peer.port)
         if old is not None and old.peer.process != link.peer.process:
-            self._went(pod)
+            self._went(pod, False)
             old = None
         if old is None:
             self._came(link)
@@ -201,18 +203,21 @@ class Switchboard:
             await link.run()
         finally:
             if self._table.remove(link):
-                self._went(link.peer.pod)
+                self._went(link.peer.pod, link.error is not None and link.error.message == SPARED)
             if link.told_to_stop and isinstance(link.error, NamesakeError):
                 self._stray(link.error)
             if link.error is not None:
-                logger.info("the link to %s ended: %s", link.peer.pod, link.error.message)
+                # A client's coming and going is no event for others.
+                level = logging.DEBUG if self._registry.roster.is_client(link.peer.pod) else logging.INFO
+                logger.log(level, "the link to %s ended: %s", link.peer.pod, link.error.message)
 
     async def _open_bulk(self, pod: PodId, address: str) -> None:
         try:
             await self._dial(*parse_address(address or self.reached.get(pod, "")), Lane.BULK, pod)
         except WormholeError as error:
             self._bulk_retry_at[pod] = anyio.current_time() + BULK_RETRY_S
-            self._quiet.warning(f"bulk {pod}", f"no bulk link to {pod}: {error.message}")
+            if not self._registry.roster.is_client(pod):
+                self._quiet.warning(f"bulk {pod}", f"no bulk link to {pod}: {error.message}")
         finally:
             self._opening.discard(pod)
             self._opened[pod].set()

@@ -313,6 +313,15 @@ def proof(facts: Facts, pod: PodId, trust: Trust) -> list[bytes] | None:
     return [facts.founding.data, *(one.data for one in path), *(facts.version_data[one.id] for one in needed)]
 
 
+def lineage(facts: Facts, version: RecordId) -> list[bytes]:
+    """Return the configurations that led to a version, the first one first."""
+    led: list[bytes] = []
+    while version in facts.versions:
+        led.append(facts.version_data[version])
+        version = facts.versions[version].config.parent
+    return led[::-1]
+
+
 def _path(facts: Facts, pod: PodId, trust: Trust) -> list[Record] | None:
     """Return the admissions that lead from the founding to a pod, those that count if it is rooted."""
     counted: dict[tuple[PodId, PodId], Record] = {}

@@ -35,6 +35,8 @@ LOST_EVERY_S = 5.0
 LOST_AFTER_S = 3.0
 """Who has been missing for less may just be changing his links."""
 TRIES_PER_CHOICE = 8
+SPARED = "This pod has links enough."
+"""What is said to whom a link is dropped; nobody needs to worry then."""
 
 
 class Changes(NamedTuple):

@@ -58,6 +58,7 @@ class Tag(IntEnum):
     ROSTER = 20
     GOSSIP = 21
     CLOCK = 22
+    JOIN_REQUESTS = 23
     # replicated log
     LOG_PUSH = 30
     LOG_VECTOR = 31
@@ -69,6 +70,8 @@ class Tag(IntEnum):
     MANIFEST_GET = 43
     KEEP = 44
     HOLDING_ASK = 45
+    # client pods
+    OPERATION = 50
 
 
 JOIN_TAGS: Final = frozenset(

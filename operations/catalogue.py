@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 
 from base.ids import ContentId, PodId
+from crdt_meta.node import Node
 from crdt_meta.tree import Tree
 from mesh.api import Mesh, Role, State
 from policies.config import ClusterConfig, PodConfig
@@ -26,6 +27,8 @@ class _Pods(NamedTuple):
     """Full members that neither left nor were evicted."""
     alive: frozenset[PodId]
     """Who can be reached, this pod included."""
+    clients: frozenset[PodId]
+    """Client pods, former ones as well."""
     leaving: frozenset[PodId]
     """Who is handing over what it keeps, before it leaves."""
 
@@ -57,8 +60,9 @@ class TreeCatalogue:
         if self._pods is None:
             gone, members = (State.LEFT, State.EVICTED), self._mesh.members()
             full = [one.pod for one in members if one.role is Role.FULL and one.state not in gone]
+            clients = frozenset(one.pod for one in members if one.role is Role.CLIENT)
             leaving = frozenset(one.pod for one in members if one.meta.get(LEAVING) is True)
-            self._pods = _Pods(full, self._mesh.alive() | {self._mesh.pod_id}, leaving)
+            self._pods = _Pods(full, self._mesh.alive() | {self._mesh.pod_id}, clients, leaving)
         return self._pods
 
     def configure(self, cluster: ClusterConfig, pod: PodConfig) -> None:
@@ -93,7 +97,14 @@ class TreeCatalogue:
         if node is None:
             trashed = self._tree.trashed(content)
             return None if trashed is None else ContentInfo(content, *self._of_trash(*trashed))
-        return ContentInfo(content, node.size, node.author or self._mesh.pod_id, copies, cache, keep)
+        return ContentInfo(content, node.size, self._keeper(node), copies, cache, keep)
+
+    def _keeper(self, node: Node) -> PodId:
+        """Return who is to keep the first copy of what a file shows: its author, or who published it for a client pod."""
+        author = node.author
+        if author is None or author not in self._current().clients:
+            return author or self._mesh.pod_id
+        return min(self._tree.published_by(node), default=author)
 
     def _of_trash(self, size: int, author: PodId | None) -> tuple[int, PodId, int, bool, bool]:
         return size, author or self._mesh.pod_id, 1, True, False
@@ -134,7 +145,7 @@ class TreeCatalogue:
         counts while it has the content, but nobody waits for an absent one to take it.
         """
         holders = self.holders(info.content)
-        full, alive, leaving = self._current()
+        full, alive, _, leaving = self._current()
         keepers = [pod for pod in full if pod in holders.kept or pod in holders.absent]
         if leaving:
             keepers = [pod for pod in keepers if pod not in leaving]

@@ -9,6 +9,7 @@ from base.errors import FileSystemError, NotFoundError, RefusedError, UsageError
 from base.ids import PodId
 from crdt_meta.node import Conflict, Version
 from operations.finding import text_argument, text_of
+from operations.making import keep
 from operations.parts import Parts
 from operations.trash import is_content, is_moment, pod_names
 
@@ -33,7 +34,7 @@ async def conflicts_keep(parts: Parts, args: dict[str, object]) -> dict[str, obj
         raise NotFoundError(f"There is no conflict at '{text_of(raw)}'.", "`wormhole conflicts` lists them.")
     version = _version(conflict, wanted, names)
     try:
-        tree.keep(conflict.path, version.inode)
+        await keep(parts, conflict.path, version.inode)
     except FileSystemError as error:
         if error.errno != errno.EISDIR:
             raise NotFoundError(

@@ -13,8 +13,10 @@ from operations.finding import text_argument
 from operations.importing import import_files
 from operations.invite import invite
 from operations.leaving import destroy_check, down, leave
+from operations.maintenance import maintenance
 from operations.parts import Parts
 from operations.pods import pods
+from operations.requests import approve, deny, requests
 from operations.status import status
 from operations.sync import sync
 from operations.trash import trash_empty, trash_list, trash_restore
@@ -37,6 +39,7 @@ async def unmount(parts: Parts, args: dict[str, object]) -> dict[str, object]:
 
 
 QUIET: dict[str, Quiet] = {
+    "approve": approve,
     "config_apply": config_apply,
     "config_lost": config_lost,
     "config_set": config_set,
@@ -44,13 +47,16 @@ QUIET: dict[str, Quiet] = {
     "config_text": config_text,
     "conflicts": conflicts,
     "conflicts_keep": conflicts_keep,
+    "deny": deny,
     "destroy_check": destroy_check,
     "down": down,
     "evict": evict,
     "invite": invite,
+    "maintenance": maintenance,
     "mount": mount,
     "pods": pods,
     "recover": recover,
+    "requests": requests,
     "status": status,
     "trash_restore": trash_restore,
     "unmount": unmount,

@@ -20,6 +20,7 @@ from base.errors import FileSystemError, NoSpaceError, NotFoundError, UsageError
 from base.ids import EMPTY_CONTENT, ContentId, InodeId
 from control.server import Emit
 from crdt_meta.node import Kind, Node
+from operations import making
 from operations.finding import text_argument
 from operations.parts import Parts
 
@@ -106,7 +107,7 @@ async def import_files(parts: Parts, args: dict[str, object], emit: Emit) -> dic
     work = Import(parts, args.get("move") is True, emit, own)
     work.total_files, work.total_bytes = await to_thread.run_sync(measure, source, own)
     await work.report("", always=True)
-    root = make_path(parts, target.encode("utf-8", "surrogateescape"), await to_thread.run_sync(os.lstat, source))
+    root = await make_path(parts, target.encode("utf-8", "surrogateescape"), await to_thread.run_sync(os.lstat, source))
     try:
         await import_directory(work, source, root)
     except WormholeError:
@@ -118,7 +119,7 @@ async def import_files(parts: Parts, args: dict[str, object], emit: Emit) -> dic
     await finish_batch(work)
     for inode, mtime_ns in work.made:
         if parts.metadata.tree.get(inode) is not None:
-            parts.metadata.tree.set_attributes(inode, mtime_ns=mtime_ns)
+            await making.set_mtime(parts, inode, mtime_ns)
     await parts.metadata.committer.durable()
     if work.move:
         await to_thread.run_sync(remove_empty, source)
@@ -151,14 +152,14 @@ def measure(source: Path, own: frozenset[FolderId]) -> tuple[int, int]:
     return files, size
 
 
-def make_path(parts: Parts, path: bytes, like: os.stat_result) -> Node:
+async def make_path(parts: Parts, path: bytes, like: os.stat_result) -> Node:
     """Return the directory ``path``, made with its parents where missing."""
     tree = parts.metadata.tree
     node = tree.resolve(b"/")
     for name in filter(None, path.split(b"/")):
         found = tree.lookup(node.inode, name)
         try:
-            node = found if found is not None else make_directory(parts, node.inode, name, like)
+            node = found if found is not None else await make_directory(parts, node.inode, name, like)
         except FileSystemError as error:
             raise refused(error, name) from error
         if node.kind is not Kind.DIRECTORY:
@@ -174,9 +175,10 @@ def refused(error: FileSystemError, name: bytes) -> WormholeError:
     return UsageError(f"'{os.fsdecode(name)}' can't be made in the tree: {reason}.", "Choose another place.")
 
 
-def make_directory(parts: Parts, parent: InodeId, name: bytes, like: os.stat_result) -> Node:
+async def make_directory(parts: Parts, parent: InodeId, name: bytes, like: os.stat_result) -> Node:
     """Create a directory with the attributes of the source."""
-    return parts.metadata.tree.create(
+    return await making.create(
+        parts,
         parent,
         name,
         Kind.DIRECTORY,
@@ -222,12 +224,12 @@ async def import_entry(work: Import, path: Path, found: os.stat_result, parent: 
             return None
         if there is None:
             try:
-                made = make_directory(work.parts, parent.inode, name, found)
+                made = await make_directory(work.parts, parent.inode, name, found)
             except FileSystemError as error:
                 work.skip(path, error)
                 return None
             work.made.append((made.inode, found.st_mtime_ns))
-            copy_xattrs(work.parts, path, made.inode)
+            await copy_xattrs(work.parts, path, made.inode)
             return made
         if there.kind is Kind.DIRECTORY:
             return there
@@ -237,7 +239,7 @@ async def import_entry(work: Import, path: Path, found: os.stat_result, parent: 
         if stat.S_ISREG(mode):
             await import_file(work, path, found, parent, there)
         elif stat.S_ISLNK(mode) or stat.S_ISFIFO(mode):
-            import_special(work, path, found, parent, there)
+            await import_special(work, path, found, parent, there)
         else:
             work.skipped.append(f"{path}: neither file, folder, link nor pipe")
     except (OSError, FileSystemError) as error:
@@ -246,13 +248,14 @@ async def import_entry(work: Import, path: Path, found: os.stat_result, parent: 
     return None
 
 
-def import_special(work: Import, path: Path, found: os.stat_result, parent: Node, there: Node | None) -> None:
+async def import_special(work: Import, path: Path, found: os.stat_result, parent: Node, there: Node | None) -> None:
     """Import a symbolic link or a pipe."""
     link = stat.S_ISLNK(found.st_mode)
     target = os.fsencode(os.readlink(path)) if link else b""  # noqa: PTH115 (bytes that are no UTF-8 must survive)
     kind = Kind.SYMLINK if link else Kind.FIFO
     if there is None:
-        work.parts.metadata.tree.create(
+        await making.create(
+            work.parts,
             parent.inode,
             os.fsencode(path.name),
             kind,
@@ -316,7 +319,7 @@ async def finish_batch(work: Import) -> None:
     await work.parts.transfer.sync()
     work.batch, work.batch_bytes = [], 0
     for one in batch:
-        if one.content is not None and show(work, one, one.content):
+        if one.content is not None and await show(work, one, one.content):
             work.files += 1
         else:
             abandon(work, one.content)
@@ -333,12 +336,13 @@ def abandon(work: Import, content: ContentId | None) -> None:
         work.parts.transfer.abandon(content)
 
 
-def show(work: Import, one: Ready, content: ContentId) -> bool:
+async def show(work: Import, one: Ready, content: ContentId) -> bool:
     """Let an imported file appear in the tree; False when somebody made one of that name meanwhile."""
-    tree, found = work.parts.metadata.tree, one.found
+    found = one.found
     if not one.is_there:
         try:
-            node = tree.create(
+            node = await making.create(
+                work.parts,
                 one.parent,
                 os.fsencode(one.path.name),
                 Kind.FILE,
@@ -352,21 +356,21 @@ def show(work: Import, one: Ready, content: ContentId) -> bool:
                 raise refused(error, os.fsencode(one.path.name)) from error
             work.different.append(str(one.path))
             return False
-        copy_xattrs(work.parts, one.path, node.inode)
+        await copy_xattrs(work.parts, one.path, node.inode)
         if content != EMPTY_CONTENT:
-            tree.publish(node.inode, node.link, content, one.size, found.st_mtime_ns, node.shown)
+            await making.publish(work.parts, node, content, one.size, found.st_mtime_ns)
     work.parts.transfer.published(content)
     return True
 
 
-def copy_xattrs(parts: Parts, path: Path, inode: InodeId) -> None:
+async def copy_xattrs(parts: Parts, path: Path, inode: InodeId) -> None:
     """Take over the extended attributes that people and programs set; those of the system stay behind."""
     with suppress(OSError):  # not every file system has them
         for name in os.listxattr(path, follow_symlinks=False):
             if name.startswith("user.") and not name.startswith("user.wormhole."):
                 value = os.getxattr(path, name, follow_symlinks=False)
                 with suppress(WormholeError):
-                    parts.metadata.tree.set_xattr(inode, os.fsencode(name), value)
+                    await making.set_xattr(parts, inode, os.fsencode(name), value)
 
 
 def is_same(was: os.stat_result, now: os.stat_result) -> bool:

@@ -31,10 +31,18 @@ async def down(parts: Parts, args: dict[str, object]) -> dict[str, object]:
 async def leave(parts: Parts, args: dict[str, object], emit: Emit) -> dict[str, object]:
     """Hand over what only this pod keeps, then leave for good."""
     force = args.get("force") is True
-    if not force:
+    if parts.editor is not None:  # a client pod: it has nothing that others don't
+        await parts.mounts.unmount(force=force)
+    elif not force:
         others = [pod for pod in parts.catalogue.full_pods() if pod != parts.mesh.pod_id]
         if not others:
             raise RefusedError("This is the last full pod of the cluster.", "End the cluster with 'wormhole destroy'.")
+        roster = parts.roster.roster
+        if {pod for pod in roster.pods() if roster.is_admin(pod)} == {parts.mesh.pod_id}:
+            raise RefusedError(
+                "This is the last pod that administers the cluster.",
+                "Name another one with 'wormhole config set cluster.administrators', or leave with --force.",
+            )
         await parts.mounts.unmount()
         await parts.metadata.committer.durable()
         await drain(parts, emit)
@@ -90,6 +98,8 @@ async def destroy_check(parts: Parts, args: dict[str, object]) -> dict[str, obje
     """Refuse while this pod holds the only live copy of something; the last pod of a cluster may go."""
     others = [pod for pod in parts.catalogue.full_pods() if pod != parts.mesh.pod_id]
     await parts.mounts.settle()
+    if parts.editor is not None:
+        return {"safe": True, "last": False}
     if others:
         alone = [content async for content in unsafe_without_us(parts, 1) if parts.transfer.local(content) != "none"]
         if alone:

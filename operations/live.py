@@ -14,7 +14,7 @@ from typing import Final
 import anyio
 
 from base.errors import ConfigError, MachineError
-from base.ids import PodId
+from base.ids import PodId, pod_id_of
 from crdt_meta.metadata import Metadata
 from mesh.configuration import Version
 from mesh.records import RecordId
@@ -29,6 +29,7 @@ from policies.config import ClusterConfig, PodConfig, parse_cluster
 SHOWN_CHANGES: Final = 8
 META_SETTLED: Final = "config_settled"
 MAX_SETTLED: Final = 1_000
+MAX_LOST: Final = 50
 
 logger = logging.getLogger(__name__)
 
@@ -143,11 +144,12 @@ class LiveConfiguration:
             parts.mesh.set_addresses(config.pod.advertise, config.pod.peers)
         parts.pod = config
         parts.catalogue.configure(parts.cluster, config)
-        parts.transfer.configure(transfer_settings(config))
+        parts.transfer.configure(transfer_settings(config, keeps=self._parts.editor is None))
         parts.mounts.configure(mount_point(config), config.network.deadline_s)
         if (before.pod.advertise, before.pod.discovery) != (config.pod.advertise, config.pod.discovery):
             self._announce.set()
-        logger.info("pod.toml: %s", summary(changes(before, config)))
+        if found := changes(before, config):
+            logger.info("pod.toml: %s", summary(found))
 
     async def announced_otherwise(self) -> None:
         """Return once what this pod announces on the network has changed."""
@@ -157,17 +159,23 @@ class LiveConfiguration:
     # -- what lost
 
     def name_of(self, pod: PodId) -> str:
-        """Return a pod's name, or its id."""
-        entry = self._parts.roster.roster.entry(pod)
+        """Return a pod's name, or its id; the recovery key signs, too."""
+        roster = self._parts.roster.roster
+        entry = roster.entry(pod)
+        if entry is None and roster.recovery_key and pod == pod_id_of(roster.recovery_key):
+            return "the recovery key"
         return str(pod) if entry is None else entry.name
 
     def lost(self) -> list[Lost]:
-        """Return the versions that lost and wanted what isn't in force, the oldest first."""
+        """Return the versions that lost, wanted what isn't in force, and weren't settled here; the last of them."""
         known = self._parts.roster.roster.configuration()
+        settled = set(self._settled())
         versions = {version.id: version for version in (*known.chain, *known.lost)}
         following = {version.config.parent: version for version in known.chain}
         found: list[Lost] = []
         for version in known.lost:
+            if version.id in settled:
+                continue
             fork = version
             while fork.config.parent and fork.config.parent not in known:
                 fork = versions[fork.config.parent]
@@ -175,7 +183,7 @@ class LiveConfiguration:
             missing = self._missing(parent, version)
             if missing:
                 found.append(Lost(version, following[fork.config.parent], missing))
-        return found
+        return found[-MAX_LOST:]
 
     def _missing(self, parent: Version | None, version: Version) -> list[Change]:
         """Return what a version changed and that isn't in force."""
@@ -190,16 +198,10 @@ class LiveConfiguration:
         ]
 
     def lost_here(self) -> list[Lost]:
-        """Return those of `lost` that this pod signed, until it has signed a later one in force, or they are settled."""
-        me = self._parts.mesh.pod_id
-        known = self._parts.roster.roster.configuration()
-        last_ns = max((one.config.time_ns for one in known.chain if one.signer == me), default=-1)
-        settled = self._settled()
-        return [
-            one
-            for one in self.lost()
-            if one.version.signer == me and one.version.config.time_ns > last_ns and one.version.id not in settled
-        ]
+        """Return those of `lost` that this pod signed, until it has signed one that follows the winner."""
+        me, chain = self._parts.mesh.pod_id, self._parts.roster.roster.configuration().chain
+        last = max((place for place, one in enumerate(chain) if one.signer == me), default=-1)
+        return [one for one in self.lost() if one.version.signer == me and chain.index(one.winner) > last]
 
     def settle_lost(self) -> None:
         """Say that a person has seen what lost."""

@@ -6,6 +6,7 @@ import os
 from typing import Final
 
 from crdt_meta.node import Node
+from mesh.api import Role, State
 from operations.parts import Parts
 from operations.where import names
 from policies.forms import Share
@@ -33,7 +34,12 @@ def attribute(parts: Parts, name: bytes, node: Node) -> bytes | None:
 
 
 def space(parts: Parts) -> tuple[int, int]:
-    """Return total and free bytes for ``df``: of the disk below the store, within this pod's limit."""
+    """Return total and free bytes for ``df``: of the disk below the store, within this pod's limit.
+
+    On a client pod, which stores nothing: what the full pods that can be reached have for each copy.
+    """
+    if parts.editor is not None:
+        return cluster_space(parts)
     found = os.statvfs(parts.home.store)
     total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
     limit = parts.pod.storage.limit
@@ -45,8 +51,19 @@ def space(parts: Parts) -> tuple[int, int]:
     return total, free
 
 
+def cluster_space(parts: Parts) -> tuple[int, int]:
+    """Return total and free bytes of the full pods that can be reached, divided by the copies of each file."""
+    metas = [one.meta for one in parts.mesh.members() if one.role is Role.FULL and one.state is State.ALIVE]
+    room = [(meta.get("bytes_limit"), meta.get("bytes_used")) for meta in metas]
+    known = [(limit, used) for limit, used in room if isinstance(limit, int) and isinstance(used, int)]
+    copies = max(1, parts.catalogue.copies_wanted(parts.cluster.redundancy.copies))
+    return sum(limit for limit, _ in known) // copies, sum(max(0, limit - used) for limit, used in known) // copies
+
+
 def limit_bytes(parts: Parts) -> int:
     """Return how large the store may become; for a share of the disk to the nearest `LIMIT_STEP_BYTES` below."""
+    if parts.editor is not None:
+        return parts.pod.cache.limit_bytes
     limit = parts.pod.storage.limit
     if not isinstance(limit, Share):
         return limit

@@ -13,6 +13,7 @@ from mesh.identity import Identity
 from mesh.node import MeshNode
 from mesh.roster_store import RosterStore
 from operations.catalogue import TreeCatalogue
+from operations.client import RemoteTree
 from operations.mounting import MountKeeper
 from operations.tally import Tallies
 from policies.config import ClusterConfig, PodConfig
@@ -43,5 +44,7 @@ class Parts:
     """Ask the pod to end in order."""
     live: LiveConfiguration = field(init=False)
     """What takes over changes of the configuration; set by the composition root."""
+    editor: RemoteTree | None = None
+    """On a client pod: who makes changes."""
     tallies: Tallies = field(default_factory=Tallies)
     """How many files stand how, for `wormhole status`."""

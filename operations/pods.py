@@ -1,4 +1,4 @@
-"""`wormhole pods`: the members of the cluster."""
+"""`wormhole pods`: the members of the cluster, and who was one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from mesh.api import Member
 from operations.parts import Parts
 
 
-def member_row(member: Member) -> dict[str, object]:
-    """Return one member as INTERFACE.md names its values."""
+def member_row(parts: Parts, member: Member) -> dict[str, object]:
+    """Return one member as scripts read it."""
     return {
         "name": member.name,
         "id": member.pod,
         "role": member.role.value,
+        "administrator": parts.roster.roster.is_admin(member.pod),
         "state": member.state.value,
         "address": member.address,
         "latency_ms": member.latency_ms,
@@ -23,4 +24,4 @@ def member_row(member: Member) -> dict[str, object]:
 
 async def pods(parts: Parts, args: dict[str, object]) -> dict[str, object]:
     """List all members, this pod included."""
-    return {"pods": [member_row(member) for member in parts.mesh.members()]}
+    return {"pods": [member_row(parts, member) for member in parts.mesh.members()]}

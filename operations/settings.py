@@ -8,7 +8,7 @@ from pathlib import Path
 
 from base.errors import ConfigError
 from base.home import Home
-from base.ids import WriterId
+from base.ids import PodId, WriterId, author_of
 from crdt_meta.metadata import Roots
 from crdt_meta.records import Strategy
 from discovery.admission import AdmissionPolicy
@@ -77,8 +77,17 @@ def engine_roots(identity: Identity, roster: Roster, cluster: Callable[[], Clust
         key = None if pod is None else roster.public_key(pod)
         return key is not None and verify(key, signature, data) and not is_void(roster, writer, data)
 
+    authors: dict[WriterId, PodId] = {}
+
+    def pod_of_writer(writer: WriterId) -> PodId | None:
+        found = roster.writer_pod(writer) or authors.get(writer)
+        if found is None:
+            authors.update((author_of(pod), pod) for pod in roster.pods() if roster.is_client(pod))
+            found = authors.get(writer)
+        return found
+
     def pod_name_of(writer: WriterId) -> str:
-        pod = roster.writer_pod(writer)
+        pod = pod_of_writer(writer)
         entry = None if pod is None else roster.entry(pod)
         return writer.hex()[:8] if entry is None else entry.name
 
@@ -89,7 +98,7 @@ def engine_roots(identity: Identity, roster: Roster, cluster: Callable[[], Clust
     def versions() -> int:
         return cluster().trash.versions
 
-    return Roots(identity.sign, is_signed, roster.writer_pod, pod_name_of, strategy_for, versions)
+    return Roots(identity.sign, is_signed, pod_of_writer, pod_name_of, strategy_for, versions)
 
 
 def admission_policy(cluster: ClusterConfig) -> AdmissionPolicy:
@@ -97,11 +106,12 @@ def admission_policy(cluster: ClusterConfig) -> AdmissionPolicy:
     return AdmissionPolicy(cluster.cluster.admission, cluster.cluster.allow, cluster.cluster.deny)
 
 
-def transfer_settings(pod: PodConfig) -> TransferSettings:
-    """Return the byte store's settings."""
+def transfer_settings(pod: PodConfig, *, keeps: bool = True) -> TransferSettings:
+    """Return the byte store's settings; ``keeps``: whether copies are kept, not on a client pod."""
     limit = pod.storage.limit
     room = Room(full_share=limit.percent / 100) if isinstance(limit, Share) else Room(limit_bytes=limit)
     return TransferSettings(
+        keeps=keeps,
         deadline_s=pod.network.deadline_s,
         cache_mode=CacheMode(pod.cache.mode),
         copy_below_bytes=pod.cache.copy_below_bytes,

@@ -10,7 +10,7 @@ from operations.finding import find, number_of, text_argument, text_of
 from operations.parts import Parts
 from operations.timekeeping import clock_warnings
 from operations.where import names
-from policies.situation import Tally, is_connected, judge
+from policies.situation import Situation, Tally, Verdict, is_connected, judge
 
 
 async def status(parts: Parts, args: dict[str, object]) -> dict[str, object]:
@@ -21,16 +21,21 @@ async def status(parts: Parts, args: dict[str, object]) -> dict[str, object]:
     reachable = frozenset(one.pod for one in counted if one.state is State.ALIVE)
     connected = is_connected(parts.mesh.pod_id, [one.pod for one in by_admission(parts, counted)], reachable)
     copies = parts.catalogue.copies_wanted(parts.cluster.redundancy.copies)
+    if parts.editor is not None:
+        connected = parts.editor.connected
     verdict = judge(tally, reachable_full_pods=len(reachable), copies=copies)
+    if not connected and parts.editor is not None:
+        reason = "No full pod can be reached: this client pod can only read what it has."
+        verdict = Verdict(Situation.DEGRADED, reason)
     me = next(member for member in members if member.pod == parts.mesh.pod_id)
-    members_left = [member for member in members if member.state not in (State.LEFT, State.EVICTED)]
+    members_left = [one for one in members if one.role is Role.FULL and one.state not in (State.LEFT, State.EVICTED)]
     incoming, outgoing = parts.transfer.moving()
     answer: dict[str, object] = {
         "cluster": parts.roster.roster.cluster_name,
         "cluster_id": parts.mesh.cluster_id,
         "pod": me.name,
         "id": me.pod,
-        "writer": parts.metadata.writer.hex(),
+        "writer": "" if parts.editor is not None else parts.metadata.writer.hex(),
         "pid": os.getpid(),
         "home": str(parts.home.path),
         "mount": parts.mounts.directory,
@@ -87,7 +92,7 @@ def warnings(parts: Parts, members: list[Member], tally: Tally) -> list[str]:
     found += [
         f"{member.name} does not answer."
         for member in members
-        if member.state in (State.SUSPECT, State.ABSENT) and not member.announced
+        if member.role is Role.FULL and member.state in (State.SUSPECT, State.ABSENT) and not member.announced
     ]
     conflicts = len(parts.metadata.tree.conflicts())
     if conflicts:

@@ -88,7 +88,7 @@ class Cluster:
     def is_caught_up(self) -> bool:
         """Tell whether this pod has heard from others since its start, or is the only one."""
         others = (pod for pod in self._roster.pods() if pod != self._mesh.pod_id)
-        return self.heard or not any(self._roster.is_member(pod) for pod in others)
+        return self.heard or not any(self._is_full_member(pod) for pod in others)
 
     def is_short_of_room(self) -> bool:
         """Tell whether this pod's disk is nearly full."""

@@ -13,6 +13,7 @@ from base.ids import PodId
 from control.server import Emit
 from crdt_meta.trash import TrashEntry
 from operations.finding import text_argument, text_of
+from operations.making import purge, restore
 from operations.parts import Parts
 
 PAGE: Final = 500
@@ -57,11 +58,11 @@ async def trash_restore(parts: Parts, args: dict[str, object]) -> dict[str, obje
     if version is not None:
         entries = one_of(entries, version, text)
     try:
-        node = tree.restore(entries[0])
+        node = await restore(parts, entries[0])
     except FileSystemError as error:
         raise NotFoundError(f"'{text}' can't be restored: {error}.", "Look again with `wormhole trash`.") from error
     await parts.metadata.committer.durable()
-    shown = tree.path(node.inode)
+    shown = None if node is None else tree.path(node.inode)
     return facts(entries[0], pod_names(parts)) | {
         "path": text,
         "restored_as": text if shown is None else text_of(shown),
@@ -73,7 +74,7 @@ async def trash_empty(parts: Parts, args: dict[str, object], emit: Emit) -> dict
     below = _path(args)
     count = size = 0
     for batch in batches(entry for entry in parts.metadata.tree.trash() if is_below(entry.path, below)):
-        count += parts.metadata.tree.purge(batch)
+        count += await purge(parts, batch)
         size += sum(entry.size for entry in batch)
         await lowlevel.checkpoint()
     await parts.metadata.committer.durable()

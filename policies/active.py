@@ -7,7 +7,6 @@ from typing import Any
 
 from policies.config import level_of_document
 from policies.document import load
-from policies.forms import shown
 from policies.locate import Path
 from policies.schema import RULE, Level, all_keys
 
@@ -52,9 +51,6 @@ ACTIVE: dict[Level, frozenset[str]] = {
 }
 """The keys whose behaviour is built."""
 
-INACTIVE_VALUES: dict[tuple[str, str], str] = {("cluster.admission", "approve"): "closed"}
-"""Values of active keys whose behaviour isn't built, and which value they act as."""
-
 LATER: dict[str, str] = {
     "pod.listen": "at the next `wormhole up`",
     "pod.mount": "at the next `wormhole up`",
@@ -73,26 +69,21 @@ def inactive(text: str, file: str = "") -> list[str]:
     level = level_of_document(document)
     called = file or f"{level}.toml"
     found: list[tuple[int, str]] = []
-    for key, path, value in _set_keys(document.tree):
+    for key, path in _set_keys(document.tree):
         line = document.lines.of(path)
-        if key not in all_keys(level):
-            continue
-        if key not in ACTIVE[level]:
+        if key in all_keys(level) and key not in ACTIVE[level]:
             found.append((line, f"{called}:{line}: {key}: not active yet"))
-        elif isinstance(value, str) and (key, value) in INACTIVE_VALUES:
-            acts_as = shown(INACTIVE_VALUES[key, value])
-            found.append((line, f"{called}:{line}: {key}: not active yet: {shown(value)} acts as {acts_as}"))
     return [text for _, text in sorted(found, key=lambda entry: entry[0])]
 
 
-def _set_keys(tree: dict[str, Any]) -> Iterator[tuple[str, Path, object]]:
-    """Give full name, place and value of each key within a section or rule."""
+def _set_keys(tree: dict[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Give full name and place of each key within a section or rule."""
     for name, table in tree.items():
         if isinstance(table, dict):
-            for key, value in table.items():
-                yield f"{name}.{key}", (name, key), value
+            for key in table:
+                yield f"{name}.{key}", (name, key)
         elif name == RULE and isinstance(table, list):
             for index, rule in enumerate(table):
                 if isinstance(rule, dict):
-                    for key, value in rule.items():
-                        yield f"{name}.{key}", (name, index, key), value
+                    for key in rule:
+                        yield f"{name}.{key}", (name, index, key)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from base.errors import ConfigError
-from policies.active import ACTIVE, INACTIVE_VALUES, LATER
+from policies.active import ACTIVE, LATER
 from policies.config import ClusterConfig, PodConfig, parse_cluster, parse_pod
 from policies.document import ADVICE, Problems, load
 from policies.edit import effective, quoted, set_rules, set_values
@@ -93,11 +93,11 @@ def set_key(text: str, level: Level, name: str, raw: str, file: str) -> str:
     if section == RULE:
         if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
             raise ConfigError(
-                f"{file}: rule: must be a list of rules.", "Such as '[{ match = \"a/**\", copies = 3 }]'."
+                f"{file}:1: rule: must be a list of rules.", "Such as '[{ match = \"a/**\", copies = 3 }]'."
             )
         changed = set_rules(text, value, file)
     elif not key:
-        raise ConfigError(f"{file}: {section}: is a section.", "Name one key of it.")
+        raise ConfigError(f"{file}:1: {section}: is a section.", "Name one key of it.")
     else:
         form = keys(sections(level)[section])[key].form
         try:
@@ -197,12 +197,8 @@ def warnings(level: Level, changed: list[Change]) -> list[str]:
         inner = change.new if isinstance(change.new, Mapping) else {}
         names = [f"{RULE}.{key}" for key in inner] if change.key.startswith(f"{RULE}[") else [change.key]
         for name in names:
-            value = inner.get(name.partition(".")[2]) if inner else change.new
             if name not in ACTIVE[level]:
                 found.append(f"{name}: not active yet.")
-            elif isinstance(value, str) and (name, value) in INACTIVE_VALUES:
-                acts_as = shown(INACTIVE_VALUES[name, value])
-                found.append(f"{name}: not active yet: {shown(value)} acts as {acts_as}.")
             elif name in LATER:
                 found.append(f"{name}: takes effect {LATER[name]}.")
     return list(dict.fromkeys(found))

@@ -177,8 +177,22 @@ class Caching:
         """Drop a cached content."""
         if self._database.own(content) is Holding.CACHED:
             await self._record({content: Holding.NONE})
-        for piece in await self._database.cache_forget(content):
+        pieces = await self._database.cache_forget(content)
+        for piece in pieces:
             self._access.store.remove_cached(piece)
+        if not self._access.settings.keeps:  # a client's own writes lie where drafts put them
+            self._access.claims.free(pieces)
+
+    async def adopt(self, content: ContentId) -> None:
+        """Take a content that is wholly here, written on this client pod and published by a full one, into the cache."""
+        info = self._catalogue.info(content)
+        manifest = None if info is None else self._access.manifest_now(content, info.size)
+        if manifest is None or not is_whole(self._access.store, content, manifest):
+            return
+        pieces = {content: stored_pieces(content, manifest)}
+        await self._database.cache_begin(pieces, {content: manifest.size}, time.time())
+        if self._database.own(content) is Holding.NONE:
+            await self._record({content: Holding.CACHED})
 
     async def became_kept(self, content: ContentId) -> None:
         """Strike a content from the cache's books: its pieces are kept now."""

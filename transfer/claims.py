@@ -72,6 +72,12 @@ class Claims:
         if self._store.let_go(owner, pieces):
             self._wake.set()
 
+    def free(self, pieces: Iterable[ChunkId]) -> None:
+        """Have pieces removed that only drafts may still need; no draft that does loses one."""
+        owner = Owner()
+        self._store.list_again(pieces, owner)
+        self.let_go(owner, pieces)
+
     def close(self, owner: Owner) -> None:
         """Note that a draft is discarded."""
         if self._store.close_owner(owner):

@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup
 
-from base.errors import DamagedError, WormholeError
+from base.errors import DamagedError, RefusedError, WormholeError
 from base.ids import ContentId, PodId
 from mesh.api import Mesh
 from mesh.wire import Tag
@@ -42,7 +42,10 @@ class HoldingsSync:
         database: HoldingsDb,
         on_news: Callable[[Collection[ContentId]], None],
         on_exchanged: Callable[[], None],
+        counts: Callable[[PodId], bool] = lambda _: True,
     ) -> None:
+        """``counts``: whether what a pod holds counts; what client pods hold is nobody's business."""
+        self._counts = counts
         self._mesh = mesh
         self._database = database
         self._on_news = on_news
@@ -82,7 +85,7 @@ class HoldingsSync:
 
     def tell(self) -> None:
         """Push what is new in this pod's own table to everybody."""
-        if self._group is None:
+        if self._group is None or not self._counts(self._mesh.pod_id):
             return
         for pod in sorted(self._mesh.alive() - self._telling):
             self._telling.add(pod)
@@ -100,6 +103,8 @@ class HoldingsSync:
             self._telling.discard(pod)
 
     async def _told_by(self, sender: PodId, body: object) -> object:
+        if not self._counts(sender):
+            raise RefusedError("What a client pod holds doesn't count.")
         await self._apply(sender, unpack(body))
         return None
 

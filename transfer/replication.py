@@ -160,6 +160,8 @@ class Replication:
             await anyio.sleep(PASS_SHARE * (anyio.current_time() - started_at))
 
     def _duty(self, info: ContentInfo) -> Duty:
+        if not self._access.settings.keeps:
+            return Duty.NONE
         holding = self._database.own(info.content)
         placed: Iterable[PodId] = () if holding is Holding.KEPT else self._catalogue.place(info)
         return duty(info, self._me, tuple(placed), holding, published=info.content in self._published)

@@ -17,7 +17,7 @@ from anyio.abc import TaskStatus
 
 from base.errors import DamagedError, UnreachableError
 from base.home import Home
-from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId
+from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId, hash_bytes
 from mesh.api import Mesh, Role, State
 from mesh.wire import Tag
 from transfer.access import Access
@@ -28,12 +28,13 @@ from transfer.draft import Draft
 from transfer.draft_bytes import DraftMemory
 from transfer.fetch import Candidates
 from transfer.fetcher import Fetcher, Urgency, Wanted
-from transfer.gather import is_whole
+from transfer.gather import gather, is_whole, is_whole_kept
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
 from transfer.holdings_sync import HoldingsSync
-from transfer.manifest import Manifest, implied
+from transfer.manifest import MAX_MANIFEST_BYTES, Manifest, implied
 from transfer.offload import Offload
+from transfer.pieces import Area
 from transfer.reader import Reader
 from transfer.recovery import check_recent, sweep_orphans
 from transfer.releasing import Releasing
@@ -89,7 +90,7 @@ class Transfer:
         self._access = Access(self._store, self._fetcher, self._offload, settings)
         self._access.on_damage = self._damaged
         self._server = ChunkServer(self._store, self._damaged)
-        self._holdings = HoldingsSync(mesh, self._database, self._news, self._exchanged_one)
+        self._holdings = HoldingsSync(mesh, self._database, self._news, self._exchanged_one, self._keeps)
         self._caching = Caching(self._access, self._database, catalogue, self._record)
         self._batches = Batches(mesh, self._fetcher, settings.deadline_s, self._candidates)
         self._replication = Replication(
@@ -113,6 +114,8 @@ class Transfer:
         self._lost: set[ChunkId] = set()
         self._lost_event = anyio.Event()
         self._changed = anyio.Event()
+        self._clients: dict[PodId, bool] = {}
+        """The client pods, and whether they can be asked for what they wrote."""
         self._members: frozenset[tuple[PodId, Role, State, bool]] = frozenset()
         mesh.handle(Tag.CHUNK_GET, self._server.handle)
         mesh.on_change(self._members_changed)
@@ -194,8 +197,39 @@ class Transfer:
         self._access.claims.abandon(content)
 
     def published(self, content: ContentId) -> None:
-        """Say that the tree now refers to a content of this pod: it is kept here, announced and replicated."""
-        self._replication.published(content, single=self._access.claims.published(content))
+        """Say that the tree now refers to a content of this pod: it is kept here, announced and replicated.
+
+        A client pod keeps nothing: there it goes into the cache.
+        """
+        single = self._access.claims.published(content)
+        if self._settings.keeps:
+            self._replication.published(content, single=single)
+        elif content != EMPTY_CONTENT:
+            self._access.spawn(lambda: self._caching.adopt(content))
+
+    async def read_piece(self, content: ContentId) -> bytes | None:
+        """Return a content of one piece that is on this pod; None when it isn't."""
+        return await self._access.local(content, ChunkId(content), 0, MAX_MANIFEST_BYTES)
+
+    async def take(self, content: ContentId, size: int, owner: PodId, data: bytes | None = None) -> None:
+        """Return once a client pod's content is here and on the disk, to be published: fetched from it or anybody else.
+
+        ``data``: all of it, if the client sent it along. Raises `UnreachableError`, `DamagedError`, `NoSpaceError`.
+        """
+        if content == EMPTY_CONTENT or self._database.own(content) is Holding.KEPT:
+            return
+        manifest = implied(content, size)
+        if data is not None and manifest is not None:
+            if len(data) != size or hash_bytes(data) != content:
+                raise DamagedError("The bytes of a file are not those that were announced.")
+            await self._access.put(ChunkId(content), data, Area.KEPT)
+        if manifest is None:
+            manifest = await self._access.manifest(content, size, owner, Urgency.READ)
+        await gather(self._access, content, manifest, owner, Area.KEPT)
+        whole = is_whole_kept(self._store, content, manifest)
+        await self._store.sync()
+        if not whole:
+            raise UnreachableError("A file didn't arrive as a whole.", "Try again.")
 
     def noticed(self, contents: Collection[ContentId]) -> None:
         """Say that the tree now refers to these contents, whoever wrote them, or no longer does."""
@@ -347,6 +381,9 @@ class Transfer:
         members = self._mesh.members()
         return frozenset(each.pod for each in members if each.role is Role.FULL and each.state not in GONE)
 
+    def _keeps(self, pod: PodId) -> bool:
+        return self._settings.keeps if pod == self._mesh.pod_id else pod not in self._clients
+
     # -- figures
 
     def bytes_used(self) -> int:
@@ -373,9 +410,12 @@ class Transfer:
         holders = {pod for pod in self._database.others(wanted.content) if pod in alive}
         author = wanted.author
         spare = urgency is Urgency.BACKGROUND and bool(holders - {author})
-        if author is not None and author in alive:
+        if author is not None and (author in alive or self._clients.get(author)):
             holders.add(author)
-        rest = sorted(alive - holders)[:MAX_OTHERS_ASKED]
+        rest = sorted(alive - holders)
+        if not holders:  # a client that wrote it, or read it, may have it still
+            rest = [*(pod for pod, is_linked in self._clients.items() if is_linked), *rest]
+        rest = rest[:MAX_OTHERS_ASKED]
         return Candidates(frozenset(holders), frozenset(rest), author if spare else None)
 
     async def _record(self, changes: dict[ContentId, Holding]) -> None:
@@ -393,7 +433,10 @@ class Transfer:
 
     def _members_changed(self) -> None:
         alive = self._mesh.alive()
-        members = frozenset((each.pod, each.role, each.state, each.pod in alive) for each in self._mesh.members())
+        found = self._mesh.members()
+        self._clients = {each.pod: each.state is State.ALIVE for each in found if each.role is Role.CLIENT}
+        full = (each for each in found if each.role is Role.FULL)
+        members = frozenset((each.pod, each.role, each.state, each.pod in alive) for each in full)
         if members == self._members:
             return
         self._members = members

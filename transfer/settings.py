@@ -20,6 +20,8 @@ class CacheMode(Enum):
 class TransferSettings:
     """Settings of one pod; the defaults are those of pod.toml."""
 
+    keeps: bool = True
+    """Whether this pod keeps copies; False on a client pod, which only caches."""
     deadline_s: float = 10.0
     """A read without progress fails after this long."""
     cache_mode: CacheMode = CacheMode.AUTO

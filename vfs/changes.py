@@ -9,6 +9,7 @@ Must never: call the kernel itself, or wait.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -84,6 +85,8 @@ class Changes:
         self._notifier = notifier
         self._own: Collection[Entry] | None = None
         self._publishing: InodeId | None = None
+        self.expected: Counter[Entry] = Counter()
+        """Names for whose change the kernel waits, however long it takes (`vfs.remote`)."""
         self._listings: dict[InodeId, list[Listing]] = {}
         self.count = 0
         """Changes heard of so far."""
@@ -149,11 +152,15 @@ class Changes:
             directory, name = entry
             for listing in self._listings.get(directory, ()):
                 listing.touched.add(name)
-            if own is not None and entry in own:
+            if (own is not None and entry in own) or entry in self.expected:
                 continue
             parent = inodes.get(directory)
             if parent is not None:
                 notifier.entry(parent.number, name)
+
+    def forget_names(self, entries: Collection[Entry]) -> None:
+        """Have names forgotten that may lead elsewhere than the kernel was told."""
+        self._lead_elsewhere(entries)
 
     def closed_file(self, inode: InodeId) -> None:
         """Note that a handle of a file is gone."""

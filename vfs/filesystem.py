@@ -13,7 +13,7 @@ import os
 import stat
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from base.errors import FileSystemError
 from crdt_meta.node import Kind, Node
@@ -69,6 +69,8 @@ class Change:
 class FileSystem:
     """One mounted tree. ``owner`` is (uid, gid) when all files belong to who mounts, None: as stored."""
 
+    PUBLISHER: ClassVar[type[Publisher]] = Publisher
+
     def __init__(
         self,
         tree: Tree,
@@ -86,7 +88,7 @@ class FileSystem:
         self.inodes = Inodes()
         self.files = LiveFiles(transfer)
         self.changes = Changes(tree, self.inodes, self.files, notifier)
-        self.publisher = Publisher(tree, committer, transfer, self.files, self.changes)
+        self.publisher = self.PUBLISHER(tree, committer, transfer, self.files, self.changes)
         self.attributes = Attributes(self.files, owner)
         self.open_files = OpenFiles(
             tree, committer, transfer, self.inodes, self.files, self.publisher, self.clock, deadline_s=deadline_s

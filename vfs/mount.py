@@ -18,6 +18,8 @@ from vfs.filesystem import FileSystem
 from vfs.notify import Notifier
 from vfs.operations import Operations
 from vfs.publisher import publish_journalled
+from vfs.remote import RemoteFileSystem
+from vfs.remote_operations import RemoteOperations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from crdt_meta.committer import Committer
     from crdt_meta.tree import Tree
     from transfer.service import Transfer
+    from vfs.remote import Editor
     from vfs.xattrs import XattrInfo
 
 log = logging.getLogger(__name__)
@@ -80,23 +83,24 @@ class Mount:
         xattr_info: XattrInfo,
         *,
         space: Callable[[], tuple[int, int]],
+        editor: Editor | None = None,
     ) -> None:
+        """``editor``: on a client pod, who makes changes."""
         self._tree = tree
         self._committer = committer
         self._transfer = transfer
         self.settings = settings
         tree.root_owner = (settings.uid, settings.gid)
         self.notifier = Notifier()
-        self.filesystem = FileSystem(
-            tree,
-            committer,
-            transfer,
-            self.notifier,
-            xattr_info,
-            owner=(settings.uid, settings.gid) if settings.ownership == "mine" else None,
-            deadline_s=settings.deadline_s,
-        )
-        self._operations = Operations(self.filesystem, tree, committer, space)
+        owner = (settings.uid, settings.gid) if settings.ownership == "mine" else None
+        parts = (tree, committer, transfer, self.notifier, xattr_info)
+        self.filesystem: FileSystem
+        if editor is None:
+            self.filesystem = FileSystem(*parts, owner=owner, deadline_s=settings.deadline_s)
+            self._operations = Operations(self.filesystem, tree, committer, space)
+        else:
+            self.filesystem = RemoteFileSystem(*parts, owner=owner, deadline_s=settings.deadline_s, editor=editor)
+            self._operations = RemoteOperations(self.filesystem, tree, committer, space)
         self._device = 0
         self._serving = False
         self._ended = anyio.Event()

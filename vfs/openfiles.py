@@ -116,6 +116,10 @@ class OpenFiles:
             self._publisher.queue(live)
         _raise_error(live)
 
+    def handle(self, number: int) -> Handle:
+        """Return an open file. EBADF."""
+        return self._handle(number)
+
     def inode_of(self, number: int) -> InodeId | None:
         """Return the inode of a handle."""
         handle = self._handles.get(number)

@@ -156,12 +156,10 @@ def test_an_import_leaves_the_pods_own_folders_out(person: Person) -> None:
     assert person.run("destroy", "--yes", "--home", home).code == 0
 
 
-def test_what_comes_later_or_can_t_be_is_refused_at_once(person: Person) -> None:
-    assert "later release" in person.fails(4, "join", "--client")
+def test_what_can_t_be_is_refused_at_once(person: Person) -> None:
     assert "printable" in person.fails(2, "new", "home", "--mount", "a\nb")
     assert not person.state.exists()
     assert person.run(*NEW).code == 0
-    assert "later release" in person.fails(4, "invite", "--client")
     assert "'home'" in person.fails(2, "status", "--home", person.state / "home", "--cluster", "work")
 
 

@@ -33,16 +33,11 @@ def soon_everywhere(made: Lab, text: str) -> None:
 
 
 def agreed(made: Lab) -> str:
-    """Wait until all pods have the same version in force, and return the text."""
-
-    def same() -> bool:
-        return len({config(host, "show")["id"] for host in made.hosts}) == 1
-
-    wait_until(same, 30, "one version everywhere")
-    texts = {config(host, "export")["toml"] for host in made.hosts}
-    assert texts == {in_force(host) for host in made.hosts}
-    (text,) = texts
-    return str(text)
+    """Wait until all pods have the same in force, and return it."""
+    wait_until(lambda: len({in_force(host) for host in made.hosts}) == 1, 30, "one version everywhere")
+    text = str(config(made.hosts[0], "export")["toml"])
+    assert {text} == {in_force(host) for host in made.hosts}
+    return text
 
 
 def kept(host: Host, path: str) -> int:
@@ -65,6 +60,7 @@ def test_a_change_is_live_on_all_pods_without_a_restart(three: Lab) -> None:
     config(nas, "set", "cluster.admission", "closed")
     soon_everywhere(three, 'admission = "closed"')
     assert '"closed"' in refused(laptop, 4, "invite")
+    wait_until(lambda: {one["admission"] for one in nearby(desktop)} == {"closed"}, 20, "announced")
     config(laptop, "set", "cluster.admission", "code")
     soon_everywhere(three, 'admission = "code"')
     assert desktop.invite()
@@ -79,6 +75,11 @@ def test_a_change_is_live_on_all_pods_without_a_restart(three: Lab) -> None:
     three.settled()
     agreed(three)
     assert [host.pid() for host in three.hosts] == pids
+
+
+def nearby(host: Host) -> list[dict[str, Any]]:
+    found = host.wormhole("nearby", check=False)
+    return found["clusters"] if found else []
 
 
 def state(host: Host, name: str) -> str:
@@ -122,6 +123,7 @@ def test_taking_somebodys_rights_wins_and_binds_everywhere(three: Lab) -> None:
     assert "laptop" in refused(nas, 4, "config", "apply", str(laptop.home / "cluster.toml"))
     refused(nas, 4, "config", "edit")
     refused(nas, 4, "invite")
+    refused(nas, 4, "evict", "desktop", "--yes")
     config(laptop, "set", "redundancy.copies", "2")
     assert not warned(laptop, "lost against"), "it was made again"
     assert config(nas, "get", "redundancy.copies")["value"] == 2

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId, PodId, WriterId, hash_bytes, pod_id_of
-from crdt_meta import incarnation, records, store, transaction
+from crdt_meta import incarnation, operation, records, store, transaction
 from crdt_meta.incarnation import Chain, Start
 from crdt_meta.metadata import Metadata, Roots
 from crdt_meta.node import Kind
@@ -43,6 +43,23 @@ NODE, PARENT, LINK = (bytes([byte]) * 16 for byte in (0x11, 0x22, 0x33))
 CONTENT = ContentId(bytes(range(32)))
 CLOCK = 117_964_800_000_000_123
 START_S = 1_800_000_000.0
+
+
+DOT = Dot(WRITER, CLOCK - 2)
+INODE, FOLDER = InodeId(NODE), InodeId(PARENT)
+TRASHED = operation.Trashed(INODE, DOT, b"/f/\xff")
+OPERATIONS: dict[str, operation.Operation] = {
+    "create": operation.Create(INODE, FOLDER, b"n\xff", Kind.SYMLINK, 0o777, 1, 2, -3, b"to", 9),
+    "link": operation.Link(LinkId(LINK), INODE, FOLDER, b"n"),
+    "remove": operation.Remove(LinkId(LINK), FOLDER, b"n", directory=True),
+    "rename": operation.Rename(LinkId(LINK), FOLDER, b"n", ROOT_INODE, b"m", exchange=False, no_replace=True),
+    "attributes": operation.SetAttributes(INODE, {"mode": 0o644, "uid": 1, "gid": 2, "mtime_ns": -5}),
+    "xattr": operation.SetXattr(INODE, b"user.a", b"\0"),
+    "publish": operation.Publish(INODE, LinkId(LINK), CONTENT, 7, -5, (DOT,), 8),
+    "restore": operation.Restore(TRASHED),
+    "purge": operation.Purge((TRASHED, TRASHED)),
+    "keep": operation.Keep(b"/f", INODE),
+}
 
 
 def key(byte: int) -> Ed25519PrivateKey:
@@ -184,6 +201,11 @@ def message_forms() -> Iterator[tuple[str, bytes]]:
     }
     for name, (tag, body) in frames.items():
         yield name, wire.encode(tag, body)
+    for name, one in OPERATIONS.items():
+        yield (
+            f"operation-{name}",
+            wire.encode(Tag.REQUEST, [1, Tag.OPERATION, [CLOCK, False, [], operation.pack(one), None]]),
+        )
 
 
 def chain_form() -> bytes:

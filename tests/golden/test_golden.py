@@ -28,6 +28,7 @@ from mesh.gossip_messages import Accusation, Flag, Known, Message, Record
 from mesh.log_messages import Push, PushKind, Since, VectorPage
 from mesh.wire import Decoder, Tag
 from mesh.wire import Kind as Link
+from operations.serving import read_request
 from tests.golden import make as maker
 from tests.unit.crdt_meta.pods import Pod, exchange
 
@@ -304,6 +305,19 @@ def test_vectors_and_pages() -> None:
     assert log_messages.decode_since(body_of("since", Tag.LOG_SINCE)) == Since(WRITER, 5, 65536)
     found = log_messages.decode_page(body_of("page", Tag.ANSWER), WRITER, 5)
     assert found == [Entry(WRITER, 6, b"sixth"), Entry(WRITER, 9, b"ninth")]
+
+
+@pytest.mark.parametrize("name", maker.OPERATIONS)
+def test_operations_of_clients(name: str) -> None:
+    number, tag, body = body_of(f"operation-{name}", Tag.REQUEST)
+    assert (number, tag) == (1, Tag.OPERATION)
+    request = read_request(body)
+    assert (request.stamp, request.again, request.marks, request.data) == (CLOCK, False, {}, None)
+    assert request.operation == maker.OPERATIONS[name]
+    with pytest.raises(DamagedError):
+        read_request([*body, None])
+    with pytest.raises(DamagedError):
+        read_request([*body[:3], [*body[3], None], None])
 
 
 def test_of_messages_what_newer_versions_add_is_skipped() -> None:

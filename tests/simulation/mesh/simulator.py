@@ -180,7 +180,7 @@ class SimPod:
         census, view = self.membership.census, self.view
         for pod in view.tick(now, census.is_up, census.missing, census.degree).drop:
             if not self.world.blocked(self.pod, pod):
-                self.world.unlink(self.pod, pod)
+                self.world.unlink(self.pod, pod, spared=True)
         for pod in self.world.order if view.full else list(view.chosen()):
             if pod not in self.linked and pod != self.pod:
                 self.world.dial(self.pod, pod)
@@ -193,12 +193,12 @@ class SimPod:
         self.broadcast.link_up(pod, now)
         self.plan(self.anti_entropy.link_up(pod, self.log.vector(), now))
 
-    def link_down(self, pod: PodId) -> None:
+    def link_down(self, pod: PodId, *, spared: bool = False) -> None:
         now = self.world.now
         if pod in self.linked:
             del self.linked[pod]
             self.view.link_down(pod)
-            self.send(self.membership.link_down(pod, now))
+            self.send(self.membership.link_down(pod, now, spared=spared))
             self.broadcast.link_down(pod, now)
             self.plan(self.anti_entropy.link_down(pod, self.log.vector(), now))
 
@@ -450,14 +450,14 @@ class World:
         self.pods[a].link_up(b)
         self.pods[b].link_up(a)
 
-    def unlink(self, a: PodId, b: PodId) -> None:
+    def unlink(self, a: PodId, b: PodId, *, spared: bool = False) -> None:
         if b in self.links[a]:
             del self.links[a][b]
             del self.links[b][a]
             self.cut_at.pop((min(a, b), max(a, b)), None)
             for here, there in ((a, b), (b, a)):
                 if self.pods[here].running:
-                    self.pods[here].link_down(there)
+                    self.pods[here].link_down(there, spared=spared)
 
     def partition(self, one: Iterable[PodId], other: Iterable[PodId], *, one_way: bool = False) -> None:
         for a in one:

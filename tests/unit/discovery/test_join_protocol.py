@@ -9,7 +9,7 @@ from base.errors import DamagedError, RefusedError
 from discovery.code import Code
 from discovery.join_messages import ROSTER_BYTES, Reason, Refusal
 from discovery.join_protocol import JoinRefusedError, RefuseError
-from mesh.join_stream import MAX_FRAMES
+from mesh.join_stream import MAX_ANSWER_FRAMES
 from mesh.wire import JOIN_FRAME_BYTES, Kind, Tag, encode
 from tests.unit.discovery.protocol import (
     ISSUER,
@@ -197,4 +197,4 @@ def test_every_message_fits_the_frames_of_a_join():
     full = side.issuer.admit(longest, [b"r" * (ROSTER_BYTES - 4)])
     frames += [encode(tag, body, Kind.JOIN) for tag, body in full]
     assert all(len(frame) <= JOIN_FRAME_BYTES + 4 for frame in frames)
-    assert len(full) + 1 <= MAX_FRAMES, "the answer to START is sent on the same connection"
+    assert len(full) + 1 <= MAX_ANSWER_FRAMES, "the answer to START is sent on the same connection"

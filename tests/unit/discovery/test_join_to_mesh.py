@@ -11,7 +11,7 @@ from base.home import Home
 from discovery.admission import AdmissionPolicy, Admissions
 from discovery.founding import found
 from discovery.joining import join
-from mesh.api import Role
+from mesh.api import Role, State
 from mesh.identity import Identity
 from mesh.node import MeshNode
 from mesh.roster_store import RosterStore
@@ -27,7 +27,7 @@ def anyio_backend():
 
 async def linked(one: MeshNode, other: MeshNode) -> None:
     with anyio.fail_after(20):
-        while other.pod_id not in one.alive() or one.pod_id not in other.alive():
+        while not all(member.state is State.ALIVE for node in (one, other) for member in node.members()):
             await anyio.sleep(0.02)
 
 
@@ -49,6 +49,7 @@ async def test_a_joined_pod_links_up(tmp_path, role):
         await tasks.start(other.run)
         await linked(node, other)
         assert {member.name for member in node.members()} == {"laptop", "nas"}
+        assert node.alive() == ({other.pod_id} if role is Role.FULL else set()), "a client is in nobody's ring"
         tasks.cancel_scope.cancel()
     admissions.close()
     for opened in (store, other_store):

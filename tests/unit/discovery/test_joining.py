@@ -281,7 +281,12 @@ async def test_open_admission_needs_no_code(house, new_home, tmp_path):
         assert "code" in error.message
         house.policy = AdmissionPolicy(mode="open")
         joined = await join(new_home, peer=house.address, pod_name="nas")
-        assert house.store.roster.is_member(joined.pod)
+        with_code = (await house.admissions.invite()).code
+        known = await join(Home(tmp_path / "known"), code=with_code, peer=house.address, pod_name="desktop")
+    roster = house.store.roster
+    assert roster.is_member(joined.pod)
+    assert not roster.is_admin(joined.pod), "it let itself in"
+    assert roster.is_admin(known.pod)
 
 
 async def test_another_name_is_refused_before_anybody_is_admitted(house, new_home):

@@ -26,6 +26,7 @@ from mesh.handshake import Dial, Hello, Local, common_version, greet, new_proces
 from mesh.link import JoinStream
 from mesh.listener import MAX_STRANGERS, MAX_STRANGERS_OF_HOST
 from mesh.node import MeshNode
+from mesh.records import EVERYBODY, Config, seal
 from mesh.wire import ProtocolError, Tag, encode, unpack
 from tests.golden.make import FORMS
 from tests.unit.mesh.cluster import Home, admit, found, linked, running, until
@@ -247,6 +248,43 @@ async def test_malformed_messages_do_no_harm(tmp_path: Path, tag: int) -> None:
             while (frame := await channel.receive()).tag != Tag.FAILURE:
                 assert frame.tag != Tag.GOODBYE
         await channel.close()
+
+
+async def test_forged_and_unlawful_configurations_are_refused_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    a = found(tmp_path / "a")
+    b, stranger = admit(a, tmp_path / "b"), found(tmp_path / "stranger")
+    first = a.roster.next_config("first", [EVERYBODY], 0)
+    a.store.add([seal(first, a.roster.cluster_id, a.pod, a.identity.sign)])
+    old = a.roster.config_id()
+    a.store.add([seal(a.roster.next_config("second", ["a"], 0), a.roster.cluster_id, a.pod, a.identity.sign)])
+    in_force = a.roster.config_id()
+    before = a.roster.records()
+    unlawful = [
+        seal(Config(in_force, "by b", 0), a.roster.cluster_id, b.pod, b.identity.sign),
+        seal(Config(b"", "a beginning by b", 0), a.roster.cluster_id, b.pod, b.identity.sign),
+        seal(Config(in_force, "forged", 0), a.roster.cluster_id, a.pod, b.identity.sign),
+        seal(Config(in_force, "elsewhere", 0), stranger.roster.cluster_id, a.pod, a.identity.sign),
+        b"garbage",
+    ]
+    early = [seal(Config(bytes(16), "early", 0), a.roster.cluster_id, b.pod, b.identity.sign)]
+    backdated = [seal(Config(old, "backdated", 0), a.roster.cluster_id, b.pod, b.identity.sign)]
+    async with running(a) as (node_a,):
+        channel = await greeted(b, node_a)
+        for _ in range(3):
+            await channel.send(encode(Tag.ROSTER, {"records": [*unlawful, *early, *before]}))
+        await channel.send(encode(Tag.ROSTER, {"records": backdated}))
+        await until(lambda: len(a.roster) > len(before))
+        await channel.close()
+    assert a.roster.config_id() == in_force
+    refused = [one.getMessage() for one in caplog.records if "was refused" in one.getMessage()]
+    assert sorted(one.partition("refused: ")[2] for one in refused) == [
+        "b does not administer by the configuration that it follows",
+        "it is malformed",
+        "it is of another cluster",
+        "its signature is wrong",
+    ]
 
 
 async def test_messages_without_a_certificate_close_the_connection(tmp_path: Path) -> None:

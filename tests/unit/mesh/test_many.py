@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from base.ids import WriterId
 from mesh.api import Lane, State
+from mesh.membership import MembershipSettings
 from mesh.node import MeshNode
 from mesh.view import FULL_MESH_PODS, HIGH
 from mesh.wire import Tag
 from tests.unit.mesh.cluster import MemoryLog, admit, found, running, until
 
 PODS = FULL_MESH_PODS + 4
+PATIENT = MembershipSettings(probe_timeout_s=3.0)
+"""So many pods in one process hold each other up."""
 
 
 def links(node: MeshNode) -> int:
@@ -24,7 +28,14 @@ async def test_many_pods_are_linked_to_few_and_reach_all(tmp_path: Path) -> None
     for home in homes:
         home.store.add(first.roster.records())
     logs = {home.name: MemoryLog(WriterId(number.to_bytes(8, "big"))) for number, home in enumerate(homes, 1)}
-    async with running(*homes, logs=logs) as nodes:
+    async with AsyncExitStack() as stack:
+        (seed,) = await stack.enter_async_context(running(first, logs=logs, settings=PATIENT))
+        nodes = [
+            seed,
+            *await stack.enter_async_context(
+                running(*homes[1:], logs=logs, settings=PATIENT, peers=[seed.address], chained=False)
+            ),
+        ]
         everybody = {node.pod_id for node in nodes}
         await until(lambda: all(node.alive() == everybody - {node.pod_id} for node in nodes), timeout_s=60)
         await until(lambda: all(links(node) <= HIGH + 2 for node in nodes), timeout_s=60)

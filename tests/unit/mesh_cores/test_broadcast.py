@@ -52,6 +52,16 @@ def test_own_entries_go_to_all_and_say_to_whom():
     assert pushed_entries(sends[0].message) == [entry(1)]
 
 
+def test_a_leaf_passes_nothing_on_but_says_what_it_has():
+    one = Broadcast(A, Random(1), leaf=True)
+    one.set_members([B, C])
+    for pod in (B, C):
+        one.link_up(pod, 0.0)
+    assert one.received(B, push([entry(1)], [B]), [entry(1)], {W: 1}, 0.0) == []
+    told = one.tick({W: 1}, 1.0)
+    assert kinds(told) == [(C, PushKind.ANNOUNCE)], "so that who lacks it can ask for it"
+
+
 def test_entries_are_passed_on_to_those_not_covered():
     one = broadcast(B, C, D)
     sends = one.received(B, push([entry(1)], [B, C]), [entry(1)], {W: 1}, 0.0)

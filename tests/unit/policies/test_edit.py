@@ -124,7 +124,6 @@ unknown = 1
 """
     assert inactive(text, "c.toml") == [
         "c.toml:3: redundancy.replicate: not active yet",
-        'c.toml:5: cluster.admission: not active yet: "approve" acts as "closed"',
         "c.toml:10: rule.read_only: not active yet",
     ]
     assert inactive("[pod]\nname = 'a'\n[affinity]\nhot = 3") == ["pod.toml:4: affinity.hot: not active yet"]

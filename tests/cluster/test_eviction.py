@@ -1,0 +1,52 @@
+"""A stolen, unlocked laptop: one command on another pod, and nothing of it gets in, but what others had before stays."""
+
+from __future__ import annotations
+
+from tests.cluster.lab import WORMHOLE, Host, Lab, processes_of, wait_until
+
+OLD, LATE = b"written before the theft", b"written by the thief"
+
+
+def test_a_stolen_pod_and_all_that_it_minted_stay_out(bare: Lab) -> None:
+    laptop, stolen, nas = bare.cluster("home")
+    laptop.cut()
+    (stolen.mount / "old.txt").write_bytes(OLD)
+    wait_until(lambda: (nas.mount / "old.txt").exists() and (nas.mount / "old.txt").read_bytes() == OLD)
+    wait_until(lambda: nas.wormhole("where", "/old.txt")["local"] == "kept", what="the copy on the nas")
+    stolen.cut()
+    # away from everybody the thief lets a pod of his own in, and writes
+    accomplice = stolen.folder / "accomplice"
+    stolen.homes.append(accomplice)
+    port = stolen.wormhole("status", check=False)["address"].rpartition(":")[2]
+    code = str(stolen.wormhole("invite")["code"])
+    stolen.wormhole(
+        *("join", "--code", code, "--peer", f"127.0.0.1:{port}", "--home", accomplice),
+        *("--no-mount", "--pod", "accomplice", "--listen", "0.0.0.0:7599"),
+    )
+    (stolen.mount / "late.txt").write_bytes(LATE)
+    # in the meantime
+    assert laptop.wormhole("evict", "desktop")["evicted"] == ["desktop"]
+    laptop.plug()
+    old = laptop.mount / "old.txt"
+    wait_until(lambda: old.exists() and old.read_bytes() == OLD, what="only the nas had what was written before")
+    for host in (laptop, nas):
+        wait_until(lambda host=host: states(host)["desktop"] == "evicted")  # type: ignore[misc]
+    # it comes back
+    stolen.plug()
+    wait_until(lambda: not processes_of(stolen.home), what="the evicted pod hears of it and stops")
+    up = stolen.run(WORMHOLE, "up", check=False)
+    assert up.returncode == 4
+    assert "evicted" in up.stderr
+    wait_until(lambda: "no member" in (laptop.home / "pod.log").read_text() + (nas.home / "pod.log").read_text())
+    for host in (laptop, nas):
+        assert "accomplice" not in states(host)
+        assert not (host.mount / "late.txt").exists()
+        assert (host.mount / "old.txt").read_bytes() == OLD
+    # and the machine, cleaned, may come again
+    stolen.run(WORMHOLE, "destroy", "--yes", "--force")
+    stolen.join(nas.invite())
+    wait_until((stolen.mount / "old.txt").exists)
+
+
+def states(host: Host) -> dict[str, str]:
+    return {one["name"]: one["state"] for one in host.wormhole("pods")["pods"]}
