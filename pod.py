@@ -49,6 +49,7 @@ from operations.mount_facts import attribute, limit_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
 from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
+from operations.repairing import Repairs
 from operations.requests import serve_requests
 from operations.serving import Serving
 from operations.settings import (
@@ -268,6 +269,7 @@ class Pod:
             if not self.is_client:
                 group.start_soon(tidy, self._cluster, parts.metadata, parts.mesh)
                 group.start_soon(self._housekeeping.run)
+                group.start_soon(Repairs(parts).run)
             if self._failure is None:
                 await self._start_mount(group)
                 gc.freeze()

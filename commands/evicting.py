@@ -41,10 +41,11 @@ def evict(
     recovery_key: KeyOption = "",
     force: Annotated[bool, typer.Option("--force", help="Even if it has the last live copy of something.")] = False,
 ) -> None:
-    """Remove and revoke an absent or stolen pod: no pod of the cluster talks to it any more.
+    """Throw out an absent or stolen pod.
 
-    Refused where it has the last live copy of something. Whom it let in stays, but for `--since`. Of two pods that
-    evict each other the earlier admitted wins; the recovery key, which `wormhole new` wrote, wins against all.
+    No pod of the cluster talks to it any more. Refused where it has the last live copy of something. Whom it let in
+    stays, but for `--since`. Of two pods that evict each other the earlier admitted wins; the recovery key, which
+    `wormhole new` wrote, wins against all.
     """
     home = this_home()
     since_s = seconds(since, "--since") if since else 0.0
@@ -75,10 +76,11 @@ def evict(
 def recover(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The recovery key, which `wormhole new` wrote.")],
 ) -> None:
-    """Make this pod an administrator by the recovery key, when none is left.
+    """Make this pod an administrator by the recovery key.
 
-    The key is made with the cluster, in the home of its first pod: move it to a place where no machine of the cluster
-    can reach it. With `wormhole evict POD --recovery-key FILE` it also evicts whomever nobody else may or can.
+    For when none is left. The key is made with the cluster, in the home of its first pod: move it to a place where
+    no machine of the cluster can reach it. With `wormhole evict POD --recovery-key FILE` it also evicts whomever
+    nobody else may or can.
     """
     home = this_home()
     key = _key(file)

@@ -11,7 +11,6 @@ import typer
 
 from base.errors import NotFoundError, RefusedError, WormholeError
 from base.home import Home
-from base.ids import PodId
 from commands import daemon, leftovers, settling
 from commands.ask import answer, at_terminal
 from commands.invocation import command, homes, invocation, named_home
@@ -19,6 +18,7 @@ from commands.loop import run_async
 from commands.machine import join_address, parse_address
 from commands.output import document, note, printable, say, step
 from control.lock import holder
+from discovery.fingerprint import ID_SHOWN, fingerprint
 from discovery.names import checked_name
 
 if TYPE_CHECKING:
@@ -102,10 +102,8 @@ def _join(draft: Home, wanted: str | None, code: str, peer: str, pod: str, clien
 
 
 def _say_what_is_awaited(pod: str) -> None:
-    from discovery.waiting import ID_SHOWN, fingerprint
-
     note(f"This pod waits to be approved, for 5 minutes: `wormhole approve {pod[:ID_SHOWN]}` on an administering pod.")
-    note(f"Its fingerprint there must be {fingerprint(PodId(pod))}.")
+    note(f"Its fingerprint there must be {fingerprint(pod)}.")
 
 
 def _ask_for_code(wanted: str | None, peer: str) -> str:

@@ -15,7 +15,7 @@ from commands import autostart, daemon, leftovers
 from commands.ask import confirm
 from commands.invocation import command, invocation, this_home
 from commands.machine import clear_stale_mount, configured_mount
-from commands.output import Progress, count, document, printable, say
+from commands.output import Progress, count, document, note, printable, say
 from control.client import call, not_running
 from control.lock import holder
 
@@ -48,6 +48,7 @@ def leave(
     daemon.wait_until_gone(home, pid)
     autostart.disable(home)
     if not force:
+        _save_recovery_key(home)
         delete(home)
     if invocation().json:
         document(body)
@@ -90,6 +91,19 @@ def destroy(
         document({"home": str(home.path), "destroyed": True})
     else:
         say("Nothing of this pod is left.")
+
+
+def _save_recovery_key(home: Home) -> None:
+    """Keep the cluster's recovery key, which nobody has taken away yet: the cluster goes on. Raises `MachineError`."""
+    key = home.identity / "recovery.key"
+    kept = home.path.with_name(f"{home.path.name}-recovery.key")
+    try:
+        key.rename(kept)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise MachineError(f"The recovery key can't be moved to {kept}: {error.strerror}.", f"Move {key}.") from error
+    note(f"The cluster's recovery key is in {printable(kept)} now: move it to a safe place.")
 
 
 def _stop(home: Home, force: bool) -> None:

@@ -15,9 +15,10 @@ from control.client import call
 def maintenance(
     state: Annotated[Literal["on", "off"], typer.Argument(metavar="on|off", help="Whether this pod is maintained.")],
 ) -> None:
-    """Announce a planned absence of this pod: no copies are made elsewhere in its place.
+    """Announce a planned absence of this pod, or its end.
 
-    All pods show it as `maintenance` until it says `off`, however often anything is restarted meanwhile.
+    No copies are made elsewhere in its place. All pods show it as `maintenance` until it says `off`, however often
+    anything is restarted meanwhile.
     """
     body = call(this_home(), "maintenance", {"on": state == "on"})
     if invocation().json:

@@ -9,16 +9,17 @@ import typer
 from commands.invocation import command, invocation, this_home
 from commands.output import document, printable, say, table
 from control.client import call
-from discovery.waiting import ID_SHOWN
+from discovery.fingerprint import ID_SHOWN
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="What `wormhole requests` shows: its id, or its name.")]
 
 
 @command("requests", "wormhole requests", "wormhole requests --json")
 def requests() -> None:
-    """List the pods that wait for approval, where the cluster's admission is "approve".
+    """List the pods that wait for approval.
 
-    Compare the fingerprint with the one that the new device shows; its name anybody can choose.
+    Pods do where the cluster's admission is "approve". Compare the fingerprint with the one that the new device
+    shows; its name anybody can choose.
     """
     body = call(this_home(), "requests")
     if invocation().json:

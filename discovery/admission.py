@@ -23,6 +23,7 @@ from base.home import Home
 from base.ids import PodId
 from discovery.code import issuer_tag
 from discovery.code_store import CodeStore, Issued
+from discovery.fingerprint import fingerprint
 from discovery.join_messages import (
     MAX_ADDRESSES,
     ROSTER_BYTES,
@@ -37,7 +38,7 @@ from discovery.join_protocol import IssuerSide, RefuseError
 from discovery.names import free_name
 from discovery.rate import KnockRate
 from discovery.refusals import ADMISSION_ADVICE
-from discovery.waiting import Waiting, WaitingRoom, fingerprint
+from discovery.waiting import Waiting, WaitingRoom
 from mesh.api import Role
 from mesh.identity import Identity
 from mesh.join_stream import JoinStream

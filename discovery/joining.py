@@ -28,7 +28,7 @@ from discovery.join_messages import Answer, Reason, Request
 from discovery.join_protocol import Admission, JoinerSide, JoinRefusedError
 from discovery.mdns import browse
 from discovery.names import checked_name, name_from_host
-from discovery.nearby import cluster_without_code, issuer_of, nearby
+from discovery.nearby import cluster_without_code, clusters_of, issuer_of
 from discovery.refusals import refusal_error
 from discovery.waiting import ASK_EVERY_S
 from mesh.address import parse_address
@@ -36,7 +36,7 @@ from mesh.api import Role
 from mesh.channel import ConnectionLostError
 from mesh.identity import ISSUING_CERTIFICATE, ISSUING_KEY, Identity, read_certificate
 from mesh.join_stream import JoinStream, open_join
-from mesh.records import issuer_name
+from mesh.records import is_id, issuer_name
 from mesh.roster_store import RosterStore, Seen
 from mesh.wire import ProtocolError, Tag
 
@@ -124,7 +124,9 @@ async def _search(
     """Return the addresses to ask, the best first."""
     if code is None:
         progress("Looking for clusters on the network")
-        cluster = cluster_without_code(await nearby(LOOK_AROUND_S, only), name, check)
+        named = name is not None and is_id(name)  # of one name there may be several clusters; so all are waited for
+        found = await browse(LOOK_AROUND_S, only=only, enough=lambda one: named and one.cluster_id == name)
+        cluster = cluster_without_code(clusters_of(found), name, check)
         return [endpoint for service in cluster.pods for endpoint in service.endpoints]
     progress("Looking for the pod that issued the code")
     services = await browse(SEARCH_S, only=only, enough=lambda service: service.tag == code.tag)

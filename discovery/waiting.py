@@ -16,8 +16,6 @@ from discovery.join_messages import Request
 ASK_EVERY_S: Final = 2.0
 """How often a joiner asks whether it was approved."""
 FORGET_AFTER_S: Final = 20.0
-ID_SHOWN: Final = 8
-"""Digits of an id that are enough to name one of those who wait."""
 MAX_WAITING: Final = 64
 MAX_OF_HOST: Final = 8
 DENIED_S: Final = 3600.0
@@ -78,8 +76,3 @@ class WaitingRoom:
     def _prune(self, now_s: float) -> None:
         for pod in [pod for pod, one in self._waiting.items() if now_s - one.last_s > FORGET_AFTER_S]:
             del self._waiting[pod]
-
-
-def fingerprint(pod: PodId) -> str:
-    """Return a pod's id, which is the hash of its key, in groups that two people can compare."""
-    return " ".join(pod[start : start + 4] for start in range(0, len(pod), 4))

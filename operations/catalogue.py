@@ -42,6 +42,7 @@ class TreeCatalogue:
         self._cluster = cluster
         self._pod = pod
         self._pods: _Pods | None = None
+        self._given_up: frozenset[PodId] = frozenset()
         mesh.on_change(self._members_changed)
         self.holders: Callable[[ContentId], Holders] = lambda _: Holders(frozenset(), frozenset(), frozenset())
         """Set once `transfer` is there: who has a content already."""
@@ -64,6 +65,10 @@ class TreeCatalogue:
             leaving = frozenset(one.pod for one in members if one.meta.get(LEAVING) is True)
             self._pods = _Pods(full, self._mesh.alive() | {self._mesh.pod_id}, clients, leaving)
         return self._pods
+
+    def give_up(self, pods: frozenset[PodId]) -> None:
+        """Make the copies of these pods anew: they stay away."""
+        self._given_up = pods
 
     def configure(self, cluster: ClusterConfig, pod: PodConfig) -> None:
         """Take over another configuration."""
@@ -142,13 +147,13 @@ class TreeCatalogue:
         """Return the pods that should keep the content, the most wanted first.
 
         Who keeps it already goes on keeping it: a pod that joins or returns moves nothing by itself. An absent pod
-        counts while it has the content, but nobody waits for an absent one to take it.
+        counts while it has the content and isn't given up, but nobody waits for an absent one to take it.
         """
         holders = self.holders(info.content)
         full, alive, _, leaving = self._current()
         keepers = [pod for pod in full if pod in holders.kept or pod in holders.absent]
-        if leaving:
-            keepers = [pod for pod in keepers if pod not in leaving]
+        if leaving or self._given_up:
+            keepers = [pod for pod in keepers if pod not in leaving and pod not in self._given_up]
             full = [pod for pod in full if pod not in leaving]
         takers = [Candidate(pod) for pod in full if pod in alive]
         ranked = place(info.content, info.size, len(full), info.author, takers)

@@ -13,8 +13,9 @@ import anyio
 from base.errors import DamagedError, NotFoundError, RefusedError, UsageError, WormholeError
 from base.ids import PodId
 from discovery.admission import Admissions
+from discovery.fingerprint import ID_SHOWN, fingerprint
 from discovery.join_messages import Request
-from discovery.waiting import ID_SHOWN, MAX_WAITING, fingerprint
+from discovery.waiting import MAX_WAITING
 from mesh.node import MeshNode
 from mesh.wire import Tag
 from operations.configuration import check_rights

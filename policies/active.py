@@ -21,6 +21,7 @@ ACTIVE: dict[Level, frozenset[str]] = {
             "cluster.forget_after",
             "redundancy.copies",
             "redundancy.absent_after",
+            "redundancy.repair_after",
             "conflicts.strategy",
             "trash.keep",
             "trash.versions",

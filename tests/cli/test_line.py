@@ -19,7 +19,8 @@ HEAVY = {"anyio", "trio", "zeroconf", "pycrdt", "cryptography", "pyfuse3", "msgs
 NAMES = [command.name for command in COMMANDS]
 REQUIRED = (
     *("new", "join", "nearby", "invite", "up", "down", "autostart", "mount", "unmount", "pods", "status"),
-    *("where", "sync", "import", "leave", "destroy", "demo"),
+    *("where", "sync", "import", "leave", "destroy", "demo", "requests", "approve", "deny", "evict", "recover"),
+    "maintenance",
 )
 
 

@@ -9,6 +9,7 @@ OLD, LATE = b"written before the theft", b"written by the thief"
 
 def test_a_stolen_pod_and_all_that_it_minted_stay_out(bare: Lab) -> None:
     laptop, stolen, nas = bare.cluster("home")
+    the_last_copy_keeps_it_in(laptop, stolen)
     laptop.cut()
     (stolen.mount / "old.txt").write_bytes(OLD)
     wait_until(lambda: (nas.mount / "old.txt").exists() and (nas.mount / "old.txt").read_bytes() == OLD)
@@ -46,6 +47,22 @@ def test_a_stolen_pod_and_all_that_it_minted_stay_out(bare: Lab) -> None:
     stolen.run(WORMHOLE, "destroy", "--yes", "--force")
     stolen.join(nas.invite())
     wait_until((stolen.mount / "old.txt").exists)
+
+
+def the_last_copy_keeps_it_in(laptop: Host, stolen: Host) -> None:
+    laptop.wormhole("config", "set", "redundancy.copies", "1")
+    wait_until(lambda: stolen.wormhole("config", "show")["config"]["redundancy"]["copies"] == 1)
+    (stolen.mount / "single.txt").write_bytes(OLD)
+    single = laptop.mount / "single.txt"
+    wait_until(single.exists)
+    wait_until(lambda: laptop.wormhole("where", "/single.txt")["kept"], what="its holder is known")
+    refused = laptop.run(WORMHOLE, "evict", "desktop", check=False)
+    assert refused.returncode == 4
+    assert "single.txt" in refused.stderr
+    assert "--force" in refused.stderr
+    laptop.wormhole("config", "set", "redundancy.copies", "2")
+    assert single.read_bytes() == OLD
+    wait_until(lambda: len(laptop.wormhole("where", "/single.txt")["holders"]) > 1, what="another copy")
 
 
 def states(host: Host) -> dict[str, str]:

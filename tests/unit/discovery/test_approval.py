@@ -12,6 +12,7 @@ from base.home import Home
 from base.ids import PodId
 from discovery import joining
 from discovery.admission import AdmissionPolicy
+from discovery.fingerprint import fingerprint
 from discovery.join_messages import Request
 from discovery.joining import join
 from discovery.waiting import (
@@ -20,7 +21,6 @@ from discovery.waiting import (
     MAX_OF_HOST,
     MAX_WAITING,
     WaitingRoom,
-    fingerprint,
 )
 from mesh.api import Role
 from mesh.identity import Identity
