@@ -43,7 +43,7 @@ async def test_many_pods_are_linked_to_few_and_reach_all(tmp_path: Path) -> None
         for number, node in enumerate(nodes):
             node.publish_log([logs[homes[number].name].append(b"entry")])
         whole = {log.writer: 1 for log in logs.values()}
-        await until(lambda: all(log.vector() == whole for log in logs.values()), timeout_s=20)
+        await until(lambda: all(log.vector() == whole for log in logs.values()), timeout_s=60)
 
         here = nodes[0]
         far = next(node for node in nodes[1:] if here._table.control(node.pod_id) is None)
