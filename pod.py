@@ -148,7 +148,7 @@ class Pod:
         mesh.set_join_handler(admissions.serve)
         serve_requests(mesh, admissions)
         mesh.set_chronicle(self._chronicle)
-        mesh.on_namesake = self._give_way
+        mesh.strays.on_namesake = self._give_way
         mesh.on_change(self._look_whether_evicted)
         editor = self._take_role(metadata, transfer, mesh, pod.network.deadline_s)
         self._cluster = Cluster(metadata, mesh, roster, self.identity, cluster.cluster.forget_after_s)
@@ -185,7 +185,7 @@ class Pod:
         """Make what only a full pod or only a client pod has; return what changes the tree on a client pod."""
         self._rebirth: Rebirth | None = None
         if self.is_client:
-            mesh.on_restored = self._chronicle.begin_anew
+            mesh.strays.on_restored = self._chronicle.begin_anew
             return RemoteTree(metadata, transfer, mesh, deadline_s)
         self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
         Serving(mesh.roster, metadata, transfer, mesh)

@@ -60,6 +60,8 @@ ASK_AGAIN_S = 0.1
 MAX_TRIES = 6
 MAX_WANTED = 64
 """Asking for more entries of one writer than this is left to anti-entropy, and so are requests of others above it."""
+USEFUL_S = 1.0
+"""A link that has brought something new within this time isn't pruned."""
 ASKED_S = 1.0
 """What comes within this time of asking may come twice, without the sender being pruned."""
 MAX_WRITERS = 4096
@@ -88,6 +90,8 @@ class _Link:
     eager: bool = True
     asked: float = float("-inf")
     """When it was last asked for something."""
+    useful: float = float("-inf")
+    """When it last brought something new."""
     known: dict[WriterId, int] = field(default_factory=dict)
     """What the pod has by its own word."""
     announce: dict[WriterId, int] = field(default_factory=dict)
@@ -264,7 +268,9 @@ class Broadcast:
         if now - link.asked <= ASKED_S:
             return sends
         if applied:
-            link.eager = True
+            link.eager, link.useful = True, now
+        elif now - link.useful <= USEFUL_S:
+            pass  # changes of different sources take different ways: each link is one too many for some of them
         elif self._pods > FEW_PODS and link.eager and push.entries and _all_here(push.entries, vector):
             link.eager = False
             sends.append(Send(sender, Tag.LOG_PUSH, [PushKind.PRUNE]))

@@ -19,6 +19,10 @@ from mesh.reachability import unreachable
 from mesh.summary import Summary
 from mesh.suspicion import Suspicion
 
+DEDUCE_AFTER_S = 0.5
+"""No path for this long: suspected. Gossip about changed links comes together, but not at one moment."""
+NEWBORN_S = 1.0
+"""A pod that has just started is known earlier than who is linked to it: so long no path is needed."""
 GONE = Flag.DOWN | Flag.LEFT
 
 
@@ -163,8 +167,8 @@ class Census:
         """Note a sign of life."""
         self._seen[pod] = now
 
-    def take(self, record: Record, now: float, newborn_s: float) -> bool:
-        """Take over a newer record of a member; one just started needs no path for ``newborn_s``."""
+    def take(self, record: Record, now: float) -> bool:
+        """Take over a newer record of a member; one just started needs no path for a while."""
         pod, old = record.pod, self.records.get(record.pod)
         self.records[pod] = record
         self.summary.replace(old, record)
@@ -172,7 +176,7 @@ class Census:
             (pods.add if record.flags & flags else pods.discard)(pod)
         self._seen[pod] = now
         if old is None or record.incarnation > old.incarnation:
-            self._cut_since[pod] = now + newborn_s
+            self._cut_since[pod] = now + NEWBORN_S
         suspicion = self.suspicions.get(pod)
         cleared = suspicion is not None and (record.incarnation > suspicion.incarnation or pod in self._gone)
         if cleared:
@@ -245,8 +249,8 @@ class Census:
         """Tell whether there are members who are about to be suspected if no path is found soon."""
         return bool(self._cut_since)
 
-    def deduce(self, cut: Collection[PodId], now: float, after_s: float) -> list[PodId]:
-        """Suspect whom no path has led to for ``after_s``, clear the others; return whose state changed by that."""
+    def deduce(self, cut: Collection[PodId], now: float) -> list[PodId]:
+        """Suspect whom no path has led to for a while, clear the others; return whose state changed by that."""
         changed = [
             pod
             for pod, suspicion in list(self.suspicions.items())
@@ -258,7 +262,7 @@ class Census:
             if pod in self.suspicions:
                 continue
             since = self._cut_since.setdefault(pod, now)
-            if now - since >= after_s:
+            if now - since >= DEDUCE_AFTER_S:
                 self.suspicions[pod] = self.suspicion_of(self.records[pod].incarnation, None, since)
                 del self._cut_since[pod]
                 changed.append(pod)

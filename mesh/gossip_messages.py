@@ -216,6 +216,18 @@ def decode(message: object) -> Message:
     raise MalformedError("a message of unknown kind or length")
 
 
+def question_of(message: Message, own: Record) -> Message | None:
+    """Return what a message asks of the pod of ``own``, without all that it claims; None if it asks nothing."""
+    if message.kind not in (Kind.PING, Kind.DIGEST, Kind.WANT, Kind.SUMMARY):
+        return None
+    asked = [
+        known._replace(accusation=None)
+        for known in message.digest
+        if known.pod != own.pod or (known.incarnation, known.version) <= own.stamp
+    ]
+    return message._replace(updates=(), digest=asked)
+
+
 def _updates(value: object) -> list[Update]:
     updates = [_update(entry) for entry in _list(value, MAX_UPDATES)]
     return [update for update in updates if update is not None]

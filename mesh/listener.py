@@ -27,6 +27,7 @@ from mesh.quiet import QuietLog
 MAX_STRANGERS: Final = 64
 """Connections under way that haven't shown who they are."""
 MAX_STRANGERS_OF_HOST: Final = 16
+GRACE_S: Final = 0.5
 IPV4_ANY: Final = "0.0.0.0"  # noqa: S104 (every link is TLS with both sides verified)
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Listener:
         self._context = context
         self._certificate = certificate
         self._accept = accept
-        self._strangers: dict[anyio.CancelScope, str] = {}
+        self._strangers: dict[anyio.CancelScope, tuple[str, float]] = {}
         self._joining = 0
         self._quiet = QuietLog(logger, anyio.current_time)
         self.join_handler: JoinHandler | None = None
@@ -111,22 +112,32 @@ class Listener:
                 self._quiet.warning("", f"a connection can't be accepted: {error}")
                 await anyio.sleep(0.1)
                 continue
-            self._make_room(host)
+            if not self._make_room(host):
+                await anyio.aclose_forcefully(stream)
+                continue
             scope = anyio.CancelScope()
-            self._strangers[scope] = host
+            self._strangers[scope] = host, anyio.current_time()
             group.start_soon(self._meet, stream, host, scope)
 
-    def _make_room(self, host: str) -> None:
-        """Let the oldest stranger of ``host`` go, or of the host with most of them, if there are too many."""
-        hosts = Counter(self._strangers.values())
+    def _make_room(self, host: str) -> bool:
+        """Let the oldest stranger of ``host`` go, or of the host with most of them, if there are too many.
+
+        Return whether there is room now. Of one host none gives way that has just begun: many pods of one machine, all
+        at once and slow, would keep each other from ever ending.
+        """
+        hosts = Counter(other for other, _ in self._strangers.values())
         crowd = host if hosts[host] >= MAX_STRANGERS_OF_HOST else ""
         if len(self._strangers) >= MAX_STRANGERS:
             crowd = crowd or hosts.most_common(1)[0][0]
-        if crowd:
-            self._quiet.warning(crowd, f"too many unfinished connections; one from {crowd} was closed")
-            oldest = next(scope for scope, other in self._strangers.items() if other == crowd)
-            del self._strangers[oldest]
-            oldest.cancel()
+        if not crowd:
+            return True
+        self._quiet.warning(crowd, f"too many unfinished connections; one from {crowd} was closed")
+        oldest, since = next((scope, since) for scope, (other, since) in self._strangers.items() if other == crowd)
+        if crowd == host and anyio.current_time() - since < GRACE_S:
+            return False
+        del self._strangers[oldest]
+        oldest.cancel()
+        return True
 
     async def _meet(self, stream: SocketStream, host: str, scope: anyio.CancelScope) -> None:
         """Find out who connects; must not raise."""

@@ -42,10 +42,6 @@ MAX_COMPLAINTS = 32
 REVIEW_EVERY_S = 0.25
 REVIEW_PODS_PER_S = 4000
 """With many pods paths are looked for more rarely: it takes a millisecond for 2,000."""
-DEDUCE_AFTER_S = 0.5
-"""No path for this long: suspected. Gossip about changed links comes together, but not at one moment."""
-NEWBORN_S = 1.0
-"""A pod that has just started is known earlier than who is linked to it: so long no path is needed."""
 FORWARD_EVERY_S = 1.0
 """An accusation of one pod is passed on to it at most this often."""
 
@@ -188,15 +184,9 @@ class Membership:
             decoded = wire.decode(message)
         except wire.MalformedError:
             return []
-        if decoded.kind not in (Kind.PING, Kind.DIGEST, Kind.WANT, Kind.SUMMARY):
-            return []
-        own, self._now = self._own.record.stamp, now
-        asked = [
-            known._replace(accusation=None)
-            for known in decoded.digest
-            if known.pod != self.me or (known.incarnation, known.version) <= own
-        ]
-        return self._react(sender, decoded._replace(updates=(), digest=asked), [])
+        self._now = now
+        asked = wire.question_of(decoded, self._own.record)
+        return [] if asked is None else self._react(sender, asked, [])
 
     def receive(self, sender: PodId, message: object, now: float) -> list[Send]:
         """Take in the body of a `Tag.GOSSIP` frame from a linked pod; malformed ones are ignored whole."""
@@ -309,7 +299,7 @@ class Membership:
             return
         self._exchange.learnt(source)
         accused = record.pod in self.census.suspicions
-        if self.census.take(record, self._now, NEWBORN_S):
+        if self.census.take(record, self._now):
             self._touch(record.pod)
         if accused and record.pod not in self.census.suspicions:
             self._gossip.withdraw(record.pod)
@@ -352,8 +342,7 @@ class Membership:
 
     def _alive(self, acked: Acked) -> None:
         """A probe was answered. An accusation stands until the accused refutes it, though: the next ping says so."""
-        near = self.census.near.get(acked.pod)
-        if near is None:
+        if (near := self.census.near.get(acked.pod)) is None:
             return
         near.proof = self._now
         self.census.seen(acked.pod, self._now)
@@ -368,7 +357,7 @@ class Membership:
             self._cut = self.census.unreachable(self._links)
         elif not self.census.undecided():
             return
-        for pod in self.census.deduce(self._cut, self._now, DEDUCE_AFTER_S):
+        for pod in self.census.deduce(self._cut, self._now):
             self._touch(pod, graph=False)
 
     # -- sending

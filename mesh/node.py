@@ -9,24 +9,23 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from base.errors import DamagedError, MachineError, NamesakeError, RefusedError
+from base.errors import MachineError, RefusedError
 from base.ids import ClusterId, PodId, WriterId
 from mesh import listener as door
-from mesh.address import parse_address
 from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog, State
 from mesh.calls import Caller
 from mesh.dialer import Source
 from mesh.diary import Diary
 from mesh.directory import Directory
 from mesh.identity import Identity
-from mesh.introduction import Chronicle, RestoredError
+from mesh.introduction import Chronicle
 from mesh.join_stream import JoinHandler
 from mesh.link import Link
 from mesh.membership import TICK_S, Membership, MembershipSettings
@@ -39,6 +38,7 @@ from mesh.roster import Roster
 from mesh.roster_store import RosterStore
 from mesh.send import Send
 from mesh.spread import Spreader
+from mesh.strays import Strays
 from mesh.switchboard import Switchboard
 from mesh.timekeeper import Timekeeper
 from mesh.whereabouts import Whereabouts
@@ -83,14 +83,16 @@ class MeshNode:
         self._membership = Membership(self._me, settings or MembershipSettings(), self._rng, incarnation)
         self._leaf = roster_store.roster.is_client(self._me)
         self._spreader = Spreader(self._me, self._rng, self._run, self._ask, leaf=self._leaf)
+        self.strays = Strays(lambda: self._switchboard, self._spreader.still)
         self._switchboard = Switchboard(
-            *(self._me, self._registry, self._table, self), self._link_came, self._link_went, self._stray
+            *(self._me, self._registry, self._table, self), self._link_came, self._link_went, self.strays
         )
         self._neighbours = Neighbours(
             *(self._me, lambda: self.roster, self._table, self._membership),
             *(self._switchboard.dial_control, self._rng),
         )
         self._view, self._dialer = self._neighbours.view, self._neighbours.dialer
+        self.strays.on_return = self._dialer.hurry
         self._caller = Caller(lambda: self.roster, self._table, self._membership, self._switchboard, self._view)
         self.clocks = Timekeeper(self._ask, self._caller.near)
         self._directory = Directory(
@@ -105,11 +107,6 @@ class MeshNode:
             Tag.LOG_SINCE: self._spreader.serve_since,
             Tag.CLOCK: self.clocks.serve,
         }
-        self.on_namesake: Callable[[NamesakeError], None] = lambda _: None
-        """Called when another process with this pod's key is preferred by somebody: this one must stop."""
-        self.on_restored: Callable[[RestoredError], Awaitable[None]] = self._stay_away
-        """Called when this pod turns out to be a restored one. No link is up before it returns; what it raises ends
-        `run`."""
         self._listeners: list[Callable[[], None]] = []
         self._group: TaskGroup | None = None
         self._quiet = QuietLog(logger, anyio.current_time)
@@ -199,10 +196,8 @@ class MeshNode:
 
         Links that are up stay. Raises `UsageError` for a malformed address.
         """
-        for address in (*advertise, *peers):
-            parse_address(address)
-        self._neighbours.set_peers(peers)
         self._whereabouts.advertise(advertise)
+        self._neighbours.set_peers(peers)
         if self._group is not None:
             self._membership.set_address(self.address)
             self._settle()
@@ -273,7 +268,7 @@ class MeshNode:
         self._whereabouts.port = door.port_of(listeners)
         try:
             async with anyio.create_task_group() as group:
-                self._group = group
+                self._group = self.strays.group = group
                 self._switchboard.port = self._whereabouts.port
                 self._switchboard.run_in(group)
                 self._membership.set_address(self.address)
@@ -287,7 +282,7 @@ class MeshNode:
                 group.start_soon(self._tick)
                 task_status.started()
         finally:
-            self._group = None
+            self._group = self.strays.group = None
             self._switchboard.run_in(None)
             with anyio.CancelScope(shield=True):
                 await self._directory.remember(self.address)
@@ -346,24 +341,6 @@ class MeshNode:
         self._spreader.link_down(pod)
         self._dialer.lost(pod)
         self._settle(force=True)
-
-    def _stray(self, error: NamesakeError | RestoredError) -> None:
-        if isinstance(error, NamesakeError):
-            self.on_namesake(error)
-        elif self._group is not None and not self._switchboard.paused:
-            logger.warning("%s", error.message)
-            self._group.start_soon(self._return, error)
-
-    async def _return(self, error: RestoredError) -> None:
-        """Come back as a restored pod: with all links ended, told nothing and telling nothing, until it is ready."""
-        await self._switchboard.pause(error)
-        async with self._spreader.still():
-            await self.on_restored(error)
-        self._switchboard.resume()
-        self._dialer.hurry()
-
-    async def _stay_away(self, error: RestoredError) -> None:
-        raise DamagedError("This pod was restored from a backup and can't take a new writer.", "Join anew.")
 
     # -- the cores
 

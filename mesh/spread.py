@@ -172,18 +172,21 @@ class Spreader:
 
     async def run(self) -> None:
         """Apply pushed entries and fetch pages until cancelled."""
-        async with anyio.create_task_group() as group:
-            self._group = group
-            group.start_soon(self._keep_time)
-            while self._fetches:
-                group.start_soon(self._fetch, self._fetches.popleft())
-            while True:
-                while self._queue:
-                    sender, message, entries, size = self._queue.popleft()
-                    self._queued_bytes -= size
-                    await self._apply(sender, message, entries)
-                self._wake = anyio.Event()
-                await self._wake.wait()
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                group.start_soon(self._keep_time)
+                while self._fetches:
+                    group.start_soon(self._fetch, self._fetches.popleft())
+                while True:
+                    while self._queue:
+                        sender, message, entries, size = self._queue.popleft()
+                        self._queued_bytes -= size
+                        await self._apply(sender, message, entries)
+                    self._wake = anyio.Event()
+                    await self._wake.wait()
+        finally:
+            self._group = None
 
     async def _keep_time(self) -> None:
         """Call the broadcast whenever it is due."""

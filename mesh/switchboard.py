@@ -30,6 +30,8 @@ CONNECT_S: Final = 3.0
 FLUSH_S: Final = 1.0
 BULK_RETRY_S: Final = 30.0
 """A pod that can't be dialled gets its bulk requests over the control link for so long."""
+REDIAL_S: Final = 1.0
+"""One that has no control link is dialled again after this."""
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +217,8 @@ class Switchboard:
         try:
             await self._dial(*parse_address(address or self.reached.get(pod, "")), Lane.BULK, pod)
         except WormholeError as error:
-            self._bulk_retry_at[pod] = anyio.current_time() + BULK_RETRY_S
+            linked = self._table.control(pod) is not None
+            self._bulk_retry_at[pod] = anyio.current_time() + (BULK_RETRY_S if linked else REDIAL_S)
             if not self._registry.roster.is_client(pod):
                 self._quiet.warning(f"bulk {pod}", f"no bulk link to {pod}: {error.message}")
         finally:

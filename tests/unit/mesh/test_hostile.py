@@ -24,7 +24,7 @@ from mesh.api import Lane, State
 from mesh.channel import Channel, ConnectionLostError
 from mesh.handshake import Dial, Hello, Local, common_version, greet, new_process_id
 from mesh.link import JoinStream
-from mesh.listener import MAX_STRANGERS, MAX_STRANGERS_OF_HOST
+from mesh.listener import GRACE_S, MAX_STRANGERS, MAX_STRANGERS_OF_HOST
 from mesh.node import MeshNode
 from mesh.records import EVERYBODY, Config, seal
 from mesh.wire import ProtocolError, Tag, encode, unpack
@@ -71,7 +71,10 @@ async def test_garbage_is_closed_and_logged_once(
 async def test_of_too_many_unfinished_connections_the_oldest_gives_way(tmp_path: Path) -> None:
     a = found(tmp_path / "a")
     async with running(a) as (node_a,):
-        streams = [await anyio.connect_tcp("127.0.0.1", node_a.port) for _ in range(MAX_STRANGERS_OF_HOST + 1)]
+        streams = [await anyio.connect_tcp("127.0.0.1", node_a.port) for _ in range(MAX_STRANGERS_OF_HOST)]
+        await until(lambda: len(node_a._door._strangers) == MAX_STRANGERS_OF_HOST)
+        await anyio.sleep(GRACE_S)
+        streams.append(await anyio.connect_tcp("127.0.0.1", node_a.port))
         await ended(streams[0])
         for stream in streams:
             await stream.aclose()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
+import anyio
+
+from base.errors import UnreachableError
 from base.ids import WriterId
 from mesh.api import Lane, State
 from mesh.membership import MembershipSettings
@@ -48,8 +51,15 @@ async def test_many_pods_are_linked_to_few_and_reach_all(tmp_path: Path) -> None
         here = nodes[0]
         far = next(node for node in nodes[1:] if here._table.control(node.pod_id) is None)
         for lane in Lane:
-            answer = await here.call(far.pod_id, Tag.CLOCK, None, lane=lane)
-            assert answer is not None
+            with anyio.fail_after(60):
+                while await asked(here, far, lane) is None:
+                    await anyio.sleep(0.2)
         assert here._table.control(far.pod_id) is None, "asked over a link for requests only"
-        states = {member.pod: member.state for member in here.members()}
-        assert set(states.values()) == {State.ALIVE}
+        await until(lambda: {member.state for member in here.members()} == {State.ALIVE}, timeout_s=60)
+
+
+async def asked(here: MeshNode, far: MeshNode, lane: Lane) -> object:
+    """Return the answer; None where the machine was too busy for it."""
+    with suppress(UnreachableError):
+        return await here.call(far.pod_id, Tag.CLOCK, None, lane=lane)
+    return None
