@@ -28,6 +28,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from base.errors import MachineError, NotRunningError, RefusedError, WormholeError, to_wire
 from base.home import HOME_VARIABLE, Home
 from base.ids import ContentId, InodeId
+from base.memory import few_pools
 from control.lock import acquire
 from control.server import serve
 from crdt_meta.acknowledgement import content_mark
@@ -66,8 +67,8 @@ from operations.tidying import Cluster, tidy
 from operations.unplugging import serve_unplugging
 from policies.config import ClusterConfig
 from transfer.service import Transfer
+from vfs.journalled import publish_journalled
 from vfs.mount import Mount, MountSettings
-from vfs.publisher import publish_journalled
 
 COLLECT: Final = (20_000, 20, 50)
 """Thresholds of Python's collector. The caches hold a million small tuples; looking at them is a fifth of all work."""
@@ -149,7 +150,7 @@ class Pod:
         mesh.set_join_handler(admissions.serve)
         serve_requests(mesh, admissions)
         mesh.set_chronicle(self._chronicle)
-        mesh.on_namesake = self._give_way
+        mesh.strays.on_namesake = self._give_way
         mesh.on_change(self._look_whether_evicted)
         editor = self._take_role(metadata, transfer, mesh, pod.network.deadline_s)
         self._cluster = Cluster(metadata, mesh, roster, self.identity, cluster.cluster.forget_after_s)
@@ -187,7 +188,7 @@ class Pod:
         """Make what only a full pod or only a client pod has; return what changes the tree on a client pod."""
         self._rebirth: Rebirth | None = None
         if self.is_client:
-            mesh.on_restored = self._chronicle.begin_anew
+            mesh.strays.on_restored = self._chronicle.begin_anew
             return RemoteTree(metadata, transfer, mesh, deadline_s)
         self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
         Serving(mesh.roster, metadata, transfer, mesh)
@@ -398,6 +399,7 @@ def main() -> int:
     home = Home(options.home.absolute())
     os.environ[HOME_VARIABLE] = str(home.path)
     os.umask(0o077)
+    few_pools()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
     started = time.monotonic()
     try:

@@ -43,6 +43,12 @@ class Reading:
         for inode in delta.inodes:
             self._nodes.pop(inode, None)
 
+    def slim(self) -> None:
+        """Give memory back: what is remembered of the tree is read again when it is needed."""
+        self._nodes.clear()
+        self._paths.clear()
+        self.view.store.slim()
+
     # -- nodes --------------------------------------------------------------------------------------------------------
 
     def get(self, inode: InodeId) -> Node | None:

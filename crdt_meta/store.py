@@ -167,6 +167,13 @@ class Store:
         """Whether the next `sync` will take long: it has to move what was committed into the database."""
         return self._wal is None or os.fstat(self._wal).st_size > CHECKPOINT_BYTES
 
+    def slim(self) -> None:
+        """Forget what was read; it is read again when it is needed."""
+        self.flush()
+        for forget in self.on_clear:
+            forget()
+        self.db.execute("PRAGMA shrink_memory")
+
     def free_pages(self, limit: int) -> None:
         """Give pages of the file that are of no use back to the file system."""
         self.begin()

@@ -12,7 +12,7 @@ import errno
 
 from base.errors import FileSystemError
 from base.ids import ROOT_INODE, InodeId, LinkId, new_inode_id
-from crdt_meta.deciding import Deciding
+from crdt_meta.bearing import Bearing
 from crdt_meta.display import Entry
 from crdt_meta.hlc import nanoseconds
 from crdt_meta.node import Kind, Node
@@ -37,7 +37,7 @@ XATTRS_LIMIT_BYTES = 512 * 1024
 """All extended attributes of one inode together."""
 
 
-class Tree(Deciding):
+class Tree(Bearing):
     """See the module. All methods are for the loop thread and raise `FileSystemError` with POSIX's errno."""
 
     # -- making -------------------------------------------------------------------------------------------------------

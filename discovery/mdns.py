@@ -42,6 +42,15 @@ _LOOKUP_MS: Final = 3000
 _LOOKUPS: Final = 8
 _CLOSE_S: Final = 3.0
 
+
+def _briefly(record: logging.LogRecord) -> bool:
+    """Leave out of zeroconf's log where in it a network that is away was noticed: that happens at every change."""
+    record.exc_info = record.exc_text = None
+    return True
+
+
+logging.getLogger("zeroconf").addFilter(_briefly)
+
 _Failures = (OSError, ZeroconfError, RuntimeError, TimeoutError, AssertionError)
 
 

@@ -37,10 +37,22 @@ def is_loopback(host: str) -> bool:
 
 def own_host() -> str:
     """Return the address of this machine on its network, the loopback one when there is none. Sends nothing."""
-    for target in ("192.0.2.1", "224.0.0.251"):  # RFC 5737 documentation, mDNS: only the route is looked up
-        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    for target in ("192.0.2.1", "224.0.0.251", "2001:db8::1"):  # documentation, mDNS: only the route is looked up
+        family = socket.AF_INET6 if ":" in target else socket.AF_INET
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((target, 9))
             host = str(probe.getsockname()[0])
-            if host != "0.0.0.0":  # noqa: S104
+            if not is_wildcard(host):
                 return host
     return "127.0.0.1"
+
+
+def is_own(host: str) -> bool:
+    """Tell whether an IP address is one of this machine's at the moment."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True

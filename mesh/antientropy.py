@@ -1,10 +1,11 @@
 """How logs that differ become equal: exchange of vectors, then pages "since N". A pure planner; the shell fetches.
 
 Theory of operation. When a link comes up, and about every ten seconds with a random linked pod, vectors are exchanged:
-``writer -> last sequence``, in pages of a few KiB. What the other has more of becomes a *mark*: (pod, writer, number).
-As long as a mark is ahead of the own vector, one fetch at a time per writer is planned, from the pod that has most of
-it among the least busy ones that have not been slow or failing lately; after each page from where the log then stands.
-Gaps that broadcast notices are marks, too. For every `Fetch` in a plan the shell, in a task of its own, does
+``writer -> last sequence``, in pages of a few KiB, a large one only after its sum has turned out to differ. What the
+other has more of becomes a *mark*: (pod, writer, number). As long as a mark is ahead of the own vector, one fetch at a
+time per writer is planned, from the pod that has most of it among the least busy ones that have not been slow or
+failing lately; after each page from where the log then stands. Gaps that broadcast notices are marks, too. For every
+`Fetch` in a plan the shell, in a task of its own, does
 
     answer = await mesh.call(fetch.pod, Tag.LOG_SINCE, since_body(fetch), timeout_s=fetch.timeout_s)
     entries = page_entries(answer, fetch)
@@ -37,6 +38,7 @@ from mesh.log_messages import (
     decode_page,
     decode_since,
     decode_vector,
+    encode_sum,
     encode_vector,
 )
 from mesh.send import Send
@@ -56,7 +58,9 @@ RETRY_AFTER_S = 1.0
 MAX_FETCHES = 8
 MAX_FETCHES_PER_POD = 2
 MAX_VECTOR_PAGES = 16
-"""Pages of the vector sent at a link-up; a larger vector goes on in the regular exchanges."""
+"""Pages of the vector sent at a time; a larger vector goes on in the next exchange."""
+FEW_WRITERS = 64
+"""A larger vector is compared in short first."""
 MAX_WRITERS = 65_536
 """Writers about which marks of a pod are kept."""
 MAX_COMPLAINTS = 32
@@ -138,10 +142,7 @@ class AntiEntropy:
     def link_up(self, pod: PodId, vector: Vector, now: float) -> Plan:
         """A link to ``pod`` is up: exchange vectors at once."""
         link = self._links.setdefault(pod, _Link())
-        sends = [self._page(pod, link, vector)]
-        while link.window and len(sends) < MAX_VECTOR_PAGES:
-            sends.append(self._page(pod, link, vector))
-        return Plan(sends, [])
+        return Plan(self._opening(pod, link, vector), [])
 
     def link_down(self, pod: PodId, vector: Vector, now: float) -> Plan:
         """The last link to ``pod`` is gone: what was asked of it is asked of others."""
@@ -161,6 +162,10 @@ class AntiEntropy:
             if len(self._complaints) < MAX_COMPLAINTS:
                 self._complaints.append(f"ignored a vector of {sender}: {error}")
             return Plan([], [])
+        if isinstance(page, bytes):
+            if [page] == encode_sum(vector):
+                return Plan([], [])
+            return Plan(self._pages(sender, link, vector), [])
         for writer, sequence in page.marks.items():
             if page.holds(writer):
                 _mark(link, writer, sequence, vector)
@@ -218,11 +223,11 @@ class AntiEntropy:
                 link.slow_until = now + PENALTY_S
             if self._candidates(running.fetch.writer, vector, now, besides=running.fetch.pod):
                 del self._running[running.fetch.writer]
-        sends = []
+        sends: list[Send] = []
         if now >= self._exchange_at and self._links:
             self._exchange_at = now + EXCHANGE_EVERY_S * self._rng.uniform(0.8, 1.2)
             pod = self._rng.choice(list(self._links))
-            sends.append(self._page(pod, self._links[pod], vector))
+            sends += self._opening(pod, self._links[pod], vector)
         return Plan(sends, self._fetches(vector, now))
 
     def complaints(self) -> list[str]:
@@ -235,6 +240,18 @@ class AntiEntropy:
         return any(last > vector.get(writer, 0) for link in self._links.values() for writer, last in link.marks.items())
 
     # -- planning
+
+    def _opening(self, pod: PodId, link: _Link, vector: Vector) -> list[Send]:
+        """Return the beginning of an exchange: a small vector, or a large one in short; who differs answers pages."""
+        if len(vector) <= FEW_WRITERS:
+            return self._pages(pod, link, vector)
+        return [Send(pod, Tag.LOG_VECTOR, encode_sum(vector))]
+
+    def _pages(self, pod: PodId, link: _Link, vector: Vector) -> list[Send]:
+        sends = [self._page(pod, link, vector)]
+        while link.window and len(sends) < MAX_VECTOR_PAGES:
+            sends.append(self._page(pod, link, vector))
+        return sends
 
     def _page(self, pod: PodId, link: _Link, vector: Vector) -> Send:
         """Return the next page of our vector for ``pod``."""

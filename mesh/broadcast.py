@@ -2,11 +2,15 @@
 
 Theory of operation (Leitão, Pereira, Rodrigues, "Epidemic Broadcast Trees", 2007: Plumtree). Links are *eager* or
 *lazy*. New entries are pushed along the eager links; a push names whom else it was sent to (*covered*), so that in a
-cluster where everybody is linked nothing travels twice. All others, the covered ones too (their push may be lost with
-the pod that sent it), are soon after told only "I have writer W up to N", unless they have said so themselves. Logs
-have no gaps, so one number per writer says it all. Who pushes what we have is pruned to lazy; what is announced but
-doesn't come is fetched by anti-entropy, and the link that announced it is grafted: eager again. With few pods all links
-stay eager. No entry is ever buffered here.
+cluster where everybody is linked nothing travels twice. All others, the covered ones too (their push may be lost), are
+soon after told only "I have writer W up to N", unless they have said so themselves. Logs have no gaps, so one number
+per writer says it all. Who pushes what we have is pruned to lazy. With few pods all links stay eager.
+
+What is announced but doesn't come is asked of one announcer after another. Different from the paper, one that should
+have pushed it (an eager link) is asked first, at once, and without changing the tree: a lost frame isn't a broken tree,
+and a new branch for each would cost a push too many later. Only when no eager link has announced it a lazy one is
+grafted, after a while in which its push may come. What this doesn't bring, or is much, is fetched by anti-entropy. No
+entry is ever buffered here.
 
 This module must never say that this pod has an entry before the log has it durably.
 """
@@ -25,10 +29,12 @@ from mesh.log_messages import (
     MAX_ENTRIES,
     MAX_MARKS,
     MalformedError,
+    Push,
     PushKind,
     decode_push,
     encode_announcement,
     encode_push,
+    encode_want,
 )
 from mesh.send import Send
 from mesh.wire import Tag
@@ -41,9 +47,23 @@ MAX_PUSHED_ENTRY_BYTES = 1024 * 1024
 """A larger entry is announced and fetched, not pushed."""
 MAX_PUSHES = 8
 """Pushes from one call; what is beyond is announced only."""
-ANNOUNCE_EVERY_S = 0.25
-GRAFT_AFTER_S = 0.3
-"""So long after an announcement the entry is fetched, if no push has brought it."""
+ANNOUNCE_AFTER_S = 0.05
+"""Announcements wait this long for further ones,"""
+ANNOUNCE_AFTER_FEW_S = 0.25
+"""among few pods, where everything is pushed by who made it, this long."""
+GRAFT_AFTER_S = 0.15
+"""So long after an announcement by a lazy link, or among few pods, it is asked for, if no push has brought it."""
+REORDERED_S = 0.03
+"""So long what comes first may overtake what was sent before it: a push, or its announcement."""
+ASK_AGAIN_S = 0.1
+"""Without an answer for so long the next announcer is asked; from the fifth time on each takes twice as long."""
+MAX_TRIES = 6
+MAX_WANTED = 64
+"""Asking for more entries of one writer than this is left to anti-entropy, and so are requests of others above it."""
+USEFUL_S = 1.0
+"""A link that has brought something new within this time isn't pruned."""
+ASKED_S = 1.0
+"""What comes within this time of asking may come twice, without the sender being pruned."""
 MAX_WRITERS = 4096
 """Writers about which marks of a link are kept; further ones are left to anti-entropy."""
 MAX_COMPLAINTS = 32
@@ -57,9 +77,21 @@ class Gap(NamedTuple):
     sequence: int
 
 
+class Wanted(NamedTuple):
+    """``pod`` asks for what is behind ``after``: read it and give it to `Broadcast.resend`."""
+
+    pod: PodId
+    writer: WriterId
+    after: int
+
+
 @dataclass(slots=True)
 class _Link:
     eager: bool = True
+    asked: float = float("-inf")
+    """When it was last asked for something."""
+    useful: float = float("-inf")
+    """When it last brought something new."""
     known: dict[WriterId, int] = field(default_factory=dict)
     """What the pod has by its own word."""
     announce: dict[WriterId, int] = field(default_factory=dict)
@@ -85,6 +117,7 @@ class _Missing:
     sequence: int
     due: float
     announcers: list[PodId]
+    tries: int = 0
 
 
 def pushed_entries(message: object) -> list[Entry]:
@@ -110,7 +143,9 @@ class Broadcast:
         self._pods = 0
         self._missing: dict[WriterId, _Missing] = {}
         self._gaps: list[Gap] = []
-        self._announce_at = float("-inf")
+        self._wanted: list[Wanted] = []
+        self._announce_at: float | None = None
+        self._announced = float("-inf")
         self._complaints: list[str] = []
 
     def set_members(self, pods: Iterable[PodId]) -> None:
@@ -132,7 +167,14 @@ class Broadcast:
 
     def publish(self, entries: Sequence[Entry], now: float) -> list[Send]:
         """Push new durable entries of this pod's own log."""
-        return self._spread(entries, frozenset())
+        return self._spread(entries, frozenset(), now)
+
+    def due(self) -> float | None:
+        """Return when `tick` has something to do; None: not before something is told to this core."""
+        times = [missing.due for missing in self._missing.values()]
+        if self._announce_at is not None:
+            times.append(self._announce_at)
+        return min(times, default=None)
 
     def received(
         self, sender: PodId, message: object, applied: Sequence[Entry], vector: Mapping[WriterId, int], now: float
@@ -153,12 +195,18 @@ class Broadcast:
             return []
         match push.kind:
             case PushKind.ENTRIES:
-                return self._pushed(sender, link, push.entries, push.covered, applied, vector)
+                return self._pushed(sender, push, applied, vector, now)
             case PushKind.ANNOUNCE:
+                patience_s = REORDERED_S if link.eager and self._pods > FEW_PODS else GRAFT_AFTER_S
                 for writer, sequence in push.marks.items():
                     link.note(writer, sequence)
                     if sequence > vector.get(writer, 0):
-                        self._miss(writer, sequence, sender, now)
+                        self._miss(writer, sequence, sender, now, patience_s)
+                return self._ask(vector, now)
+            case PushKind.WANT:
+                for writer, after in push.marks.items():
+                    if vector.get(writer, 0) > after and len(self._wanted) < MAX_WANTED:
+                        self._wanted.append(Wanted(sender, writer, after))
             case PushKind.GRAFT:
                 link.eager = True
             case PushKind.PRUNE:
@@ -171,27 +219,28 @@ class Broadcast:
         for writer, sequence in _last(applied).items():
             if link is not None:
                 link.note(writer, sequence)
-            self._owe_all(writer, sequence)
+            self._owe_all(writer, sequence, now)
+        if now - self._announced < ANNOUNCE_AFTER_FEW_S:
+            return []
         return self._announcements(now)
 
+    def resend(self, wanted: Wanted, entries: Sequence[Entry]) -> list[Send]:
+        """Push to one pod what it asked for."""
+        if wanted.pod not in self._links:
+            return []
+        return [Send(wanted.pod, Tag.LOG_PUSH, encode_push(batch, ())) for batch in _batches(entries)]
+
     def tick(self, vector: Mapping[WriterId, int], now: float) -> list[Send]:
-        """Announce what is due, and turn what is missing into gaps; about every 0.1 s."""
-        sends = []
-        for writer, missing in [(writer, missing) for writer, missing in self._missing.items() if now >= missing.due]:
-            have = vector.get(writer, 0)
-            if missing.first <= have < missing.sequence:
-                missing.first, missing.due = missing.sequence, now + GRAFT_AFTER_S
-                continue
-            del self._missing[writer]
-            if have >= missing.sequence:
-                continue
-            announcer = missing.announcers[0]
-            for pod in missing.announcers:
-                self._gap(Gap(pod, writer, missing.sequence))
-            if not self._links[announcer].eager:
-                self._links[announcer].eager = True
-                sends.append(Send(announcer, Tag.LOG_PUSH, [PushKind.GRAFT]))
-        return sends + self._announcements(now)
+        """Announce what is due, and ask for what is missing; when it is `due`."""
+        sends = self._ask(vector, now)
+        if self._announce_at is not None and now >= self._announce_at:
+            sends += self._announcements(now)
+        return sends
+
+    def wanted(self) -> list[Wanted]:
+        """Return what others have asked for since the last call, at most `MAX_WANTED`."""
+        wanted, self._wanted = self._wanted, []
+        return wanted
 
     def gaps(self) -> list[Gap]:
         """Return what is missing here and who has it, noticed since the last call."""
@@ -208,35 +257,69 @@ class Broadcast:
         return frozenset(pod for pod, link in self._links.items() if link.eager)
 
     def _pushed(
-        self,
-        sender: PodId,
-        link: _Link,
-        entries: Sequence[Entry],
-        covered: frozenset[PodId],
-        applied: Sequence[Entry],
-        vector: Mapping[WriterId, int],
+        self, sender: PodId, push: Push, applied: Sequence[Entry], vector: Mapping[WriterId, int], now: float
     ) -> list[Send]:
-        for writer, sequence in _last(entries).items():
+        link = self._links[sender]
+        for writer, sequence in _last(push.entries).items():
             link.note(writer, sequence)
             if sequence > vector.get(writer, 0):
-                self._gap(Gap(sender, writer, sequence))
-        sends = self._spread(applied, covered | {sender})
+                self._miss(writer, sequence, sender, now, REORDERED_S)
+        sends = self._spread(applied, push.covered | {sender}, now)
+        if now - link.asked <= ASKED_S:
+            return sends
         if applied:
-            link.eager = True
-        elif self._pods > FEW_PODS and link.eager and entries and _all_here(entries, vector):
+            link.eager, link.useful = True, now
+        elif now - link.useful <= USEFUL_S:
+            pass  # changes of different sources take different ways: each link is one too many for some of them
+        elif self._pods > FEW_PODS and link.eager and push.entries and _all_here(push.entries, vector):
             link.eager = False
             sends.append(Send(sender, Tag.LOG_PUSH, [PushKind.PRUNE]))
         return sends
 
-    def _spread(self, entries: Sequence[Entry], covered: frozenset[PodId]) -> list[Send]:
+    def _ask(self, vector: Mapping[WriterId, int], now: float) -> list[Send]:
+        """Ask for what is due: an eager announcer in preference to the lazy ones, then the next."""
+        asked: dict[PodId, dict[WriterId, int]] = {}
+        sends = []
+        for writer, missing in [(writer, missing) for writer, missing in self._missing.items() if now >= missing.due]:
+            have = vector.get(writer, 0)
+            if missing.first <= have < missing.sequence:
+                missing.first, missing.due, missing.tries = missing.sequence, now + REORDERED_S, 0
+                continue
+            if have >= missing.sequence or missing.tries >= MAX_TRIES or missing.sequence - have > MAX_WANTED:
+                del self._missing[writer]
+                if have < missing.sequence:
+                    for pod in missing.announcers:
+                        self._gap(Gap(pod, writer, missing.sequence))
+                continue
+            order = sorted(missing.announcers, key=lambda pod: not self._links[pod].eager)
+            pod = order[missing.tries % len(order)]
+            link = self._links[pod]
+            if not link.eager and missing.tries == 0:
+                link.eager = True
+                sends.append(Send(pod, Tag.LOG_PUSH, [PushKind.GRAFT]))
+            link.asked = now
+            missing.tries += 1
+            missing.due = now + ASK_AGAIN_S * 2 ** max(0, missing.tries - 4)
+            asked.setdefault(pod, {})[writer] = have
+        for pod, marks in asked.items():
+            items = list(marks.items())
+            sends += [
+                Send(pod, Tag.LOG_PUSH, encode_want(dict(items[at : at + MAX_MARKS])))
+                for at in range(0, len(items), MAX_MARKS)
+            ]
+        return sends
+
+    def _spread(self, entries: Sequence[Entry], covered: frozenset[PodId], now: float) -> list[Send]:
         """Push ``entries`` along the eager links that are not ``covered``, and remember whom to tell of them."""
+        if not entries:
+            return []
         for writer, sequence in _last(entries).items():
-            self._owe_all(writer, sequence)
+            self._owe_all(writer, sequence, now)
         if self._leaf:
             return []
         targets = [pod for pod, link in self._links.items() if link.eager and pod not in covered]
         self._rng.shuffle(targets)
-        everybody = [self.me, *targets, *sorted(covered)]
+        everybody = [self.me, *targets, *sorted(covered)] if self._pods <= MAX_COVERED else []
         sends = []
         for batch in _batches(entries):
             message = encode_push(batch, everybody[:MAX_COVERED])
@@ -247,34 +330,38 @@ class Broadcast:
         return sends
 
     def _announcements(self, now: float) -> list[Send]:
-        if now < self._announce_at:
-            return []
+        self._announce_at, self._announced = None, now
         sends = []
         for pod, link in self._links.items():
+            if not link.announce:
+                continue
             marks = {writer: link.announce[writer] for writer in list(link.announce)[:MAX_MARKS]}
             for writer in marks:
                 del link.announce[writer]
-            if marks:
-                sends.append(Send(pod, Tag.LOG_PUSH, encode_announcement(marks)))
-        if sends:
-            self._announce_at = now + ANNOUNCE_EVERY_S
+            if link.announce:
+                self._announce_at = now + ANNOUNCE_AFTER_S
+            sends.append(Send(pod, Tag.LOG_PUSH, encode_announcement(marks)))
         return sends
 
     def _gap(self, gap: Gap) -> None:
         if len(self._gaps) < MAX_WRITERS:
             self._gaps.append(gap)
 
-    def _owe_all(self, writer: WriterId, sequence: int) -> None:
+    def _owe_all(self, writer: WriterId, sequence: int, now: float) -> None:
+        if self._announce_at is None:
+            self._announce_at = now + (ANNOUNCE_AFTER_FEW_S if self._pods <= FEW_PODS else ANNOUNCE_AFTER_S)
         for link in self._links.values():
             link.owe(writer, sequence)
 
-    def _miss(self, writer: WriterId, sequence: int, sender: PodId, now: float) -> None:
+    def _miss(self, writer: WriterId, sequence: int, sender: PodId, now: float, patience_s: float) -> None:
         missing = self._missing.get(writer)
         if missing is None:
             if len(self._missing) < MAX_WRITERS:
-                self._missing[writer] = _Missing(sequence, sequence, now + GRAFT_AFTER_S, [sender])
+                self._missing[writer] = _Missing(sequence, sequence, now + patience_s, [sender])
             return
         missing.sequence = max(missing.sequence, sequence)
+        if missing.tries == 0:
+            missing.due = min(missing.due, now + patience_s)
         if sender not in missing.announcers:
             missing.announcers.append(sender)
 

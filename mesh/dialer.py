@@ -24,7 +24,7 @@ from mesh.quiet import QuietLog
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 5.0
 REFUSED_PAUSE_S: Final = 20.0
-MAX_CANDIDATES: Final = 4096
+MAX_CANDIDATES: Final = 16_384
 MAX_AT_ONCE: Final = 32
 
 
@@ -95,7 +95,7 @@ class Dialer:
                 del self._candidates[host, port]
 
     def lost(self, pod: PodId) -> None:
-        """Say that the link to a pod ended: its addresses are tried soon."""
+        """Say that a pod isn't linked and should be: its addresses are tried soon."""
         now = anyio.current_time()
         for candidate in self._candidates.values():
             if candidate.pod == pod:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Sequence
 from random import Random
 
 from base.ids import PodId
 from mesh import gossip_messages as wire
 from mesh.gossip_messages import Accusation, Kind
-from mesh.gossip_queue import GossipQueue, transmit_limit
+from mesh.gossip_queue import GossipQueue
 from mesh.send import Send
 from mesh.wire import Tag
 
@@ -16,31 +16,38 @@ PIGGYBACK_BYTES = 1400
 """Updates that ride on a probe or its answer, bytes."""
 MESSAGE_BYTES = 16 * 1024
 """Updates in one gossip message, bytes; a single update may be larger by at most 6 KiB."""
-FEW_LINKS = 16
-"""Of so many links each is told every update; with more the logarithmic limit decides."""
 
 
 class Gossip:
     """The updates that are under way from this pod. Receivers take turns, so each link has its share."""
 
-    def __init__(self, pods_per_round: int, retransmit_multiplier: int, rng: Random) -> None:
+    def __init__(self, pods_per_round: int, rng: Random) -> None:
+        """``pods_per_round``: at least so many linked pods are told something in one round, half of them if more."""
         self._pods_per_round = pods_per_round
-        self._multiplier = retransmit_multiplier
         self._rng = rng
         self._queue = GossipQueue(limit=64)
-        self._times = retransmit_multiplier
-        self._pods = 1
         self._turn: list[PodId] = []
+        self._accusations: dict[PodId, set[PodId]] = {}
+        """Whom accusations under way are about, and by whom they are."""
 
     def set_size(self, pods: int) -> None:
-        """Adjust to a cluster of ``pods`` pods: how much is queued, and how often an update is sent."""
+        """Adjust to a cluster of ``pods`` pods: how much is queued."""
         self._queue.limit = 64 + 4 * pods
-        self._pods = pods
 
-    def tell(self, update: wire.Update, source: PodId | None, now: float) -> None:
-        """Spread ``update``, which ``source`` told us; None: it is our own."""
+    def link_up(self, pod: PodId) -> None:
+        """Tell ``pod`` what comes from now on."""
+        self._queue.link_up(pod)
+
+    def link_down(self, pod: PodId) -> None:
+        """Tell ``pod`` nothing more."""
+        self._queue.link_down(pod)
+
+    def tell(self, update: wire.Update, besides: Collection[PodId], now: float) -> None:
+        """Spread ``update`` to all linked pods but ``besides``, who know it or are told it by somebody else."""
         encoded = wire.encode_update(update)
-        self._queue.put(_key(update), encoded, wire.size_bytes(encoded), source, now)
+        if isinstance(update, Accusation):
+            self._accusations.setdefault(update.pod, set()).add(update.accuser)
+        self._queue.put(_key(update), encoded, wire.size_bytes(encoded), besides, now)
 
     def heard(self, update: wire.Update, source: PodId) -> None:
         """Note that ``source`` knows ``update``, too."""
@@ -48,36 +55,34 @@ class Gossip:
 
     def withdraw(self, pod: PodId) -> None:
         """Stop spreading accusations of ``pod``: it has refuted them."""
-        for key in self._queue:
-            if isinstance(key, tuple) and key[0] == pod:
-                self._queue.drop(key)
+        for accuser in self._accusations.pop(pod, ()):
+            self._queue.drop((pod, accuser))
 
-    def review(self, links: Collection[PodId], now: float) -> None:
-        """Drop what was told often enough; about every half second. Of few links each is told everything."""
-        self._times = max(1, transmit_limit(self._multiplier, self._pods), min(len(links), FEW_LINKS))
-        self._queue.review(links, now)
-
-    def piggyback(self, pod: PodId) -> list[object]:
+    def piggyback(self, pod: PodId, now: float) -> list[object]:
         """Return updates to be added to a probe or an answer to ``pod``."""
-        return self._queue.take(pod, PIGGYBACK_BYTES, self._times)
+        return self._queue.take(pod, PIGGYBACK_BYTES, now)
 
-    def round(self, links: Collection[PodId]) -> list[Send]:
+    def round(self, links: Collection[PodId], now: float) -> list[Send]:
         """Return this round's messages to the next few linked pods."""
+        waiting = {pod for pod in links if self._queue.waiting(pod)}
         sends: list[Send] = []
-        for _ in range(min(self._pods_per_round, len(links)) if len(self._queue) else 0):
-            while self._turn and self._turn[-1] not in links:
+        for _ in range(max(min(self._pods_per_round, len(waiting)), (len(waiting) + 1) // 2)):
+            while self._turn and self._turn[-1] not in waiting:
                 self._turn.pop()
             if not self._turn:
-                self._turn = list(links)
+                self._turn = sorted(waiting)
                 self._rng.shuffle(self._turn)
+            if not self._turn:
+                break
             pod = self._turn.pop()
-            updates = self._queue.take(pod, MESSAGE_BYTES, self._times)
+            waiting.discard(pod)
+            updates = self._queue.take(pod, MESSAGE_BYTES, now)
             if updates:
                 sends.append(Send(pod, Tag.GOSSIP, [Kind.GOSSIP, updates]))
         return sends
 
 
-def pages(pod: PodId, encoded: list[list[object]]) -> list[Send]:
+def pages(pod: PodId, encoded: Sequence[object]) -> list[Send]:
     """Return encoded updates for ``pod`` in as many messages as it takes."""
     split: list[list[object]] = []
     room = 0

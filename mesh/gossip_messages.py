@@ -1,20 +1,27 @@
 """The messages of membership: what they look like on the wire, and the only place that reads them. Pure.
 
-Every message is a list ``[kind, ..., updates]``. An update is a pod's record about itself or an accusation. Whatever
-arrives is checked here for type, length and range, and refused whole with `MalformedError`; behind this module all is
-well-formed. Kinds are append-only.
+Every message is a list ``[kind, ..., updates]``. An update is a pod's record about itself (packed bytes, so that it is
+passed on as it is and read once, however often it comes) or an accusation (a list). Whatever arrives is checked here
+for type, length and range, and refused whole with `MalformedError`; behind this module all is well-formed.
 
-    PING    [1, nonce, updates]             ACK     [2, nonce, updates]
+Kinds are append-only. What a newer version adds is skipped: messages and updates of unknown kinds, fields behind the
+known ones. Those of a record are kept and passed on.
+
+    PING    [1, nonce, updates, sum]        ACK     [2, nonce, updates, sum]
     REQUEST [3, nonce, target, updates]     NACK    [4, nonce, updates]
     GOSSIP  [5, updates]                    DIGEST  [6, [[pod, incarnation, version, accused, accuser, age_ms], ...]]
-    WANT    [7, [pod, ...]]
+    WANT    [7, [pod, ...]]                 SUMMARY [8, sums of the buckets]
+
+    record      msgpack [pod, incarnation, version, flags, address, meta, links, ...]
+    accusation  [1, pod, incarnation, accuser, age_ms, ...]
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import IntEnum, IntFlag
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 import msgpack
 
@@ -29,7 +36,13 @@ MAX_UPDATES: Final = 512
 MAX_INCARNATION: Final = 2**60
 MAX_VERSION: Final = 2**40
 MAX_AGE_S: Final = 30 * 86_400.0
+MAX_RECORD_BYTES: Final = 8 * 1024
+SUM_BYTES: Final = 8
+BUCKETS: Final = 64
+"""Sums in a `Kind.SUMMARY`; see `mesh.summary`."""
+MAX_FLAGS: Final = 1 << 16
 _POD_BYTES: Final = 16
+_CACHED: Final = 4096
 
 
 class Kind(IntEnum):
@@ -42,6 +55,7 @@ class Kind(IntEnum):
     GOSSIP = 5
     DIGEST = 6
     WANT = 7
+    SUMMARY = 8
 
 
 class Flag(IntFlag):
@@ -70,6 +84,8 @@ class Record(NamedTuple):
     meta: bytes
     """A msgpack map with string keys."""
     links: tuple[PodId, ...]
+    rest: tuple[Any, ...] = ()
+    """What a newer version says besides."""
 
     @property
     def stamp(self) -> tuple[int, int]:
@@ -101,12 +117,15 @@ class Known(NamedTuple):
 class Message(NamedTuple):
     """A well-formed message; fields that its kind doesn't have are empty."""
 
-    kind: Kind
+    kind: Kind | None
+    """None: a kind that only newer versions know."""
     nonce: int = 0
     target: PodId = PodId("")
     updates: Sequence[Update] = ()
     digest: Sequence[Known] = ()
     wanted: Sequence[PodId] = ()
+    sums: bytes = b""
+    """Of a ping or ack the sum of all that the sender knows, of a summary those of the buckets."""
 
 
 def pod_bytes(pod: PodId) -> bytes:
@@ -114,13 +133,21 @@ def pod_bytes(pod: PodId) -> bytes:
     return bytes.fromhex(pod)
 
 
-def encode_update(update: Update) -> list[object]:
-    """Return the list that stands for ``update`` on the wire."""
-    pod = pod_bytes(update.pod)
+def encode_update(update: Update) -> object:
+    """Return what stands for ``update`` on the wire."""
     if isinstance(update, Accusation):
-        return [1, pod, update.incarnation, pod_bytes(update.accuser), int(update.age_s * 1000)]
-    links = b"".join(map(pod_bytes, update.links))
-    return [0, pod, update.incarnation, update.version, int(update.flags), update.address, update.meta, links]
+        accuser, age_ms = pod_bytes(update.accuser), int(update.age_s * 1000)
+        return [1, pod_bytes(update.pod), update.incarnation, accuser, age_ms]
+    return encode_record(update)
+
+
+@lru_cache(_CACHED)
+def encode_record(record: Record) -> bytes:
+    """Return the bytes that stand for a record on the wire."""
+    links = b"".join(map(pod_bytes, record.links))
+    fields = [pod_bytes(record.pod), record.incarnation, record.version, int(record.flags), record.address]
+    packed: bytes = msgpack.packb([*fields, record.meta, links, *record.rest])
+    return packed
 
 
 def encode_known(known: Known) -> list[object]:
@@ -141,7 +168,7 @@ def encode_known(known: Known) -> list[object]:
 
 def size_bytes(encoded: object) -> int:
     """Return how many bytes ``encoded`` takes on the wire."""
-    return len(msgpack.packb(encoded))
+    return len(encoded) + 5 if isinstance(encoded, bytes) else len(msgpack.packb(encoded))
 
 
 def pack_meta(values: Mapping[str, object]) -> bytes:
@@ -169,43 +196,91 @@ def decode(message: object) -> Message:
     if not isinstance(message, list | tuple) or not message:
         raise MalformedError("a message that is no list")
     match list(message):
-        case [Kind.PING | Kind.ACK | Kind.NACK as kind, nonce, updates]:
-            return Message(Kind(kind), nonce=_int(nonce, 0, 2**32), updates=_updates(updates))
-        case [Kind.REQUEST, nonce, target, updates]:
+        case [Kind.PING | Kind.ACK as kind, nonce, updates, *rest]:
+            sums = _sums(rest[0], 1) if rest else b""
+            return Message(Kind(kind), nonce=_int(nonce, 0, 2**32), updates=_updates(updates), sums=sums)
+        case [Kind.NACK, nonce, updates, *_]:
+            return Message(Kind.NACK, nonce=_int(nonce, 0, 2**32), updates=_updates(updates))
+        case [Kind.REQUEST, nonce, target, updates, *_]:
             return Message(Kind.REQUEST, _int(nonce, 0, 2**32), _pod(target), _updates(updates))
-        case [Kind.GOSSIP, updates]:
+        case [Kind.GOSSIP, updates, *_]:
             return Message(Kind.GOSSIP, updates=_updates(updates))
-        case [Kind.DIGEST, entries]:
+        case [Kind.DIGEST, entries, *_]:
             return Message(Kind.DIGEST, digest=[_known(entry) for entry in _list(entries, MAX_UPDATES)])
-        case [Kind.WANT, pods]:
+        case [Kind.WANT, pods, *_]:
             return Message(Kind.WANT, wanted=[_pod(pod) for pod in _list(pods, MAX_UPDATES)])
+        case [Kind.SUMMARY, sums, *_]:
+            return Message(Kind.SUMMARY, sums=_sums(sums, BUCKETS))
+        case [int(kind), *_] if kind > max(Kind) and not isinstance(kind, bool):
+            return Message(None)
     raise MalformedError("a message of unknown kind or length")
 
 
+def question_of(message: Message, own: Record) -> Message | None:
+    """Return what a message asks of the pod of ``own``, without all that it claims; None if it asks nothing."""
+    if message.kind not in (Kind.PING, Kind.DIGEST, Kind.WANT, Kind.SUMMARY):
+        return None
+    asked = [
+        known._replace(accusation=None)
+        for known in message.digest
+        if known.pod != own.pod or (known.incarnation, known.version) <= own.stamp
+    ]
+    return message._replace(updates=(), digest=asked)
+
+
 def _updates(value: object) -> list[Update]:
-    return [_update(entry) for entry in _list(value, MAX_UPDATES)]
+    updates = [_update(entry) for entry in _list(value, MAX_UPDATES)]
+    return [update for update in updates if update is not None]
 
 
-def _update(value: object) -> Update:
-    match _list(value, 8):
-        case [0, pod, incarnation, version, flags, address, meta, links]:
+def _update(value: object) -> Update | None:
+    """Return an update; None for one of a kind that only newer versions know."""
+    if isinstance(value, bytes):
+        return _record(value)
+    match value:
+        case [1, pod, incarnation, accuser, age_ms, *_]:
+            return _accusation(pod, incarnation, accuser, age_ms)
+        case [int(kind), *_] if kind > 1:
+            return None
+    raise MalformedError("an update of unknown kind or length")
+
+
+@lru_cache(_CACHED)
+def _record(packed: bytes) -> Record:
+    """Return a packed record. The same one arrives from several pods: it is read once."""
+    if len(packed) > MAX_RECORD_BYTES:
+        raise MalformedError("a record that is too long")
+    try:
+        value = msgpack.unpackb(packed)
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise MalformedError("a record that can't be unpacked") from error
+    match value:
+        case [pod, incarnation, version, flags, address, meta, links, *rest]:
             return Record(
                 _pod(pod),
                 _int(incarnation, 0, MAX_INCARNATION),
                 _int(version, 0, MAX_VERSION),
-                Flag(_int(flags, 0, 16)),
+                Flag(_int(flags, 0, MAX_FLAGS)),
                 _address(address),
                 _meta(meta),
                 _links(links),
+                tuple(map(_frozen, rest)),
             )
-        case [1, pod, incarnation, accuser, age_ms]:
-            return _accusation(pod, incarnation, accuser, age_ms)
-    raise MalformedError("an update of unknown kind or length")
+    raise MalformedError("a record of unknown form")
+
+
+def _frozen(value: object) -> object:
+    """Return a value of a newer version as something that can be hashed and packed again."""
+    if isinstance(value, list):
+        return tuple(map(_frozen, value))
+    if isinstance(value, dict):
+        raise MalformedError("a record with a map in it")
+    return value
 
 
 def _known(value: object) -> Known:
-    match _list(value, 6):
-        case [pod, incarnation, version, accused, accuser, age_ms]:
+    match value:
+        case [pod, incarnation, version, accused, accuser, age_ms, *_]:
             accusation = None if accused == -1 else _accusation(pod, accused, accuser, age_ms)
             return Known(_pod(pod), _int(incarnation, -1, MAX_INCARNATION), _int(version, 0, MAX_VERSION), accusation)
     raise MalformedError("a digest entry of another length")
@@ -214,6 +289,12 @@ def _known(value: object) -> Known:
 def _accusation(pod: object, incarnation: object, accuser: object, age_ms: object) -> Accusation:
     age_s = _int(age_ms, 0, 2**62) / 1000
     return Accusation(_pod(pod), _int(incarnation, 0, MAX_INCARNATION), _pod(accuser), min(age_s, MAX_AGE_S))
+
+
+def _sums(value: object, count: int) -> bytes:
+    if not isinstance(value, bytes) or len(value) != count * SUM_BYTES:
+        raise MalformedError("sums of another length")
+    return value
 
 
 def _list(value: object, limit: int) -> list[object]:

@@ -201,7 +201,9 @@ async def _greet(channel: Channel, local: Local, dial: Dial | None) -> Peer:
             await channel.send(encode(Tag.HELLO, mine.body()))
         version = _check_hello(mine, theirs, certificate, dial.expected if dial else None)
         if local.roster.entry(theirs.pod) is None and not local.roster.introduces(certificate.issuer):
-            raise RefusedError(f"The pod {theirs.pod} was certified by a pod that is no member.", "Join the cluster.")
+            raise RefusedError(
+                f"The pod {theirs.pod} was certified by a pod that is no member that administers.", "Join the cluster."
+            )
         if theirs.digest != mine.digest and mine.lane is Lane.CONTROL:
             await _exchange(channel, local, theirs.pod)
         judge(local.roster, certificate)

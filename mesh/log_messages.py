@@ -1,12 +1,15 @@
 """The messages of broadcast and anti-entropy: how they look on the wire, and the only place that reads them. Pure.
 
-Lists; whatever arrives is checked here for type, length and range, and refused whole. Kinds are append-only.
+Lists; whatever arrives is checked here for type, length and range, and refused whole. Kinds are append-only; those of
+a newer version are skipped, and so are fields behind the known ones.
 
     LOG_PUSH    [1, [[writer, sequence, blob], ...], covered pods]   new entries, and who else was sent them
                 [2, [[writer, last sequence], ...]]                  announcement: I have these
                 [3]                                                  graft: push to me again
                 [4]                                                  prune: announce only, I get it from others
+                [5, [[writer, after], ...]]                          want: push to me what you have behind these
     LOG_VECTOR  [answer wanted, first writer, end writer, [[writer, last sequence], ...]]
+                [sum of the vector]                                  a large one, first in short
     LOG_SINCE   [writer, after, limit in bytes] -> [[sequence, blob], ...]
 """
 
@@ -14,9 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
-from base.ids import PodId, WriterId
+from base.ids import PodId, WriterId, hash_bytes
 from mesh.api import Entry
 
 MAX_SEQUENCE: Final = 2**53
@@ -27,6 +31,9 @@ MAX_MARKS: Final = 256
 MAX_COVERED: Final = 64
 MAX_PAGE_BYTES: Final = 1024 * 1024
 """The greatest limit that may be asked for in a page."""
+MAX_FIELDS: Final = 16
+"""Of a message or an item, with those that newer versions add."""
+SUM_BYTES: Final = 8
 _WRITER_BYTES: Final = 8
 _POD_BYTES: Final = 16
 
@@ -42,12 +49,14 @@ class PushKind(IntEnum):
     ANNOUNCE = 2
     GRAFT = 3
     PRUNE = 4
+    WANT = 5
 
 
 class Push(NamedTuple):
     """A well-formed `Tag.LOG_PUSH` message; fields that its kind doesn't have are empty."""
 
-    kind: PushKind
+    kind: PushKind | None
+    """None: a kind that only newer versions know."""
     entries: Sequence[Entry] = ()
     covered: frozenset[PodId] = frozenset()
     marks: Mapping[WriterId, int] = {}
@@ -88,6 +97,24 @@ def encode_announcement(marks: Mapping[WriterId, int]) -> list[object]:
     return [PushKind.ANNOUNCE, [[writer, last] for writer, last in marks.items()]]
 
 
+def encode_want(marks: Mapping[WriterId, int]) -> list[object]:
+    """Return the message that asks to be pushed what is behind ``marks``, at most `MAX_MARKS`."""
+    return [PushKind.WANT, [[writer, after] for writer, after in marks.items()]]
+
+
+def encode_sum(vector: Mapping[WriterId, int]) -> list[object]:
+    """Return the message that stands for a whole vector in short: the exclusive or of its marks' hashes."""
+    total = 0
+    for writer, last in vector.items():
+        total ^= _mark_number(writer, last)
+    return [total.to_bytes(SUM_BYTES, "big")]
+
+
+@lru_cache(1 << 15)
+def _mark_number(writer: WriterId, last: int) -> int:
+    return int.from_bytes(hash_bytes(writer + last.to_bytes(8, "big"))[:SUM_BYTES], "big")
+
+
 def encode_vector(page: VectorPage) -> list[object]:
     """Return the message that stands for ``page``."""
     return [page.answer_wanted, page.first, page.end, [[writer, last] for writer, last in page.marks.items()]]
@@ -95,30 +122,36 @@ def encode_vector(page: VectorPage) -> list[object]:
 
 def decode_push(message: object) -> Push:
     """Return a `Tag.LOG_PUSH` message; raises `MalformedError`."""
-    match _list(message, 3):
-        case [PushKind.ENTRIES, entries, covered]:
+    match _list(message, MAX_FIELDS):
+        case [PushKind.ENTRIES, entries, covered, *_]:
             return Push(PushKind.ENTRIES, entries=_entries(entries), covered=_pods(covered))
-        case [PushKind.ANNOUNCE, marks]:
-            return Push(PushKind.ANNOUNCE, marks=_marks(marks))
-        case [PushKind.GRAFT]:
+        case [PushKind.ANNOUNCE, marks, *_]:
+            return Push(PushKind.ANNOUNCE, marks=_marks(marks, 1))
+        case [PushKind.GRAFT, *_]:
             return Push(PushKind.GRAFT)
-        case [PushKind.PRUNE]:
+        case [PushKind.PRUNE, *_]:
             return Push(PushKind.PRUNE)
+        case [PushKind.WANT, marks, *_]:
+            return Push(PushKind.WANT, marks=_marks(marks, 0))
+        case [int(kind), *_] if kind > max(PushKind) and not isinstance(kind, bool):
+            return Push(None)
     raise MalformedError("a push of unknown kind or length")
 
 
-def decode_vector(message: object) -> VectorPage:
-    """Return a `Tag.LOG_VECTOR` message; raises `MalformedError`."""
-    match _list(message, 4):
-        case [bool(answer_wanted), bytes(first), bytes(end), marks] if max(len(first), len(end)) <= _WRITER_BYTES:
-            return VectorPage(answer_wanted, first, end, _marks(marks))
+def decode_vector(message: object) -> VectorPage | bytes:
+    """Return a `Tag.LOG_VECTOR` message, a page or the sum of a whole vector; raises `MalformedError`."""
+    match _list(message, MAX_FIELDS):
+        case [bytes(total)] if len(total) == SUM_BYTES:
+            return total
+        case [bool(answer_wanted), bytes(first), bytes(end), marks, *_] if max(len(first), len(end)) <= _WRITER_BYTES:
+            return VectorPage(answer_wanted, first, end, _marks(marks, 1))
     raise MalformedError("a vector of unknown form")
 
 
 def decode_since(body: object) -> Since:
     """Return the body of a `Tag.LOG_SINCE` request; raises `MalformedError`. Greater limits are cut."""
-    match _list(body, 3):
-        case [writer, after, limit_bytes]:
+    match _list(body, MAX_FIELDS):
+        case [writer, after, limit_bytes, *_]:
             limit = _int(limit_bytes, 1, 2**62)
             return Since(_writer(writer), _int(after, 0, MAX_SEQUENCE), min(limit, MAX_PAGE_BYTES))
     raise MalformedError("a request of unknown form")
@@ -128,8 +161,8 @@ def decode_page(answer: object, writer: WriterId, after: int) -> list[Entry]:
     """Return the entries of the answer to a `Tag.LOG_SINCE` request; raises `MalformedError` unless in order."""
     entries: list[Entry] = []
     for value in _list(answer, MAX_ENTRIES):
-        match _list(value, 2):
-            case [int(sequence), bytes(blob)] if sequence > (entries[-1].sequence if entries else after):
+        match _list(value, MAX_FIELDS):
+            case [int(sequence), bytes(blob), *_] if sequence > (entries[-1].sequence if entries else after):
                 entries.append(Entry(writer, sequence, blob))
             case _:
                 raise MalformedError("a page whose entries are not in order")
@@ -139,20 +172,20 @@ def decode_page(answer: object, writer: WriterId, after: int) -> list[Entry]:
 def _entries(value: object) -> list[Entry]:
     entries = []
     for item in _list(value, MAX_ENTRIES):
-        match _list(item, 3):
-            case [writer, sequence, bytes(blob)]:
+        match _list(item, MAX_FIELDS):
+            case [writer, sequence, bytes(blob), *_]:
                 entries.append(Entry(_writer(writer), _int(sequence, 1, MAX_SEQUENCE), blob))
             case _:
                 raise MalformedError("an entry of unknown form")
     return entries
 
 
-def _marks(value: object) -> dict[WriterId, int]:
+def _marks(value: object, least: int) -> dict[WriterId, int]:
     marks = {}
     for item in _list(value, MAX_MARKS):
-        match _list(item, 2):
-            case [writer, last]:
-                marks[_writer(writer)] = _int(last, 1, MAX_SEQUENCE)
+        match _list(item, MAX_FIELDS):
+            case [writer, last, *_]:
+                marks[_writer(writer)] = _int(last, least, MAX_SEQUENCE)
             case _:
                 raise MalformedError("a mark of unknown form")
     return marks

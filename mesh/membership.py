@@ -1,13 +1,15 @@
 """Who is there: SWIM with suspicion, incarnation and Lifeguard's local health, over the links of the mesh. Pure.
 
 Theory of operation. Each pod says things about itself in one *record* (address, published values, links, whether in
-maintenance, down or gone), ordered by (incarnation, version); records spread by gossip and by a full exchange of
-digests. Each linked pod is probed about once a second (`mesh.probes`). One that answers neither us nor our helpers is
-*accused*; the accusation spreads; the accused refutes it with a higher incarnation, which no one else may make up. A
-pod that has answered us a moment ago does not become suspect on hearsay: we pass the accusation on to it instead.
-Who stays suspected for `absent_after_s` is absent. Pods that nobody here is linked to are judged by whether a path of
-links leads to them (`mesh.reachability`). A pod that a bad clock gave too low an incarnation is told its own old record
-and goes above it.
+maintenance, down or gone), ordered by (incarnation, version); records spread by gossip along the links, and pings carry
+a sum of all that is known (`mesh.summary`), so that whoever missed something notices. Each linked pod is probed about
+once a second (`mesh.probes`). One that answers neither us nor our helpers is *accused*; the accusation spreads; the
+accused refutes it with a higher incarnation, which no one else may make up. A pod that has answered us a moment ago
+does not become suspect on hearsay: we pass the accusation on to it instead. Who stays suspected for `absent_after_s`
+is absent. Pods that nobody here is linked to are judged by whether a path of links leads to them
+(`mesh.reachability`). A pod that a bad clock gave too low an incarnation is told its own old record and goes above it.
+
+What is known of others is in `mesh.census`; who is linked to whom in a large cluster is decided in `mesh.view`.
 
 This module must never wait, read a clock or roll its own dice, and nothing it receives may raise.
 """
@@ -15,21 +17,20 @@ This module must never wait, read a clock or roll its own dice, and nothing it r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from random import Random
 
 from base.ids import PodId
 from mesh import gossip_messages as wire
 from mesh.awareness import Awareness
-from mesh.exchange import answer, digests
-from mesh.gossip import Gossip, pages
+from mesh.census import Census, own_view
+from mesh.exchange import Exchange
+from mesh.gossip import Gossip
 from mesh.gossip_messages import Accusation, Flag, Kind, Known, Record
-from mesh.member import MembershipSettings, MemberView, Peer
+from mesh.member import MembershipSettings, MemberView, Near
 from mesh.own_record import OwnRecord
 from mesh.probes import Acked, Order, Prober
-from mesh.reachability import helpers, reachable_members
 from mesh.send import Send
-from mesh.suspicion import Suspicion
+from mesh.summary import Summary
 from mesh.wire import Tag
 
 __all__ = ["TICK_S", "MemberView", "Membership", "MembershipSettings"]
@@ -39,10 +40,8 @@ TICK_S = 0.1
 
 MAX_COMPLAINTS = 32
 REVIEW_EVERY_S = 0.25
-DEDUCE_AFTER_S = 0.5
-"""No path for this long: suspected. Gossip about changed links comes together, but not at one moment."""
-NEWBORN_S = 1.0
-"""A pod that has just started is known earlier than who is linked to it: so long no path is needed."""
+REVIEW_PODS_PER_S = 4000
+"""With many pods paths are looked for more rarely: it takes a millisecond for 2,000."""
 FORWARD_EVERY_S = 1.0
 """An accusation of one pod is passed on to it at most this often."""
 
@@ -64,17 +63,20 @@ class Membership:
             settings.indirect_probes,
             self._awareness,
             rng,
-            self._helpers_for,
+            lambda target: self.census.helpers(target, self._links),
         )
-        self._peers: dict[PodId, Peer] = {}
+        self.census = Census(me, settings)
+        """What is known of the other members; only this class changes it."""
         self._links: dict[PodId, None] = {}
-        self._gossip = Gossip(settings.gossip_pods, settings.retransmit_multiplier, rng)
+        self._gossip = Gossip(settings.gossip_pods, rng)
         self._own = OwnRecord(me, incarnation, address)
+        self._exchange = Exchange(self.census, lambda: self._own.record)
         self._changed: set[PodId] = set()
         self._complaints: list[str] = []
         self._now = 0.0
-        self._gossip_at = self._exchange_at = self._graph_at = float("-inf")
-        self._graph: set[PodId] | None = None
+        self._gossip_at = self._exchange_at = self._review_at = float("-inf")
+        self._cut: set[PodId] | None = None
+        """Whom no path leads to; None: to be looked for."""
         self._urgent = False
 
     # -- what the shell tells
@@ -82,28 +84,30 @@ class Membership:
     def set_members(self, pods: Iterable[PodId], now: float) -> None:
         """Take over who belongs to the cluster and is not evicted; this pod may be among them."""
         self._now = now
-        wanted = set(pods) - {self.me}
-        for pod in self._peers.keys() - wanted:
-            del self._peers[pod]
-            self._graph = None
-            self._changed.add(pod)
-        added = [pod for pod in sorted(wanted) if pod not in self._peers]
-        for pod in added:
-            self._peers[pod] = Peer(self._suspicion(-1, None, now))
-            self._touch(pod)
-        self._gossip.set_size(len(self._peers) + 1)
+        added, removed = self.census.set_members(pods if isinstance(pods, frozenset) else frozenset(pods), now)
+        self._changed.update(added, removed)
+        if added or removed:
+            self._cut = None
+            self._gossip.set_size(len(self.census.members) + 1)
         if added:
             self._exchange_at = min(self._exchange_at, now)
             self._own.links_changed(now)
-        self._gossip.tell(self._own.record, None, now)
+        self._gossip.tell(self._own.record, (), now)
+
+    def recall(self, records: Mapping[PodId, Record], summary: Summary) -> None:
+        """Begin with what was known before, all of it members; before `set_members`. ``summary``: of ``records``.
+
+        A record of this pod itself among them is gone on from.
+        """
+        self.census.recall(records, summary)
+        if self.me in records:
+            self._own.record = records[self.me]
 
     def set_absent_after(self, absent_after_s: float, now: float) -> None:
         """Wait so long from now on until a pod that does not answer counts as absent, those suspected already, too."""
         self._now = now
-        self._settings = replace(self._settings, absent_after_s=absent_after_s)
-        for pod, peer in self._peers.items():
-            if peer.suspicion is not None and peer.suspicion.wait_anew(*self._waits_s(), now):
-                self._touch(pod)
+        for pod in self.census.set_absent_after(absent_after_s, now):
+            self._touch(pod)
 
     def set_address(self, address: str) -> None:
         """Gossip ``HOST:PORT`` as where this pod listens; the empty string withdraws it."""
@@ -117,25 +121,28 @@ class Membership:
         """A link to ``pod`` is up: it is probed, and asked for all it knows, at once."""
         self._now = now
         self._links[pod] = None
-        self._graph = None
+        self._cut = None
+        if pod in self.census:
+            self.census.near.setdefault(pod, Near())
         self._own.links_changed(now)
+        self._gossip.link_up(pod)
         self._prober.link_up(pod, now)
-        return digests(pod, self._own.record, self._peers, now)
+        return self._exchange.opening(pod, now)
 
-    def link_down(self, pod: PodId, now: float) -> list[Send]:
-        """The last link to ``pod`` is gone: others who may reach it are asked at once."""
+    def link_down(self, pod: PodId, now: float, *, spared: bool = False) -> list[Send]:
+        """The last link to ``pod`` is gone: others who may reach it are asked at once, unless it was ``spared``."""
         self._now = now
         if pod not in self._links:
             return []
         del self._links[pod]
-        self._graph = None
+        self._cut = None
         self._own.links_changed(now)
+        self._gossip.link_down(pod)
+        self._exchange.forget(pod)
         self._prober.link_down(pod)
-        peer = self._peers.get(pod)
-        if peer is None or peer.gone or peer.accused:
+        if spared or pod not in self.census or self.census.gone(pod) or self.census.accused(pod):
             return []
-        peer.cut_since = None
-        if not self._helpers_for(pod) and pod in reachable_members(self.me, self._links, self._peers):
+        if not self.census.helpers(pod, self._links) and pod not in self.census.unreachable(self._links):
             return []  # those who are linked to it will miss it; here is nobody who could look
         return self._wrap(self._prober.ask_others(pod, now))
 
@@ -155,12 +162,9 @@ class Membership:
 
     def view(self, pod: PodId) -> MemberView:
         """Return how ``pod`` is seen; this pod and unknown ones, too."""
-        peer = self._peers.get(pod)
         if pod == self.me:
-            peer = Peer(None)
-            peer.take(self._own.record)
-            peer.last_seen = self._now
-        return (peer or Peer(self._suspicion(-1, None, self._now))).view()
+            return own_view(self._own.record, self._now)
+        return self.census.view(pod, self._now, linked=pod in self._links)
 
     def changes(self) -> set[PodId]:
         """Return whose state, announcement, values or address changed since the last call."""
@@ -180,15 +184,9 @@ class Membership:
             decoded = wire.decode(message)
         except wire.MalformedError:
             return []
-        if decoded.kind not in (Kind.PING, Kind.DIGEST, Kind.WANT):
-            return []
-        own, self._now = self._own.record.stamp, now
-        asked = [
-            known._replace(accusation=None)
-            for known in decoded.digest
-            if known.pod != self.me or (known.incarnation, known.version) <= own
-        ]
-        return self._react(sender, decoded._replace(updates=(), digest=asked), [])
+        self._now = now
+        asked = wire.question_of(decoded, self._own.record)
+        return [] if asked is None else self._react(sender, asked, [])
 
     def receive(self, sender: PodId, message: object, now: float) -> list[Send]:
         """Take in the body of a `Tag.GOSSIP` frame from a linked pod; malformed ones are ignored whole."""
@@ -199,21 +197,23 @@ class Membership:
             if len(self._complaints) < MAX_COMPLAINTS:
                 self._complaints.append(f"ignored a membership message of {sender}: {error}")
             return []
-        peer = self._peers.get(sender)
-        if peer is not None:
-            peer.last_seen = now
+        if sender in self.census:
+            self.census.seen(sender, now)
         sends: list[Send] = []
+        accused = False
         for update in decoded.updates:
             sends += self._update(update, sender)
-        accused = any(update.pod == self.me and isinstance(update, Accusation) for update in decoded.updates)
+            accused = accused or (update.pod == self.me and isinstance(update, Accusation))
         refuted = [wire.encode_update(self._own.record)] if accused else []
         return sends + self._react(sender, decoded, refuted)
 
-    def _react(self, sender: PodId, decoded: wire.Message, refuted: list[list[object]]) -> list[Send]:
+    def _react(self, sender: PodId, decoded: wire.Message, refuted: list[object]) -> list[Send]:
         sends: list[Send] = []
         match decoded.kind:
             case Kind.PING:
                 sends += self._wrap([Order(sender, [Kind.ACK, decoded.nonce])], refuted)
+                if sender in self._links:
+                    sends += self._exchange.compare(sender, decoded.sums, self._now)
             case Kind.ACK:
                 answer = self._prober.on_ack(sender, decoded.nonce, self._now)
                 if isinstance(answer, Acked):
@@ -228,10 +228,11 @@ class Membership:
                 if refuted:
                     sends.append(Send(sender, Tag.GOSSIP, [Kind.GOSSIP, refuted]))
             case Kind.DIGEST:
-                sends += self._exchange(sender, decoded.digest)
+                sends += self._digest(sender, decoded.digest)
             case Kind.WANT:
-                records = {pod: self._record(pod) for pod in decoded.wanted}
-                sends += pages(sender, [wire.encode_update(record) for record in records.values() if record])
+                sends += self._exchange.on_want(sender, decoded.wanted)
+            case Kind.SUMMARY:
+                sends += self._exchange.on_summary(sender, decoded.sums, self._now)
         return sends
 
     def tick(self, now: float) -> list[Send]:
@@ -240,25 +241,24 @@ class Membership:
         probes = self._prober.tick(now)
         for pod in probes.failed:
             self._accuse(pod)
-        if now >= self._graph_at:
-            self._graph_at = now + REVIEW_EVERY_S
+        if now >= self._review_at:
+            self._review_at = now + max(REVIEW_EVERY_S, len(self.census.records) / REVIEW_PODS_PER_S)
             self._judge_unlinked()
-            self._gossip.review(self._audience(), now)
-        self._publish(self._own.review_links(self._links, self._peers, now))
-        for pod, peer in self._peers.items():
-            if peer.suspicion is not None and peer.suspicion.check(now):
-                self._touch(pod)
+        for pod in self.census.expire(now):
+            self._touch(pod)
+        links = self._links
+        self._publish(self._own.review_links(links, lambda: self.census.lacks_links(links), now))
         sends = self._wrap(probes.orders)
         if now >= self._gossip_at or self._urgent:
             self._urgent = False
             self._gossip_at = now + self._settings.gossip_interval_s
-            sends += self._gossip.round(self._audience())
+            sends += self._gossip.round(self._audience(), now)
         if now >= self._exchange_at and self._links:
             self._exchange_at = now + self._settings.exchange_interval_s * self._rng.uniform(0.8, 1.2)
-            sends += digests(self._rng.choice(list(self._links)), self._own.record, self._peers, now)
+            sends += self._exchange.opening(self._rng.choice(list(self._links)), now)
         return sends
 
-    def _exchange(self, sender: PodId, digest: Sequence[Known]) -> list[Send]:
+    def _digest(self, sender: PodId, digest: Sequence[Known]) -> list[Send]:
         sends: list[Send] = []
         accused = False
         for known in digest:
@@ -267,26 +267,19 @@ class Membership:
             if known.accusation is not None:
                 accused = accused or known.pod == self.me
                 sends += self._update(known.accusation, sender)
-        return sends + answer(sender, digest, self._own.record, self._peers, self._now, accused=accused)
-
-    def _record(self, pod: PodId) -> Record | None:
-        if pod == self.me:
-            return self._own.record
-        peer = self._peers.get(pod)
-        return peer.record if peer else None
+        return sends + self._exchange.answer(sender, digest, self._now, accused=accused)
 
     # -- updates
 
     def _update(self, update: wire.Update, source: PodId) -> list[Send]:
         if update.pod == self.me:
             self._hear_of_self(update)
-            return []
-        peer = self._peers.get(update.pod)
-        if peer is None:
-            return []  # not in the roster (yet): the exchange that follows its admission brings it
-        if isinstance(update, Accusation):
-            return self._hear_accusation(peer, update, source)
-        self._hear_record(peer, update, source)
+        elif update.pod not in self.census:
+            pass  # not in the roster (yet): the exchange that follows its admission brings it
+        elif isinstance(update, Accusation):
+            return self._hear_accusation(update, source)
+        else:
+            self._hear_record(update, source)
         return []
 
     def _hear_of_self(self, update: wire.Update) -> None:
@@ -298,117 +291,74 @@ class Membership:
             return
         self._publish(self._own.rise_above(update.incarnation))
 
-    def _hear_record(self, peer: Peer, record: Record, source: PodId) -> None:
-        if peer.record is not None and record.stamp <= peer.record.stamp:
-            if record.stamp == peer.record.stamp:
+    def _hear_record(self, record: Record, source: PodId) -> None:
+        known = self.census.records.get(record.pod)
+        if known is not None and record.stamp <= known.stamp:
+            if record.stamp == known.stamp:
                 self._gossip.heard(record, source)
             return
-        newborn = peer.record is None or record.incarnation > peer.record.incarnation
-        links_before = (peer.record.links, peer.linked_to_all) if peer.record else None
-        peer.take(record)
-        peer.last_seen = self._now
-        suspicion = peer.suspicion
-        if suspicion is not None and (record.incarnation > suspicion.incarnation or peer.gone):
-            peer.suspicion = None
+        self._exchange.learnt(source)
+        accused = record.pod in self.census.suspicions
+        if self.census.take(record, self._now):
+            self._touch(record.pod)
+        if accused and record.pod not in self.census.suspicions:
             self._gossip.withdraw(record.pod)
             self._urgent = True
-        if newborn:
-            peer.cut_since = self._now + NEWBORN_S
-        if newborn or links_before != (record.links, peer.linked_to_all):
-            self._graph = None
-        self._gossip.tell(record, source, self._now)
-        self._touch(record.pod)
+        rewired = known is None or record.incarnation > known.incarnation or record.links != known.links
+        if rewired or (known is not None and (record.flags ^ known.flags) & Flag.LINKED_TO_ALL):
+            self._cut = None
+        told = self._links if record.flags & Flag.LINKED_TO_ALL else record.links
+        self._gossip.tell(record, (source, *told), self._now)
 
-    def _hear_accusation(self, peer: Peer, update: Accusation, source: PodId) -> list[Send]:
-        if peer.gone or (peer.record is not None and update.incarnation < peer.record.incarnation):
+    def _hear_accusation(self, update: Accusation, source: PodId) -> list[Send]:
+        pod, now = update.pod, self._now
+        if self.census.gone(pod) or update.incarnation < self.census.stamp(pod)[0]:
             return []
-        now = self._now
-        if peer.suspicion is None and update.pod in self._links and now - peer.proof <= self._witness_s():
-            if now - peer.forwarded < FORWARD_EVERY_S:
+        near, witness_s = self.census.near.get(pod), self._prober.interval_s() + self._settings.probe_timeout_s
+        if (
+            pod not in self.census.suspicions
+            and near is not None
+            and pod in self._links
+            and now - near.proof <= witness_s
+        ):
+            if now - near.forwarded < FORWARD_EVERY_S:
                 return []
-            peer.forwarded = now
-            return [Send(update.pod, Tag.GOSSIP, [Kind.GOSSIP, [wire.encode_update(update)]])]
-        if peer.suspicion is None:
-            start = now - update.age_s
-            peer.suspicion = self._suspicion(update.incarnation, update.accuser, start)
+            near.forwarded = now
+            return [Send(pod, Tag.GOSSIP, [Kind.GOSSIP, [wire.encode_update(update)]])]
+        if self.census.hear_accusation(update, now):
             self._accusing(update, source)
-        elif peer.suspicion.accuse(update.incarnation, update.accuser, update.age_s, now):
-            self._accusing(update, source)
-        peer.suspicion.check(now)
-        self._touch(update.pod)
+        self._touch(pod)
         return []
 
     def _accuse(self, pod: PodId) -> None:
-        peer = self._peers.get(pod)
-        if peer is None or peer.gone or peer.record is None:
-            return
-        age_s = max(0.0, self._now - peer.suspicion.started) if peer.suspicion else 0.0
-        update = Accusation(pod, peer.record.incarnation, self.me, age_s)
-        if peer.suspicion is None:
-            peer.suspicion = self._suspicion(update.incarnation, self.me, self._now)
-            self._accusing(update, None)
-        elif peer.suspicion.accuse(update.incarnation, self.me, age_s, self._now):
-            self._accusing(update, None)
+        news = self.census.accuse(pod, self._now)
+        if news is not None:
+            self._accusing(news, None)
         self._touch(pod)
 
     def _accusing(self, update: Accusation, source: PodId | None) -> None:
         self._urgent = True
-        self._gossip.tell(update, source, self._now)
+        self._gossip.tell(update, () if source is None else (source,), self._now)
 
     def _alive(self, acked: Acked) -> None:
         """A probe was answered. An accusation stands until the accused refutes it, though: the next ping says so."""
-        peer = self._peers.get(acked.pod)
-        if peer is None:
+        if (near := self.census.near.get(acked.pod)) is None:
             return
-        peer.proof = peer.last_seen = self._now
+        near.proof = self._now
+        self.census.seen(acked.pod, self._now)
         if acked.round_trip_s is not None:
-            peer.measured(acked.round_trip_s)
-        if peer.suspicion is not None and peer.suspicion.deduced:
-            peer.suspicion = None
+            near.measured(acked.round_trip_s)
+        if self.census.clear_deduced(acked.pod):
             self._touch(acked.pod)
-
-    def _suspicion(self, incarnation: int, accuser: PodId | None, started: float) -> Suspicion:
-        settings = self._settings
-        least, most = self._waits_s()
-        enough = len(self._peers) - 1 >= settings.confirmations
-        needed = settings.confirmations if enough and accuser is not None else 0
-        return Suspicion(incarnation, accuser, started, min_s=least, max_s=most, needed=needed)
-
-    def _waits_s(self) -> tuple[float, float]:
-        """Return the shortest and the longest wait until a suspected pod counts as absent."""
-        least = self._settings.absent_after_s
-        return least, max(least, min(least * self._settings.unconfirmed_factor, least + 10.0))
-
-    def _witness_s(self) -> float:
-        return self._prober.interval_s() + self._settings.probe_timeout_s
-
-    # -- links
-
-    def _helpers_for(self, target: PodId) -> list[PodId]:
-        return helpers(target, self._links, self._peers)
 
     def _judge_unlinked(self) -> None:
         """Suspect whom no path leads to, and clear who was suspected for that reason only."""
-        unlinked = [pod for pod, peer in self._peers.items() if pod not in self._links and peer.record is not None]
-        if not unlinked:
+        if self._cut is None:
+            self._cut = self.census.unreachable(self._links)
+        elif not self.census.undecided():
             return
-        if self._graph is None:
-            self._graph = reachable_members(self.me, self._links, self._peers)
-        found = self._graph
-        for pod in unlinked:
-            peer = self._peers[pod]
-            if pod in found:
-                peer.cut_since = None
-                peer.last_seen = self._now
-                if peer.suspicion is not None:
-                    peer.suspicion = None
-                    self._touch(pod)
-            elif peer.suspicion is None and not peer.gone:
-                peer.cut_since = self._now if peer.cut_since is None else peer.cut_since
-                if self._now - peer.cut_since >= DEDUCE_AFTER_S:
-                    assert peer.record is not None
-                    peer.suspicion = self._suspicion(peer.record.incarnation, None, peer.cut_since)
-                    self._touch(pod)
+        for pod in self.census.deduce(self._cut, self._now):
+            self._touch(pod, graph=False)
 
     # -- sending
 
@@ -421,29 +371,29 @@ class Membership:
     def _publish(self, new: bool) -> None:
         """Gossip this pod's own record if it is ``new``."""
         if new:
-            self._gossip.tell(self._own.record, None, self._now)
+            self._gossip.tell(self._own.record, (), self._now)
             self._changed.add(self.me)
 
     def _audience(self) -> list[PodId]:
         """Return the linked pods that gossip will reach; the suspected hear what concerns them with each probe."""
-        return [pod for pod in self._links if pod not in self._peers or not self._peers[pod].accused]
+        return [pod for pod in self._links if not self.census.accused(pod)]
 
     def _wrap(self, orders: Iterable[Order], first: Iterable[object] = ()) -> list[Send]:
-        """Add updates to probes: what ``first`` says, what the addressee is accused of, and some of the gossip."""
+        """Add to probes: what ``first`` says, what the addressee is accused of, some of the gossip, and the sum."""
         sends = []
         for pod, head in orders:
             updates = list(first)
-            peer = self._peers.get(pod)
-            accusation = peer.accusation(pod, self._now) if peer else None
+            accusation = self.census.accusation(pod, self._now)
             if accusation is not None:
                 updates.append(wire.encode_update(accusation))
-            updates += self._gossip.piggyback(pod)
-            sends.append(Send(pod, Tag.GOSSIP, [*head, updates]))
+            updates += self._gossip.piggyback(pod, self._now)
+            sums = [self._exchange.sum()] if head[0] in (Kind.PING, Kind.ACK) else []
+            sends.append(Send(pod, Tag.GOSSIP, [*head, updates, *sums]))
         return sends
 
-    def _touch(self, pod: PodId) -> None:
+    def _touch(self, pod: PodId, *, graph: bool = True) -> None:
         """Note a change of what is shown of ``pod``; who is linked to all may have become so by it."""
-        if self._peers[pod].show():
-            self._graph = None
-            self._own.links_changed(self._now)
-            self._changed.add(pod)
+        if graph:
+            self._cut = None
+        self._own.links_changed(self._now)
+        self._changed.add(pod)

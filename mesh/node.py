@@ -9,26 +9,27 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from base.errors import DamagedError, MachineError, NamesakeError, RefusedError, UnreachableError, WormholeError
+from base.errors import MachineError, RefusedError
 from base.ids import ClusterId, PodId, WriterId
 from mesh import listener as door
-from mesh.address import format_address, is_loopback, is_wildcard, own_host, parse_address
 from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog, State
-from mesh.dialer import Dialer, Source
+from mesh.calls import Caller
+from mesh.dialer import Source
 from mesh.diary import Diary
 from mesh.directory import Directory
 from mesh.identity import Identity
-from mesh.introduction import Chronicle, RestoredError
+from mesh.introduction import Chronicle
 from mesh.join_stream import JoinHandler
 from mesh.link import Link
 from mesh.membership import TICK_S, Membership, MembershipSettings
+from mesh.neighbours import Neighbours
 from mesh.peers import LinkTable
 from mesh.quiet import QuietLog
 from mesh.records import Left, seal
@@ -37,9 +38,14 @@ from mesh.roster import Roster
 from mesh.roster_store import RosterStore
 from mesh.send import Send
 from mesh.spread import Spreader
+from mesh.strays import Strays
 from mesh.switchboard import Switchboard
 from mesh.timekeeper import Timekeeper
+from mesh.whereabouts import Whereabouts
 from mesh.wire import Tag
+
+ALONE_TICK_S: Final = 0.5
+"""Between two ticks while no pod is linked (s): hardly anything is due then, and an idle pod should cost nothing."""
 
 INCARNATIONS_PER_START: Final = 1 << 20
 """Room for refutations: an incarnation of a later start is greater than all of an earlier one."""
@@ -69,24 +75,31 @@ class MeshNode:
         self._identity = identity
         self._me = identity.pod_id
         self._rng = rng or Random(os.urandom(16))
-        self._listen = listen
-        self._listen_host, self._port = parse_address(listen)
-        self._advertise: tuple[str, ...] = ()
-        self._linked_host = ""
+        self._whereabouts = Whereabouts(listen)
         self._table = LinkTable(self._me)
+        self._came = anyio.Event()
         self._registry = Registry(identity, roster_store, self._tell, self._table.linked, self._roster_changed)
         incarnation = roster_store.count_start() * INCARNATIONS_PER_START
         self._membership = Membership(self._me, settings or MembershipSettings(), self._rng, incarnation)
         self._leaf = roster_store.roster.is_client(self._me)
         self._spreader = Spreader(self._me, self._rng, self._run, self._ask, leaf=self._leaf)
+        self.strays = Strays(lambda: self._switchboard, self._spreader.still)
         self._switchboard = Switchboard(
-            *(self._me, self._registry, self._table, self), self._link_came, self._link_went, self._stray
+            *(self._me, self._registry, self._table, self), self._link_came, self._link_went, self.strays
         )
-        self.clocks = Timekeeper(self._ask, self.alive)
-        reached = self._switchboard.reached
-        self._directory = Directory(self._me, roster_store, self._membership, reached, self._is_linked)
+        self._neighbours = Neighbours(
+            *(self._me, lambda: self.roster, self._table, self._membership),
+            *(self._switchboard.dial_control, self._rng),
+        )
+        self._view, self._dialer = self._neighbours.view, self._neighbours.dialer
+        self.strays.on_return = self._dialer.hurry
+        self._caller = Caller(lambda: self.roster, self._table, self._membership, self._switchboard, self._view)
+        self.clocks = Timekeeper(self._ask, self._caller.near)
+        self._directory = Directory(
+            *(self._me, roster_store, self._membership),
+            *(self._switchboard.reached, lambda pod: self._table.control(pod) is not None),
+        )
         self._diary = Diary(self._me, roster_store.roster)
-        self._dialer = Dialer(self._me, self._switchboard.dial_control, self._is_linked, self._is_welcome, self._rng)
         self._door = door.Listener(
             lambda: self._registry.server_context, lambda: self._registry.certificate, self._switchboard.accept
         )
@@ -94,15 +107,9 @@ class MeshNode:
             Tag.LOG_SINCE: self._spreader.serve_since,
             Tag.CLOCK: self.clocks.serve,
         }
-        self.on_namesake: Callable[[NamesakeError], None] = lambda _: None
-        """Called when another process with this pod's key is preferred by somebody: this one must stop."""
-        self.on_restored: Callable[[RestoredError], Awaitable[None]] = self._stay_away
-        """Called when this pod turns out to be a restored one. No link is up before it returns; what it raises ends
-        `run`."""
         self._listeners: list[Callable[[], None]] = []
         self._group: TaskGroup | None = None
         self._quiet = QuietLog(logger, anyio.current_time)
-        self._peers: set[tuple[str, int]] = set()
         self.set_addresses(advertise, peers)
         if log is not None:
             self.set_log(log)
@@ -125,7 +132,7 @@ class MeshNode:
 
     def alive(self) -> frozenset[PodId]:
         """Return the pods that a request can be sent to now, without this one."""
-        return frozenset(pod for pod in self._table.linked() if self._membership.view(pod).state is State.ALIVE)
+        return self._caller.alive()
 
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` (quick, must not raise) after any change of `members` or `alive`."""
@@ -152,14 +159,7 @@ class MeshNode:
         """Send a request and return the answer's body; see `mesh.api.Mesh.call`."""
         if pod == self._me:
             return await self.serve(pod, tag, body)
-        link = self._table.control(pod)
-        if link is None or (not self._is_client(pod) and self._membership.view(pod).state is not State.ALIVE):
-            raise self._unreachable(pod)
-        if lane is Lane.BULK:
-            started = anyio.current_time()
-            link = await self._switchboard.bulk(pod, timeout_s) or link
-            timeout_s = max(0.0, timeout_s - (anyio.current_time() - started))
-        return await link.request(tag, body, timeout_s)
+        return await self._caller.call(pod, tag, body, timeout_s, lane)
 
     def publish_log(self, entries: Sequence[Entry]) -> None:
         """Broadcast new durable entries of this pod's own log to everybody."""
@@ -175,16 +175,12 @@ class MeshNode:
     @property
     def port(self) -> int:
         """The port listened on, resolved once `run` has reported its start."""
-        return self._port
+        return self._whereabouts.port
 
     @property
     def address(self) -> str:
         """``HOST:PORT`` under which others are told to find this pod."""
-        if self._advertise:
-            return self._advertise[0]
-        if not is_wildcard(self._listen_host):
-            return format_address(self._listen_host, self._port)
-        return format_address(self._linked_host or own_host(), self._port)
+        return self._whereabouts.address
 
     def set_log(self, log: ReplicatedLog) -> None:
         """Set the log that is replicated."""
@@ -200,14 +196,8 @@ class MeshNode:
 
         Links that are up stay. Raises `UsageError` for a malformed address.
         """
-        before, after = set(self._peers), {parse_address(address) for address in peers}
-        for address in advertise:
-            parse_address(address)
-        for gone in before - after:
-            self._dialer.remove(*gone, Source.CONFIGURED)
-        for new in after - before:
-            self._dialer.add(*new, None, Source.CONFIGURED)
-        self._peers, self._advertise = after, tuple(advertise)
+        self._whereabouts.advertise(advertise)
+        self._neighbours.set_peers(peers)
         if self._group is not None:
             self._membership.set_address(self.address)
             self._settle()
@@ -223,7 +213,7 @@ class MeshNode:
         that is alone in its cluster.
         """
         others = self.roster.pods().keys() - {self._me}
-        full = (pod for pod in others if not self._is_client(pod))
+        full = (pod for pod in others if not self.roster.is_client(pod))
         return self.clocks.agrees() or not any(self.roster.is_member(pod) for pod in full)
 
     def set_join_handler(self, handler: JoinHandler | None) -> None:
@@ -274,12 +264,12 @@ class MeshNode:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; reports its start when it listens. Raises `MachineError` when it can't."""
-        listeners = await door.bind(self._listen)
-        self._port = door.port_of(listeners)
+        listeners = await door.bind(self._whereabouts.listen)
+        self._whereabouts.port = door.port_of(listeners)
         try:
             async with anyio.create_task_group() as group:
-                self._group = group
-                self._switchboard.port = self._port
+                self._group = self.strays.group = group
+                self._switchboard.port = self._whereabouts.port
                 self._switchboard.run_in(group)
                 self._membership.set_address(self.address)
                 self._roster_changed()
@@ -292,7 +282,7 @@ class MeshNode:
                 group.start_soon(self._tick)
                 task_status.started()
         finally:
-            self._group = None
+            self._group = self.strays.group = None
             self._switchboard.run_in(None)
             with anyio.CancelScope(shield=True):
                 await self._directory.remember(self.address)
@@ -311,7 +301,7 @@ class MeshNode:
         sender = link.peer.pod
         try:
             if tag == Tag.GOSSIP:
-                take = self._membership.answer_client if self._is_client(sender) else self._membership.receive
+                take = self._membership.answer_client if self.roster.is_client(sender) else self._membership.receive
                 self._run(take(sender, body, anyio.current_time()))
                 self._settle()
             elif tag == Tag.LOG_PUSH:
@@ -330,44 +320,27 @@ class MeshNode:
     # -- links
 
     def _link_came(self, link: Link) -> None:
+        self._came.set()
         pod = link.peer.pod
         if not link.dialled:
             self._dialer.add(link.peer.host, link.peer.port, pod, Source.REMEMBERED)
-        host = link.peer.local_host
-        if is_wildcard(self._listen_host) and host != self._linked_host and not is_loopback(host):
-            self._linked_host = host
+        if self._whereabouts.linked_at(link.peer.local_host):
             self._membership.set_address(self.address)
+        self._view.link_up(pod, anyio.current_time())
         if self._leaf and self._membership.view(pod).state is not State.ALIVE:
             self._members_are({pod})
             self._members_are()
-        if not self._is_client(pod):
+        if not self.roster.is_client(pod):
             self._run(self._membership.link_up(pod, anyio.current_time()))
         self._spreader.link_up(pod)
         self._settle(force=True)
 
-    def _link_went(self, pod: PodId) -> None:
-        self._run(self._membership.link_down(pod, anyio.current_time()))
+    def _link_went(self, pod: PodId, spared: bool) -> None:
+        self._view.link_down(pod)
+        self._run(self._membership.link_down(pod, anyio.current_time(), spared=spared))
         self._spreader.link_down(pod)
         self._dialer.lost(pod)
         self._settle(force=True)
-
-    def _stray(self, error: NamesakeError | RestoredError) -> None:
-        if isinstance(error, NamesakeError):
-            self.on_namesake(error)
-        elif self._group is not None and not self._switchboard.paused:
-            logger.warning("%s", error.message)
-            self._group.start_soon(self._return, error)
-
-    async def _return(self, error: RestoredError) -> None:
-        """Come back as a restored pod: with all links ended, told nothing and telling nothing, until it is ready."""
-        await self._switchboard.pause(error)
-        async with self._spreader.still():
-            await self.on_restored(error)
-        self._switchboard.resume()
-        self._dialer.hurry()
-
-    async def _stay_away(self, error: RestoredError) -> None:
-        raise DamagedError("This pod was restored from a backup and can't take a new writer.", "Join anew.")
 
     # -- the cores
 
@@ -384,32 +357,35 @@ class MeshNode:
 
     async def _tick(self) -> None:
         while True:
-            await anyio.sleep(TICK_S)
+            await self._wait_for_tick()
             try:
                 now = anyio.current_time()
                 self._run(self._membership.tick(now))
                 self._registry.tick(now)
                 self._spreader.tick()
+                self._neighbours.tick(now)
                 self._settle()
             except MachineError:
                 raise
             except Exception:
                 logger.exception("a tick of the mesh failed")
 
+    async def _wait_for_tick(self) -> None:
+        if self._table.linked():
+            await anyio.sleep(TICK_S)
+            return
+        self._came = anyio.Event()
+        with anyio.move_on_after(ALONE_TICK_S):
+            await self._came.wait()
+
     def _settle(self, *, force: bool = False) -> None:
         """Take note of what the cores changed, and tell the listeners."""
         changed = self._membership.changes()
-        for pod in changed:
-            view = self._membership.view(pod)
-            link = self._table.control(pod) if self._leaf else None
+        for pod in changed - {self._me}:
+            self._neighbours.gossiped(pod)
+            view, link = self._membership.view(pod), self._table.control(pod) if self._leaf else None
             if link is not None and view.state is State.SUSPECT and view.incarnation >= 0:
-                link.close(self._unreachable(pod))  # nobody refutes what a client suspects: it comes back by a new link
-            address = view.address
-            if address and pod != self._me:
-                try:
-                    self._dialer.add(*parse_address(address), pod, Source.GOSSIP)
-                except WormholeError:
-                    self._quiet.warning(pod, f"{pod} gossips an address that is none")
+                link.close(self._caller.unreachable(pod))  # nobody refutes what a client suspects: it comes back anew
         self._diary.looked(changed, lambda pod: self._membership.view(pod).state)
         for reason in self._membership.complaints():
             self._quiet.warning(reason, f"gossip was ignored: {reason}")
@@ -420,7 +396,9 @@ class MeshNode:
     def _roster_changed(self) -> None:
         roster = self.roster
         self._diary.roster_changed()
-        self._spreader.set_members(pod for pod in self._members_are() if roster.is_member(pod))
+        members = [pod for pod in self._members_are() if roster.is_member(pod)]
+        self._spreader.set_members(members)
+        self._neighbours.set_members(members)
         for link in self._table.all():
             if roster.is_revoked(link.peer.pod) and self._group is not None:
                 self._group.start_soon(self._switchboard.cut_off, link)
@@ -433,25 +411,3 @@ class MeshNode:
         pods = [pod for pod in roster.pods() if not (roster.is_revoked(pod) or roster.is_client(pod))]
         self._membership.set_members([pod for pod in pods if pod not in without], anyio.current_time())
         return pods
-
-    # -- small helpers
-
-    def _is_linked(self, pod: PodId) -> bool:
-        return self._table.control(pod) is not None
-
-    def _is_welcome(self, pod: PodId) -> bool:
-        """Tell whether dialling a pod makes sense; an unknown one may be a member that isn't known yet. Clients dial."""
-        entry = self.roster.entry(pod)
-        mine = self.roster.entry(self._me)
-        if entry is None or mine is None:
-            return mine is not None
-        return not (entry.revoked or entry.left or mine.revoked or mine.left or self._is_client(pod))
-
-    def _is_client(self, pod: PodId) -> bool:
-        return self.roster.is_client(pod)
-
-    def _unreachable(self, pod: PodId) -> UnreachableError:
-        entry = self.roster.entry(pod)
-        return UnreachableError(
-            f"The pod {entry.name if entry else pod} can't be reached.", "Check that it is up and on the network."
-        )

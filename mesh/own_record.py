@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from base.errors import UsageError
 from base.ids import PodId
 from mesh import gossip_messages as wire
 from mesh.gossip_messages import Flag, Record
-from mesh.member import Peer
 
 LINKS_DELAY_S = 0.3
 """Changes of links are collected for ``LINKS_DELAY_S * (1 + links / 16)`` before they are gossiped."""
@@ -58,15 +57,14 @@ class OwnRecord:
         if self._links_changed is None:
             self._links_changed = now
 
-    def review_links(self, links: Collection[PodId], peers: Mapping[PodId, Peer], now: float) -> bool:
-        """Say who is linked, when it changed some time ago."""
+    def review_links(self, links: Collection[PodId], missing: Callable[[], bool], now: float) -> bool:
+        """Say who is linked, when it changed some time ago; ``missing`` tells whether somebody isn't."""
         if self._links_changed is None:
             return False
         waited = now - self._links_changed
         if waited < LINKS_DELAY_S * (1 + len(links) / 16):
             return False
-        missing = any(pod not in links and peer.expected for pod, peer in peers.items())
-        to_all = bool(links) and (not missing or len(links) > wire.MAX_LINKS)
+        to_all = bool(links) and (len(links) > wire.MAX_LINKS or not missing())
         if self.record.flags & Flag.LINKED_TO_ALL and not to_all and waited < UNLINKED_DELAY_S:
             return False
         self._links_changed = None

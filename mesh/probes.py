@@ -4,6 +4,9 @@ Each linked pod is pinged about once a second. No answer within the timeout: it 
 it for us. No answer to that either: the probe has failed. A helper that gets no answer says so (nack), so that we can
 tell a dead pod from being cut off ourselves.
 
+An unanswered ping is repeated every `RESEND_S`: where frames get lost, or a pod has no helpers because few are linked
+to whom it is linked to, one lost frame accuses nobody.
+
 Sources: SWIM 2002 §3.1, but every linked pod instead of a random one (links are few, and a cut must be known in 5 s
 on both sides); Lifeguard 2018 §IV-A (nacks). Times: with patience p = 1..3 (see `Awareness`) a pod that dies is noticed
 after at most ``interval + 2 * timeout * p`` = 1 + 2 * 0.5 * 3 = 4 s.
@@ -24,6 +27,7 @@ MAX_PROBES_PER_S = 64
 """With more links than this each is probed more rarely than every interval."""
 MAX_RELAYS = 256
 """Probes made for others at a time; more are refused with a nack."""
+RESEND_S = 0.09
 NACK_AFTER = 0.8
 """A helper says no after this part of the timeout, so that the nack is there in time."""
 
@@ -55,6 +59,7 @@ class _Probe:
     nonce: int
     started: float
     deadline: float
+    resend_at: float
     indirect: bool = False
     helpers: Collection[PodId] = ()
     silent: set[PodId] = field(default_factory=set)
@@ -108,7 +113,7 @@ class Prober:
 
     def ask_others(self, pod: PodId, now: float) -> list[Order]:
         """Have ``pod``, whose link just broke, probed by others at once."""
-        probe = _Probe(pod, self._new_nonce(), now, now)
+        probe = _Probe(pod, self._new_nonce(), now, now, now)
         self._probes[pod] = probe
         return self._go_indirect(probe, now)
 
@@ -154,6 +159,10 @@ class Prober:
                 failed.append(probe.target)
             else:
                 orders += self._go_indirect(probe, now)
+        for probe in self._probes.values():
+            if now >= probe.resend_at and probe.target in self._next:
+                probe.resend_at = now + RESEND_S
+                orders.append(Order(probe.target, [Kind.PING, probe.nonce]))
         for own in [own for own, relay in self._relays.items() if now >= relay.deadline]:
             relay = self._relays.pop(own)
             orders.append(Order(relay.requester, [Kind.NACK, relay.nonce]))
@@ -161,7 +170,7 @@ class Prober:
             self._next[pod] = now + self.interval_s() * self._rng.uniform(0.85, 1.0)
             if pod not in self._probes:
                 deadline = now + self._awareness.scale(self._timeout_s)
-                self._probes[pod] = probe = _Probe(pod, self._new_nonce(), now, deadline)
+                self._probes[pod] = probe = _Probe(pod, self._new_nonce(), now, deadline, now + RESEND_S)
                 orders.append(Order(pod, [Kind.PING, probe.nonce]))
         return Probes(orders, failed)
 
@@ -174,6 +183,7 @@ class Prober:
         probe.deadline = now + self._awareness.scale(self._timeout_s)
         orders = [Order(pod, [Kind.REQUEST, probe.nonce, pod_bytes(probe.target)]) for pod in chosen]
         if probe.target in self._next:
+            probe.resend_at = now + RESEND_S
             orders.append(Order(probe.target, [Kind.PING, probe.nonce]))
         return orders
 

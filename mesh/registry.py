@@ -165,11 +165,7 @@ class Registry:
             return
         self._certificate = self._identity.certificate()
         info = read_certificate(self._certificate)
-        if (
-            not self.roster.introduces(info.issuer)
-            and self.roster.is_full_member(info.pod)
-            and self._identity.can_issue
-        ):
+        if not self.roster.is_issuer(info.issuer) and self.roster.is_full_member(info.pod) and self._identity.can_issue:
             pem = self._identity.issue(self._identity.public_key, self.roster.cluster_id, info.role)
             try:
                 self._identity.install_certificate(pem)

@@ -68,6 +68,7 @@ class Roster:
         self._adoptions: dict[WriterId, tuple[Retire, ...]] = {}
         self._voids: dict[WriterId, list[Void]] = {}
         self._maintained: set[PodId] = set()
+        self._administrators: set[PodId] = set()
         self._digest: bytes | None = None
 
     # -- what is in it
@@ -127,7 +128,17 @@ class Roster:
         return [entry.issuing for entry in self._pods.values() if entry.issuing is not None]
 
     def introduces(self, issuer: str) -> bool:
-        """Tell whether the pod with this issuer name (`mesh.records.issuer_name`) may introduce somebody unknown."""
+        """Tell whether somebody unknown, certified by this issuer (`mesh.records.issuer_name`), may have been admitted.
+
+        It may if that is a pod that administers, or did before it left: nobody else is told the roster by a stranger.
+        """
+        if self._trust is None or self._facts is None:
+            return False
+        named = self._trust.administrators() | ({self._facts.founder} & self._trust.rooted.keys())
+        return any(records.issuer_name(pod) == issuer for pod in named)
+
+    def is_issuer(self, issuer: str) -> bool:
+        """Tell whether this is the issuer name of a full pod that wasn't evicted: its certificates are in order."""
         return any(
             records.issuer_name(entry.pod) == issuer and entry.issuing is not None and not entry.revoked
             for entry in self._pods.values()
@@ -148,10 +159,7 @@ class Roster:
 
         The founder administers as long as none of those named is a full member.
         """
-        if self._trust is None or not self.is_full_member(pod):
-            return False
-        named = self._trust.administrators()
-        return pod in named or (pod == self._founding()[0].signer and not any(map(self.is_full_member, named)))
+        return pod in self._administrators
 
     def is_full_member(self, pod: PodId) -> bool:
         """Tell whether a pod was admitted as a full one and has neither left nor been evicted."""
@@ -439,6 +447,8 @@ class Roster:
         self._adoptions = derivation.adoptions(self._records.values())
         self._voids = derivation.voids(self._records.values(), self._writers)
         self._maintained = derivation.maintained(self._records.values())
+        named = {pod for pod in trust.administrators() if self.is_full_member(pod)}
+        self._administrators = named or {pod for pod in (self._facts.founder,) if self.is_full_member(pod)}
 
     def _entry(self, pod: PodId, trust: Trust, left: bool) -> PodEntry:
         founding, found = self._founding()

@@ -7,6 +7,7 @@ anti-entropy fetches whatever is missing.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from random import Random
@@ -20,7 +21,7 @@ from base.ids import PodId, WriterId
 from mesh import antientropy
 from mesh.antientropy import AntiEntropy, Fetch, Plan
 from mesh.api import Entry, ReplicatedLog
-from mesh.broadcast import Broadcast, pushed_entries
+from mesh.broadcast import MAX_PUSH_BYTES, Broadcast, pushed_entries
 from mesh.quiet import QuietLog
 from mesh.send import Send
 from mesh.wire import Tag
@@ -52,6 +53,7 @@ class Spreader:
         self._queue: deque[tuple[PodId, object, list[Entry], int]] = deque()
         self._queued_bytes = 0
         self._wake = anyio.Event()
+        self._alarm = anyio.Event()
         self._group: TaskGroup | None = None
         self._fetches: deque[Fetch] = deque()
         self._receiving = anyio.Lock()
@@ -100,6 +102,7 @@ class Spreader:
     def publish(self, entries: Sequence[Entry]) -> None:
         """Broadcast new durable entries of this pod."""
         self._run_sends(self._broadcast.publish(entries, anyio.current_time()))
+        self._hurry()
 
     def pushed(self, sender: PodId, message: object) -> None:
         """Take a LOG_PUSH message."""
@@ -156,8 +159,6 @@ class Spreader:
         if self._log is None:
             return
         now = anyio.current_time()
-        self._run_sends(self._broadcast.tick(self._log.vector(), now))
-        self._fill_gaps(now)
         self._run_plan(self._anti_entropy.tick(self._log.vector(), now))
         for reason in (*self._broadcast.complaints(), *self._anti_entropy.complaints()):
             self._quiet.warning(reason, f"a message about the log was ignored: {reason}")
@@ -171,17 +172,39 @@ class Spreader:
 
     async def run(self) -> None:
         """Apply pushed entries and fetch pages until cancelled."""
-        async with anyio.create_task_group() as group:
-            self._group = group
-            while self._fetches:
-                group.start_soon(self._fetch, self._fetches.popleft())
-            while True:
-                while self._queue:
-                    sender, message, entries, size = self._queue.popleft()
-                    self._queued_bytes -= size
-                    await self._apply(sender, message, entries)
-                self._wake = anyio.Event()
-                await self._wake.wait()
+        try:
+            async with anyio.create_task_group() as group:
+                self._group = group
+                group.start_soon(self._keep_time)
+                while self._fetches:
+                    group.start_soon(self._fetch, self._fetches.popleft())
+                while True:
+                    while self._queue:
+                        sender, message, entries, size = self._queue.popleft()
+                        self._queued_bytes -= size
+                        await self._apply(sender, message, entries)
+                    self._wake = anyio.Event()
+                    await self._wake.wait()
+        finally:
+            self._group = None
+
+    async def _keep_time(self) -> None:
+        """Call the broadcast whenever it is due."""
+        while True:
+            self._alarm = anyio.Event()
+            due = self._broadcast.due()
+            with anyio.move_on_after(math.inf if due is None else due - anyio.current_time()):
+                await self._alarm.wait()
+            due, now = self._broadcast.due(), anyio.current_time()
+            if self._log is not None and due is not None and now >= due:
+                self._run_sends(self._broadcast.tick(self._log.vector(), now))
+                self._fill_gaps(now)
+            await anyio.lowlevel.checkpoint()
+
+    def _hurry(self) -> None:
+        """Have the broadcast's time looked at again, after something that may have brought it forward."""
+        if self._broadcast.due() is not None:
+            self._alarm.set()
 
     async def _apply(self, sender: PodId, message: object, entries: list[Entry]) -> None:
         log = self._log
@@ -190,7 +213,10 @@ class Spreader:
         applied = await self._receive(log, entries, sender) if entries else []
         now = anyio.current_time()
         self._run_sends(self._broadcast.received(sender, message, applied, log.vector(), now))
+        for wanted in self._broadcast.wanted():
+            self._run_sends(self._broadcast.resend(wanted, log.read(wanted.writer, wanted.after, MAX_PUSH_BYTES)))
         self._fill_gaps(now)
+        self._hurry()
 
     async def _receive(self, log: ReplicatedLog, entries: list[Entry], sender: PodId) -> list[Entry]:
         """Give entries to the log; one that can't take them is logged and loses nothing."""
@@ -228,5 +254,6 @@ class Spreader:
         applied = await self._receive(log, entries, fetch.pod) if entries else []
         now = anyio.current_time()
         self._run_sends(self._broadcast.caught_up(fetch.pod, applied, now))
+        self._hurry()
         self._run_plan(self._anti_entropy.on_page(fetch, entries, log.vector(), now))
         self._progressed()

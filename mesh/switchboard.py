@@ -24,11 +24,14 @@ from mesh.namesakes import steady_ms, turned_away
 from mesh.peers import LinkTable
 from mesh.quiet import QuietLog
 from mesh.registry import Registry
+from mesh.view import SPARED
 
 CONNECT_S: Final = 3.0
 FLUSH_S: Final = 1.0
 BULK_RETRY_S: Final = 30.0
 """A pod that can't be dialled gets its bulk requests over the control link for so long."""
+REDIAL_S: Final = 1.0
+"""One that has no control link is dialled again after this."""
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +46,11 @@ class Switchboard:
         table: LinkTable,
         dispatcher: Dispatcher,
         came: Callable[[Link], None],
-        went: Callable[[PodId], None],
+        went: Callable[[PodId, bool], None],
         stray: Callable[[NamesakeError | RestoredError], None],
     ) -> None:
-        """``came`` is called when a pod gets its first control link, ``went`` when it has none any more.
+        """``came`` is called when a pod gets its first control link, ``went`` when it has none any more;
+        that with whether one of both merely had links enough.
 
         ``stray``: another process goes by this pod's name, or this pod's home is a restored one.
         """
@@ -86,14 +90,17 @@ class Switchboard:
         """Open a control link and return the pod that answered. Raises as `mesh.handshake.greet`."""
         return await self._dial(host, port, Lane.CONTROL, None)
 
-    async def bulk(self, pod: PodId, timeout_s: float) -> Link | None:
-        """Return a bulk link to a pod, opened if need be; None when it can't be dialled."""
+    async def bulk(self, pod: PodId, timeout_s: float, address: str = "") -> Link | None:
+        """Return a bulk link to a pod, opened if need be; None when it can't be dialled.
+
+        ``address``: ``HOST:PORT`` where to dial it; empty: where it was last reached.
+        """
         best, more = self._table.bulk(pod)
         if more and self._group is not None and anyio.current_time() >= self._bulk_retry_at.get(pod, 0.0):
             if pod not in self._opening:
                 self._opening.add(pod)
                 self._opened[pod] = anyio.Event()
-                self._group.start_soon(self._open_bulk, pod)
+                self._group.start_soon(self._open_bulk, pod, address)
             if best is None:
                 with anyio.move_on_after(timeout_s):
                     await self._opened[pod].wait()
@@ -188,7 +195,7 @@ class Switchboard:
         if not link.dialled:
             self.reached[pod] = format_address(link.peer.host, link.peer.port)
         if old is not None and old.peer.process != link.peer.process:
-            self._went(pod)
+            self._went(pod, False)
             old = None
         if old is None:
             self._came(link)
@@ -198,7 +205,7 @@ class Switchboard:
             await link.run()
         finally:
             if self._table.remove(link):
-                self._went(link.peer.pod)
+                self._went(link.peer.pod, link.error is not None and link.error.message == SPARED)
             if link.told_to_stop and isinstance(link.error, NamesakeError):
                 self._stray(link.error)
             if link.error is not None:
@@ -206,12 +213,12 @@ class Switchboard:
                 level = logging.DEBUG if self._registry.roster.is_client(link.peer.pod) else logging.INFO
                 logger.log(level, "the link to %s ended: %s", link.peer.pod, link.error.message)
 
-    async def _open_bulk(self, pod: PodId) -> None:
+    async def _open_bulk(self, pod: PodId, address: str) -> None:
         try:
-            address = self.reached.get(pod, "")
-            await self._dial(*parse_address(address), Lane.BULK, pod)
+            await self._dial(*parse_address(address or self.reached.get(pod, "")), Lane.BULK, pod)
         except WormholeError as error:
-            self._bulk_retry_at[pod] = anyio.current_time() + BULK_RETRY_S
+            linked = self._table.control(pod) is not None
+            self._bulk_retry_at[pod] = anyio.current_time() + (BULK_RETRY_S if linked else REDIAL_S)
             if not self._registry.roster.is_client(pod):
                 self._quiet.warning(f"bulk {pod}", f"no bulk link to {pod}: {error.message}")
         finally:

@@ -230,11 +230,15 @@ class RemoteTree:
     async def do(self, operation: Operation, data: bytes | None = None) -> None:
         """Have an operation done; return when it is on a full pod's disk and seen here.
 
-        Raises EROFS while no full pod can be reached, `UnreachableError` when none answered within the deadline (it
-        may be done all the same), else what the full pod says.
+        Raises `UnreachableError`: with EROFS while no full pod can be reached, with EIO when none answered within the
+        deadline (it may be done all the same); else what the full pod says.
         """
         if not self.connected:
-            raise FileSystemError(errno.EROFS, "No full pod can be reached: this client pod can only read.")
+            raise UnreachableError(
+                "No full pod can be reached: this client pod can only read.",
+                "Check with `wormhole pods` that one is up, and the network.",
+                errno=errno.EROFS,
+            )
         stamp, packed = self._stamp(), pack(operation)
         again, refused = False, set[PodId]()
         moved, since = self._transfer.bytes_moved(), anyio.current_time()

@@ -57,7 +57,7 @@ class Rebirth:
         self._transfer = transfer
         self._known = -1
         self._changed = anyio.Event()
-        mesh.on_restored = self.begin_anew
+        mesh.strays.on_restored = self.begin_anew
         mesh.on_change(self._look)
 
     async def begin_anew(self, restored: RestoredError) -> None:

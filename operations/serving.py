@@ -30,6 +30,8 @@ from transfer.service import Transfer
 
 WAITING_LIMIT: Final = 256
 """Operations of one client at a time."""
+NEWS_MS: Final = 10_000
+"""A client may have heard by so much more of what a pod with a fast clock did (ms)."""
 MARKS_LIMIT: Final = 4096
 DATA_LIMIT_BYTES: Final = 128 << 10
 """Files up to this size come with the operation."""
@@ -108,8 +110,13 @@ class Serving:
             raise RefusedError("A client pod carries out nothing for others.")
 
     def _check_stamp(self, stamp: int) -> None:
-        """Refuse a stamp from the future: it would win over everybody else's later changes."""
-        if stamp > self._metadata.clock.physical() + (MAX_DRIFT_MS << FRACTION_BITS):
+        """Refuse a stamp from the future: it would win over everybody else's later changes.
+
+        Where some pod's clock is ahead, everybody's stamps follow it as far as that is allowed, and so do a client's.
+        """
+        clock = self._metadata.clock
+        latest = max(clock.physical() + (MAX_DRIFT_MS << FRACTION_BITS), clock.last + (NEWS_MS << FRACTION_BITS))
+        if stamp > latest:
             raise RefusedError("The clock of this client pod is far ahead.", "Set it right.")
 
     async def _serve(self, sender: PodId, request: Request) -> object:

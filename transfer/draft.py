@@ -12,8 +12,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, NamedTuple, TypeVar
 
-import anyio
-
 from base.errors import FileSystemError, NoSpaceError
 from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId
 from transfer.access import Access
@@ -28,6 +26,7 @@ from transfer.chunking import (
 )
 from transfer.draft_bytes import DraftBytes, DraftMemory, Stored
 from transfer.fetcher import Urgency
+from transfer.lazylock import LazyLock
 from transfer.ledger import Seal
 from transfer.manifest import Manifest, encode
 from transfer.offload import INLINE_BYTES
@@ -62,7 +61,7 @@ class Draft(DraftBytes):
         self._base_size = size
         self._loaded = size == 0
         self._sealed: Sealed | None = Sealed(content, size)
-        self._lock = anyio.Lock()
+        self._lock = LazyLock()
         self._closed = False
         self._seal: Seal | None = None
         access.users.add(self)

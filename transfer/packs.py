@@ -40,6 +40,8 @@ PACK_BYTES: Final = 16 << 20
 """A pack this large is followed by the next one."""
 WORTH_BYTES: Final = 1 << 20
 """Less dead bytes than this aren't worth rewriting what lives beside them."""
+ROWS: Final = 200
+"""Places written with one statement."""
 KNOWN_LIMIT: Final = 16_384
 """Places kept in memory (about 4 MB)."""
 
@@ -134,9 +136,12 @@ class Packs:
     ) -> None:
         """Name places, in one transaction; a pack that was ``emptied`` is struck, durably."""
         with self._transaction(durable=emptied is not None) as writer:
-            writer.executemany(
-                "INSERT OR REPLACE INTO piece VALUES (?, ?, ?, ?)", [(piece, *spot) for piece, spot in rows]
-            )
+            found = list(rows)
+            for start in range(0, len(found), ROWS):  # each step of a statement lets other threads have the interpreter
+                some = found[start : start + ROWS]
+                places = ", ".join(["(?, ?, ?, ?)"] * len(some))
+                values = [value for piece, spot in some for value in (piece, *spot)]
+                writer.execute(f"INSERT OR REPLACE INTO piece VALUES {places}", values)  # noqa: S608 - fixed text
             writer.execute("INSERT OR IGNORE INTO pack VALUES (?, 0, 0)", (number,))
             writer.execute("UPDATE pack SET indexed = ?, dead = dead + ? WHERE number = ?", (indexed, dead, number))
             if emptied is not None:

@@ -190,16 +190,13 @@ class Pieces:
             data = self._read_packed(spot, 0, spot.length)
         else:
             try:
-                descriptor = self._open_file(piece)
+                descriptor = self._descriptor(piece, lambda: self._open_file(piece))
             except FileNotFoundError:
                 return None
-            try:
-                size = os.fstat(descriptor).st_size
-                if size > INLINE_BYTES:
-                    return None
-                data = self._read_warm(descriptor, 0, size)
-            finally:
-                os.close(descriptor)
+            size = os.fstat(descriptor).st_size
+            if size > INLINE_BYTES:
+                return None
+            data = self._read_warm(descriptor, 0, size)
         if data is None or hash_bytes(data) != piece:
             return None
         self._mark_verified(piece)

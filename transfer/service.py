@@ -6,9 +6,10 @@ here and run in one task group: if one fails, all stop, and the supervisor decid
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Final
 
 import anyio
@@ -21,9 +22,10 @@ from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId, hash_bytes
 from mesh.api import Mesh, Role, State
 from mesh.wire import Tag
 from transfer.access import Access
-from transfer.api import Catalogue, ContentInfo, Holders, Memory
+from transfer.api import Catalogue, ContentInfo, Memory
 from transfer.batching import Batches
 from transfer.caching import Caching
+from transfer.copies import Copies
 from transfer.draft import Draft
 from transfer.draft_bytes import DraftMemory
 from transfer.fetch import Candidates
@@ -32,7 +34,7 @@ from transfer.gather import gather, is_whole, is_whole_kept
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
 from transfer.holdings_sync import HoldingsSync
-from transfer.manifest import MAX_MANIFEST_BYTES, Manifest, implied
+from transfer.manifest import MAX_MANIFEST_BYTES, implied
 from transfer.offload import Offload
 from transfer.pieces import Area
 from transfer.reader import Reader
@@ -42,19 +44,16 @@ from transfer.replication import Replication
 from transfer.scrubbing import Scrubbing
 from transfer.serve import ChunkServer
 from transfer.settings import TransferSettings
+from transfer.store import MOST_WAITING_BYTES
 from transfer.store_open import open_store
 
 log = logging.getLogger(__name__)
 
 MAX_OTHERS_ASKED: Final = 16
 SYNC_EVERY_S: Final = 5.0
-WAIT_PAUSE_S: Final = 0.01
-WAIT_REST: Final = 4.0
-"""Counting copies rests for so many times as long as it took."""
-GONE: Final = frozenset({State.LEFT, State.EVICTED})
 
 
-class Transfer:
+class Transfer(Copies):
     """The bytes of one pod."""
 
     def __init__(
@@ -115,6 +114,7 @@ class Transfer:
             parts = (self._access, self._database, self._memory, self._record)
             self.releasing = Releasing(*parts, drop, has_copies)
         self._draft_memory = DraftMemory(settings.all_drafts_bytes)
+        self._brought: frozenset[ContentId] = frozenset()
         self._lost: set[ChunkId] = set()
         self._lost_event = anyio.Event()
         self._changed = anyio.Event()
@@ -189,6 +189,11 @@ class Transfer:
         with self._access.claims.syncing():
             await self._store.sync()
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether little of what was sealed is in memory only, so that the next `sync` may come later."""
+        return self._store.waiting_bytes < MOST_WAITING_BYTES // 2
+
     def configure(self, settings: TransferSettings) -> None:
         """Take over other settings; what is being fetched keeps its deadline. The sizes of memory and packs stay."""
         self._settings = self._access.settings = settings
@@ -235,8 +240,24 @@ class Transfer:
         if not whole:
             raise UnreachableError("A file didn't arrive as a whole.", "Try again.")
 
+    @contextlib.contextmanager
+    def bringing(self, contents: Collection[ContentId]) -> Iterator[None]:
+        """Say that what the tree is told meanwhile are new files with these contents, `published` right afterwards.
+
+        So nobody has to find out where they came from, and whether anything refers to them.
+        """
+        self._brought = frozenset(contents)
+        try:
+            yield
+        finally:
+            self._brought = frozenset()
+
     def noticed(self, contents: Collection[ContentId]) -> None:
         """Say that the tree now refers to these contents, whoever wrote them, or no longer does."""
+        if self._brought:
+            contents = set(contents) - self._brought
+            if not contents:
+                return
         if self.releasing is not None:
             self.releasing.noticed(contents)
         self._replication.consider(contents)
@@ -258,132 +279,9 @@ class Transfer:
         """Say that placement may have changed for all contents (a new configuration)."""
         self._replication.changed()
 
-    # -- who has what
-
     async def begin_holdings_anew(self) -> None:
         """Make others forget what they know of this pod's holdings: its home was restored from an older one."""
         await self._database.begin_anew()
-
-    def holders(self, content: ContentId) -> Holders:
-        """Return who has every chunk of a content, as far as known here."""
-        me, alive = self._mesh.pod_id, self._mesh.alive()
-        if content == EMPTY_CONTENT:
-            full = self._full_pods()
-            return Holders(frozenset(full & (alive | {me})), frozenset(), frozenset(full - alive - {me}))
-        known = self._database.others(content)
-        known[me] = self._database.own(content)
-        here = {pod: holding for pod, holding in known.items() if pod == me or pod in alive}
-        away = known.keys() - here.keys()
-        if away:
-            away -= {member.pod for member in self._mesh.members() if member.state in GONE}
-        return Holders(
-            kept=frozenset(pod for pod, holding in here.items() if holding is Holding.KEPT),
-            cached=frozenset(pod for pod, holding in here.items() if holding is Holding.CACHED),
-            absent=frozenset(away),
-        )
-
-    def local(self, content: ContentId) -> str:
-        """Return ``kept``, ``cached`` (every chunk is here), ``partial`` or ``none``."""
-        if content == EMPTY_CONTENT:
-            return "kept"
-        holding = self._database.own(content)
-        if holding is not Holding.NONE:
-            return "kept" if holding is Holding.KEPT else "cached"
-        info = self._catalogue.info(content)
-        manifest = self._access.manifest_now(content, info.size) if info is not None else None
-        if manifest is not None and any(self._store.has(piece) for piece in manifest.chunks):
-            return "partial"
-        return "none"
-
-    async def chunks(
-        self, content: ContentId, size: int | None = None, author: PodId | None = None
-    ) -> list[ChunkId] | None:
-        """Return the chunks of a content in order; None when neither the caller nor the catalogue knows its size.
-
-        Raises `UnreachableError` when its manifest can't be had, `DamagedError`.
-        """
-        if content == EMPTY_CONTENT:
-            return []
-        info = self._catalogue.info(content)
-        if info is not None:
-            size, author = info.size, info.author
-        if size is None:
-            return None
-        manifest: Manifest | None = implied(content, size)
-        if manifest is None:
-            manifest = await self._access.manifest(content, size, author, Urgency.READ)
-        return list(manifest.chunks)
-
-    async def wait_copies(
-        self,
-        contents: Sequence[ContentId],
-        copies: int | None,
-        timeout_s: float,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> None:
-        """Return when each content has enough kept copies on pods that can be reached, this one included.
-
-        ``copies`` None: as many as the configuration wants, at most one on each full member. ``progress`` is told
-        (done, all). Raises `UnreachableError` when that takes longer than ``timeout_s``.
-        """
-        waiting = [content for content in dict.fromkeys(contents) if content != EMPTY_CONTENT]
-        total = len(waiting)
-        self._replication.consider(waiting)
-        with anyio.move_on_after(timeout_s):
-            while True:
-                changed = self._changed
-                started_at = anyio.current_time()
-                waiting = await self._short_of_copies(waiting, copies)
-                took_s = anyio.current_time() - started_at
-                if progress is not None:
-                    progress(total - len(waiting), total)
-                if not waiting:
-                    return
-                await changed.wait()
-                await anyio.sleep(max(WAIT_PAUSE_S, WAIT_REST * took_s))
-        raise UnreachableError(
-            f"{len(waiting)} of {total} contents don't have their copies yet.",
-            "Check with `wormhole pods` that enough pods are alive and have room, then sync again.",
-        )
-
-    def _has_copies(self, content: ContentId) -> bool:
-        """Tell whether as many pods as should keep a content keep it."""
-        info = self._catalogue.info(content)
-        if info is None:
-            return True
-        holders = self._database.others(content)
-        holders[self._mesh.pod_id] = self._database.own(content)
-        return sum(holding is Holding.KEPT for holding in holders.values()) >= self.copies_wanted(info)
-
-    async def _short_of_copies(self, contents: Sequence[ContentId], copies: int | None) -> list[ContentId]:
-        """Return those without enough copies; looked at in slices, so that the mount isn't held up."""
-        short: list[ContentId] = []
-        for start in range(0, len(contents), 200):
-            reachable = self._mesh.alive() | {self._mesh.pod_id}
-            most = self._full_members()
-            for content in contents[start : start + 200]:
-                wanted = copies
-                if wanted is None:
-                    info = self._catalogue.info(content)
-                    wanted = min(info.copies, most) if info is not None else 0
-                holders = self._database.others(content)
-                holders[self._mesh.pod_id] = self._database.own(content)
-                kept = sum(holding is Holding.KEPT and pod in reachable for pod, holding in holders.items())
-                if kept < wanted:
-                    short.append(content)
-            await anyio.lowlevel.checkpoint()
-        return short
-
-    def copies_wanted(self, info: ContentInfo) -> int:
-        """Return how many kept copies there should be: at most one on each full member."""
-        return min(info.copies, self._full_members())
-
-    def _full_members(self) -> int:
-        return max(1, len(self._full_pods()))
-
-    def _full_pods(self) -> frozenset[PodId]:
-        members = self._mesh.members()
-        return frozenset(each.pod for each in members if each.role is Role.FULL and each.state not in GONE)
 
     def _keeps(self, pod: PodId) -> bool:
         return self._settings.keeps if pod == self._mesh.pod_id else pod not in self._clients

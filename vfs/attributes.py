@@ -11,8 +11,10 @@ from crdt_meta.node import Kind
 
 if TYPE_CHECKING:
     from crdt_meta.node import Node
+    from vfs.graveyard import Graveyard
     from vfs.inodes import Known
     from vfs.livefile import LiveFiles
+    from vfs.nursery import Nursery
 
 TIMEOUT_S: Final = 86_400.0
 """How long the kernel may keep attributes and names; every change from elsewhere is notified."""
@@ -46,8 +48,10 @@ def absent() -> pyfuse3.EntryAttributes:
 class Attributes:
     """Builds and caches ``EntryAttributes``. ``owner`` is (uid, gid) when everything belongs to who mounts."""
 
-    def __init__(self, files: LiveFiles, owner: tuple[int, int] | None) -> None:
+    def __init__(self, files: LiveFiles, nursery: Nursery, graves: Graveyard, owner: tuple[int, int] | None) -> None:
         self._files = files
+        self._nursery = nursery
+        self._graves = graves
         self._owner = owner
 
     def of(self, known: Known, node: Node) -> pyfuse3.EntryAttributes:
@@ -58,7 +62,7 @@ class Attributes:
         return attributes
 
     def _make(self, known: Known, node: Node) -> pyfuse3.EntryAttributes:
-        size, mtime_ns, ctime_ns = node.size, node.mtime_ns, node.ctime_ns
+        size, mtime_ns, ctime_ns, nlink = node.size, node.mtime_ns, node.ctime_ns, node.nlink
         kind = node.kind
         if kind is Kind.FILE:
             live = self._files.get(node.inode)
@@ -67,12 +71,15 @@ class Attributes:
                 ctime_ns = max(ctime_ns, live.ctime_ns)
         elif kind is Kind.DIRECTORY:
             size = DIRECTORY_BYTES
+            nlink -= self._graves.directories(node.inode)
+            changed_ns = self._nursery.time_ns(node.inode)
+            mtime_ns, ctime_ns = max(mtime_ns, changed_ns), max(ctime_ns, changed_ns)
         attributes = pyfuse3.EntryAttributes()
         attributes.st_ino = known.number
         attributes.entry_timeout = TIMEOUT_S
         attributes.attr_timeout = TIMEOUT_S
         attributes.st_mode = TYPE_BITS[kind] | node.mode
-        attributes.st_nlink = node.nlink
+        attributes.st_nlink = nlink
         attributes.st_uid, attributes.st_gid = (node.uid, node.gid) if self._owner is None else self._owner
         attributes.st_rdev = node.rdev
         attributes.st_size = size

@@ -158,6 +158,11 @@ class Changes:
             if parent is not None:
                 notifier.entry(parent.number, name)
 
+    def vanished(self, directory: InodeId, name: bytes) -> None:
+        """Note that a file went that had not entered the tree yet."""
+        for listing in self._listings.get(directory, ()):
+            listing.touched.add(name)
+
     def forget_names(self, entries: Collection[Entry]) -> None:
         """Have names forgotten that may lead elsewhere than the kernel was told."""
         self._lead_elsewhere(entries)

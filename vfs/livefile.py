@@ -20,9 +20,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-import anyio
-
 from base.ids import ContentId
+from transfer.lazylock import LazyLock
 from vfs.recent import RecentWrites
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from transfer.draft import Draft
     from transfer.reader import Reader
     from transfer.service import Transfer
+    from vfs.nursery import Newborn, Nursery
 
 
 class SealedContent(NamedTuple):
@@ -54,6 +54,7 @@ class LiveFile:
         "_lock",
         "_reader",
         "_retired",
+        "_sealing",
         "_seals",
         "_transfer",
         "beside",
@@ -65,6 +66,7 @@ class LiveFile:
         "journalled",
         "link",
         "mtime_ns",
+        "newborn",
         "node",
         "queued",
         "recent",
@@ -95,6 +97,8 @@ class LiveFile:
         """Whether its last name was removed on this pod."""
         self.error: WormholeError | None = None
         """Why the last publication failed; told to the next fsync or close, once."""
+        self.newborn: Newborn | None = None
+        """Set while it isn't in the tree yet."""
         self.recent = RecentWrites()
         self.mtime_ns = node.mtime_ns
         self.ctime_ns = node.ctime_ns
@@ -104,12 +108,13 @@ class LiveFile:
         self._retired: list[Draft | Reader] = []
         self._busy = 0
         self._seals = 0
-        self._lock = anyio.Lock(fast_acquire=True)
+        self._sealing = False
+        self._lock = LazyLock()
 
     @property
     def overlaid(self) -> bool:
         """Whether what the handles see differs from what the tree knows."""
-        return self.dirty or self.sealed is not None
+        return self.dirty or self.sealed is not None or self._sealing
 
     @property
     def size(self) -> int:
@@ -169,6 +174,9 @@ class LiveFile:
 
     def touched(self) -> None:
         """Move the ctime: to now, and never back, whatever other pods' clocks say."""
+        if self.newborn is not None:
+            self.ctime_ns = self.newborn.touch()
+            return
         self.ctime_ns = max(time.time_ns(), self.ctime_ns + 1, self.node.ctime_ns + 1)
 
     def write_now(self, offset: int, data: bytes, now_ns: int) -> bool:
@@ -217,12 +225,14 @@ class LiveFile:
         async with self._lock:
             if not self.dirty:
                 return
-            self.dirty = False
+            self.dirty, self._sealing = False, True
             try:
                 content, size = await self._begin().seal()
             except BaseException:
                 self.dirty = True
                 raise
+            finally:
+                self._sealing = False
             dirty = self.dirty
             self._note_seal(content, size)
             self.dirty = dirty
@@ -254,8 +264,26 @@ class LiveFile:
             elif self._draft is not None:
                 self.recent.start(node.content, node.size)
 
+    def born(self, node: Node, sealed: SealedContent | None) -> None:
+        """Note that the tree shows it now, with what is ``sealed`` if anything is, as ``node``."""
+        self.newborn = None
+        if sealed is not None:
+            self.published(node, sealed)
+            return
+        self.link, self.shown, self.node = node.link, node.shown, node
+        if not self.overlaid:
+            self.mtime_ns, self.ctime_ns = node.mtime_ns, node.ctime_ns
+
+    def changed_outside(self, node: Node) -> None:
+        """Take over a change of the attributes of a file that isn't in the tree yet."""
+        self.node = node
+        self.ctime_ns = max(self.ctime_ns, node.ctime_ns)
+        if not self.overlaid:
+            self.mtime_ns = node.mtime_ns
+
     def removed(self) -> None:
         """Note that the tree shows it nowhere any more."""
+        self.newborn = None
         self.node = replace(self.node, nlink=0)
 
     # -- the end ------------------------------------------------------------------------------------------------------
@@ -291,8 +319,9 @@ class LiveFile:
 class LiveFiles:
     """All live files by inode id."""
 
-    def __init__(self, transfer: Transfer) -> None:
+    def __init__(self, transfer: Transfer, nursery: Nursery) -> None:
         self._transfer = transfer
+        self._nursery = nursery
         self._files: dict[InodeId, LiveFile] = {}
 
     def __len__(self) -> int:
@@ -310,6 +339,7 @@ class LiveFiles:
         live = self._files.get(node.inode)
         if live is None:
             live = self._files[node.inode] = LiveFile(node, self._transfer)
+            live.newborn = self._nursery.get(node.inode)
         live.handles += 1
         return live
 

@@ -34,6 +34,16 @@ WAIT_NS: Final = 100_000
 """After a request this long is waited for the next one before the event loop is asked (ns): a process that works through
 many files sends it sooner, and going through the event loop takes half as long again."""
 
+
+class Traffic:
+    """Counts requests."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 _WAIT: Final = "_wait_fuse_readable"
 _LOOP: Final = "_session_loop"
 
@@ -76,29 +86,40 @@ def look_at(descriptor: int, wait_ns: int = 0) -> Callable[[], int]:
     return look
 
 
-def poll_first(descriptor: int, original: Callable[[], Awaitable[bool]]) -> Callable[[], Awaitable[bool]]:
-    """Return the replacement of pyfuse3's wait for the session's descriptor."""
+def poll_first(
+    descriptor: int, original: Callable[[], Awaitable[bool]], traffic: Traffic
+) -> Callable[[], Awaitable[bool]]:
+    """Return the replacement of pyfuse3's wait for the session's descriptor.
+
+    One worker always waits in the original: pyfuse3 starts another one for every request that finds none there, and
+    would start hundreds, which keep their buffers for good.
+    """
     look, look_longer = look_at(descriptor), look_at(descriptor, WAIT_NS)
     clock = time.monotonic_ns
     checkpoint = trio.lowlevel.checkpoint
-    yielded = clock()
+    yielded, parked = clock(), 0
 
     async def wait_readable() -> bool:
-        nonlocal yielded
+        nonlocal yielded, parked
+        traffic.count += 1
         served = True
         while True:
-            if clock() - yielded > SLICE_NS:
-                await checkpoint()
-                yielded = clock()
-            if look() > 0:
-                return True
-            if served and look_longer() > 0:
-                return True
+            if parked:
+                if clock() - yielded > SLICE_NS:
+                    await checkpoint()
+                    yielded = clock()
+                if look() > 0 or (served and look_longer() > 0):
+                    return True
             served = False
-            if not await original():
-                return False
-            # Another worker may have taken the request while this one was being woken: look again.
+            parked += 1
+            try:
+                if not await original():
+                    return False
+            finally:
+                parked -= 1
             yielded = clock()
+            if look() > 0:  # else another worker took the request while this one was being woken
+                return True
 
     return wait_readable
 
@@ -118,8 +139,8 @@ def again_on_eagain(original: Callable[..., Awaitable[None]]) -> Callable[..., A
     return session_loop
 
 
-def install(descriptor: int) -> None:
-    """Replace pyfuse3's waiting for the session that was just opened on ``descriptor``.
+def install(descriptor: int) -> Traffic:
+    """Replace pyfuse3's waiting for the session that was just opened on ``descriptor``; count its requests.
 
     Raises `MachineError` when this pyfuse3 doesn't have what is replaced.
     """
@@ -131,8 +152,10 @@ def install(descriptor: int) -> None:
             )
         _originals.setdefault(name, getattr(module, name))
     os.set_blocking(descriptor, False)
-    setattr(module, _WAIT, poll_first(descriptor, _originals[_WAIT]))
+    traffic = Traffic()
+    setattr(module, _WAIT, poll_first(descriptor, _originals[_WAIT], traffic))
     setattr(module, _LOOP, again_on_eagain(_originals[_LOOP]))
+    return traffic
 
 
 def restore() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ import pyfuse3
 from anyio.abc import TaskStatus
 
 from base.errors import MachineError, RefusedError
+from base.memory import give_back
 from vfs import loop, mountpoint
 from vfs.filesystem import FileSystem
+from vfs.journalled import publish_journalled
 from vfs.notify import Notifier
 from vfs.operations import Operations
-from vfs.publisher import publish_journalled
 from vfs.remote import RemoteFileSystem
 from vfs.remote_operations import RemoteOperations
 
@@ -46,6 +48,9 @@ END_S: Final = 90.0
 
 FINISH_S: Final = 60.0
 """After the serving ended, what is left is published within this (s); a broken disk must not hold up the stop."""
+
+REST_S: Final = 15.0
+"""When nobody asked for anything for so long, what was remembered for the next questions is forgotten (s)."""
 
 NAMED_USERS: Final = 5
 
@@ -102,6 +107,7 @@ class Mount:
             self.filesystem = RemoteFileSystem(*parts, owner=owner, deadline_s=settings.deadline_s, editor=editor)
             self._operations = RemoteOperations(self.filesystem, tree, committer, space)
         self._device = 0
+        self._traffic = loop.Traffic()
         self._serving = False
         self._ended = anyio.Event()
 
@@ -153,7 +159,7 @@ class Mount:
                 f"{self.directory} can't be mounted: {error}.", "Look into the pod's log, or go on with --no-mount."
             ) from None
         (descriptor,) = loop.fuse_descriptors() - before
-        loop.install(descriptor)
+        self._traffic = loop.install(descriptor)
         self.notifier.start()
 
     async def _serve(self, task_status: TaskStatus[None]) -> None:
@@ -161,6 +167,7 @@ class Mount:
             group.start_soon(self.filesystem.publisher.run)
             group.start_soon(self.filesystem.changes.watch)
             group.start_soon(self.filesystem.open_files.patience.watch)
+            group.start_soon(self._slim_at_rest)
 
             async def requests() -> None:
                 await pyfuse3.main(min_tasks=2, max_tasks=WORKERS)
@@ -173,6 +180,21 @@ class Mount:
             if waiting.cancelled_caught:
                 raise MachineError(f"The mount on {self.directory} doesn't answer.", "Look into the pod's log.")
             task_status.started()
+
+    async def _slim_at_rest(self) -> None:
+        """Give memory back each time when nothing has been asked and nothing has changed for a while."""
+        changes = self.filesystem.changes
+        slimmed = before = (self._traffic.count, changes.count)
+        while True:
+            await anyio.sleep(REST_S)
+            now = (self._traffic.count, changes.count)
+            if now == before != slimmed:
+                slimmed = now
+                changes.names.slim()
+                self._tree.slim()
+                gc.collect()
+                await anyio.to_thread.run_sync(give_back)
+            before = now
 
     def _look(self) -> None:
         os.statvfs(self.directory)

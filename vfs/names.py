@@ -39,6 +39,12 @@ class Names:
         """Where the nodes are that are kept."""
         self._total = 0
 
+    def slim(self) -> None:
+        """Give memory back: keep no directory."""
+        self._folders.clear()
+        self._places.clear()
+        self._total = 0
+
     # -- answers
 
     def lookup(self, directory: InodeId, name: bytes) -> Node | None:
@@ -117,6 +123,14 @@ class Names:
             self._keep(directory, folder, name, node)
         if node.is_directory:
             self._take(node.inode, [])
+
+    def gone(self, directory: InodeId, name: bytes) -> None:
+        """Note that a name leads nowhere any more."""
+        folder = self._folders.get(directory)
+        if folder is not None and name in folder:
+            self._unplace(directory, folder, name)
+            del folder[name]
+            self._total -= 1
 
     def renewed(self, node: Node) -> None:
         """Take over a node after a change of its inode."""

@@ -34,6 +34,11 @@ class OpenNames:
         """Open file → directory, name that it was opened by, name that the tree shows it by."""
         self._exchanged: dict[Entry, bytes] = {}
 
+    @property
+    def exchanges(self) -> bool:
+        """Whether any names are exchanged."""
+        return bool(self._exchanged)
+
     # -- names --------------------------------------------------------------------------------------------------------
 
     def real(self, directory: InodeId, name: bytes) -> bytes:

@@ -169,10 +169,15 @@ class OpenFiles:
         mode = live.node.mode
         if mode & (SETUID | SETGID) and not privileged:
             cleared = without_privileges(mode)
-            if cleared != mode and not live.unlinked and live.node.nlink:
+            if cleared == mode or live.unlinked or not live.node.nlink:
+                return
+            if live.newborn is not None:
+                live.newborn.change(mode=cleared)
+                live.changed_outside(live.newborn.node)
+            else:
                 self._tree.set_attributes(live.inode, mode=cleared)
-                if known is not None:
-                    known.attributes = None
+            if known is not None:
+                known.attributes = None
 
     async def truncate(self, node: Node, size: int, handle: int | None, privileged: bool) -> LiveFile:
         """Set a file's size in bytes, through a handle or by name; return its live file."""
@@ -210,8 +215,11 @@ class OpenFiles:
         _raise_error(live)
         if live.queued and not live.dirty:
             await self._publisher.settle(live)
-        elif live.overlaid:
-            await self._publisher.journal(live)
+        else:
+            if live.newborn is not None:
+                self._publisher.deliver((live.newborn,))
+            if live.overlaid:
+                await self._publisher.journal(live)
         await self._committer.durable()
         _raise_error(live)
 

@@ -9,7 +9,8 @@ import pyfuse3
 from vfs.attributes import absent
 from vfs.boundary import guarded
 from vfs.changes import Listing
-from vfs.filesystem import NAME_LIMIT_BYTES, Caller, Change
+from vfs.entries import NAME_LIMIT_BYTES, Caller
+from vfs.filesystem import Change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -226,7 +227,7 @@ class Operations(pyfuse3.Operations):
 
     def _fresh(self, node: Node) -> Node:
         """Return the node as it is now: the snapshot may be older than a change of its attributes."""
-        return self._tree.get(node.inode) or node
+        return self._fs.now(node.inode) or node
 
     @guarded
     async def releasedir(self, fh: int) -> None:
@@ -238,7 +239,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """Make names durable here."""
-        await self._committer.durable()
+        await self._fs.sync_directory(self._listings[fh])
 
     @guarded
     async def statfs(self, ctx: Any) -> pyfuse3.StatvfsData:

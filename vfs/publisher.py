@@ -10,6 +10,9 @@ the next fsync or close of the file); publish bytes that were sealed after the b
 from __future__ import annotations
 
 import logging
+import math
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -19,17 +22,20 @@ from base.ids import EMPTY_CONTENT
 from vfs.livefile import SealedContent
 
 if TYPE_CHECKING:
-    from base.ids import ContentId, InodeId
+    from collections.abc import Iterable
+
+    from base.ids import InodeId
     from crdt_meta.committer import Committer
-    from crdt_meta.node import JournalEntry
     from crdt_meta.tree import Tree
     from transfer.service import Transfer
     from vfs.changes import Changes
+    from vfs.graveyard import Graveyard
     from vfs.livefile import LiveFile, LiveFiles
+    from vfs.nursery import Newborn, Nursery
 
 log = logging.getLogger(__name__)
 
-QUEUE_LIMIT: Final = 1024
+QUEUE_LIMIT: Final = 4096
 """Files waiting for publication; further closes wait for room."""
 
 SLICE: Final = 64
@@ -38,14 +44,17 @@ SLICE: Final = 64
 PAUSE_S: Final = 0.01
 """Between two batches, unless somebody waits for one: a large batch costs hardly more than a small one (s)."""
 
-STEADY_S: Final = 0.1
+STEADY_S: Final = 0.4
 """The same in the long run while files keep being closed (s) ..."""
 
 QUIET_S: Final = 0.003
 """... without a pause as long as this (s)."""
 
-AT_ONCE: Final = 5
+AT_ONCE: Final = 2
 """... but so many batches may follow each other at `PAUSE_S` after a rest."""
+
+OPEN_S: Final = 0.01
+"""A file that is open for longer than this enters the tree without what is being written to it (s)."""
 
 FIRST_RETRY_S: Final = 0.5
 LAST_RETRY_S: Final = 30.0
@@ -55,13 +64,22 @@ class Publisher:
     """The queue of sealed files and the task that publishes them."""
 
     def __init__(
-        self, tree: Tree, committer: Committer, transfer: Transfer, files: LiveFiles, changes: Changes
+        self,
+        tree: Tree,
+        committer: Committer,
+        transfer: Transfer,
+        files: LiveFiles,
+        changes: Changes,
+        nursery: Nursery,
+        graves: Graveyard,
     ) -> None:
         self._tree = tree
         self._committer = committer
         self._transfer = transfer
         self._files = files
         self._changes = changes
+        self._nursery = nursery
+        self._graves = graves
         self._queue: dict[InodeId, LiveFile] = {}
         self._closed = 0
         self._under_way: dict[InodeId, LiveFile] = {}
@@ -86,14 +104,38 @@ class Publisher:
         self._queue[live.inode] = live
         self._wake.set()
 
+    def expect(self) -> None:
+        """Note that a file was made that isn't in the tree yet, or that a name was removed that still is."""
+        self._closed += 1
+        self._wake.set()
+
+    def deliver(self, newborns: Iterable[Newborn]) -> None:
+        """Have files in the tree now, without what was written to them: that follows as usual."""
+        self._bear([(newborn, None) for newborn in newborns])
+
+    def bury(self, most: int | None = None) -> None:
+        """Have the names that were removed out of the tree now: all, or the oldest."""
+        if not self._graves:
+            return
+        graves = self._graves.take(len(self._graves) if most is None else most)
+        with self._changes.own(*((grave.directory, grave.name) for grave in graves)):
+            self._tree.bury([grave.removal for grave in graves])
+        for grave in graves:
+            self._graves.leave(grave)
+            if self._tree.get(grave.node.inode) is None:
+                self._changes.names.gone(grave.directory, grave.name)
+            else:  # another pod changed it meanwhile
+                self._changes.forget_names([(grave.directory, grave.name)])
+        self._committer.request()
+
     @property
     def has_room(self) -> bool:
         """Whether `room` wouldn't wait, and nothing has to hurry."""
-        return len(self._queue) < QUEUE_LIMIT // 2
+        return len(self._queue) < QUEUE_LIMIT // 2 and self._transfer.may_wait
 
     async def room(self) -> None:
         """Wait until the queue has room for one more. Raises what keeps the queue from getting shorter."""
-        if len(self._queue) >= QUEUE_LIMIT // 2:
+        if not self.has_room:
             self._urgent.set()
         while len(self._queue) >= QUEUE_LIMIT:
             if self._failure is not None:
@@ -111,6 +153,8 @@ class Publisher:
 
     async def settle_all(self) -> None:
         """Wait until everything queued before the call was published, or failed."""
+        self.bury()
+        self.deliver(one for one in self._nursery if not self._is_queued(one))
         for live in [*self._under_way.values(), *self._queue.values()]:
             while live.queued and live.error is None and not live.unlinked:
                 self._urgent.set()
@@ -176,9 +220,7 @@ class Publisher:
         """Publish until cancelled."""
         free_at = anyio.current_time()  # one batch a STEADY_S would end at this time
         while True:
-            while not self._queue:
-                self._wake = anyio.Event()
-                await self._wake.wait()
+            await self._work_there()
             self._urgent = anyio.Event()
             now = anyio.current_time()
             free_at = max(free_at, now - AT_ONCE * STEADY_S) + STEADY_S
@@ -187,6 +229,19 @@ class Publisher:
             else:
                 await anyio.sleep(self._retry_s)
                 self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
+
+    async def _work_there(self) -> None:
+        """Wait until a file was closed, a name removed, or a file that was made some time ago is still open."""
+        while not self._queue and not self._graves:
+            self._wake = anyio.Event()
+            wait_s = math.inf
+            if self._nursery:
+                made_at_s = min(one.made_at_s for one in self._nursery)
+                wait_s = made_at_s + OPEN_S - time.monotonic()
+                if wait_s <= 0:
+                    return
+            with anyio.move_on_after(wait_s):
+                await self._wake.wait()
 
     async def _pause(self, until: float) -> None:
         """Wait for company: until no file was closed for a moment or one is waited for, at most until a time."""
@@ -210,20 +265,26 @@ class Publisher:
                 log.error("What was last written to a file is lost: %s", error)
                 continue
             self.queue(live)
-        while self._queue:
-            if not await self._batch():
+        while self._queue or self._nursery or self._graves:
+            if not await self._batch(everything=True):
                 log.error("%d files could not be published", len(self._queue))
                 break
         await self._committer.durable()
 
-    async def _batch(self) -> bool:
-        """Publish what is queued now; return False when that failed and should be tried again later."""
+    async def _batch(self, *, everything: bool = False) -> bool:
+        """Publish what is queued now; return False when that failed and should be tried again later.
+
+        With ``everything`` files that were only just made, too.
+        """
         batch, self._queue = self._queue, {}
         self._under_way = batch
         sealed = [(live, live.sealed) for live in batch.values() if live.sealed is not None]
         failure: WormholeError | None = None
         try:
+            await self._bury_waiting()
             await self._transfer.sync()
+            before_s = math.inf if everything else time.monotonic() - OPEN_S
+            await self._deliver_open(before_s)
             await self._write_records(sealed)
         except (WormholeError, OSError) as error:
             failure = error if isinstance(error, WormholeError) else WormholeError(str(error), errno=error.errno)
@@ -245,8 +306,14 @@ class Publisher:
         return failure is None
 
     async def _write_records(self, sealed: list[tuple[LiveFile, SealedContent]]) -> None:
+        born = [(live, content) for live, content in sealed if live.newborn is not None]
+        for start in range(0, len(born), SLICE):
+            some = born[start : start + SLICE]
+            self._bear([(live.newborn, (live, content)) for live, content in some if live.newborn is not None])
+            await anyio.lowlevel.checkpoint()
+        done = {live.inode for live, _ in born}
         for index, (live, content) in enumerate(sealed, start=1):
-            if not live.unlinked:
+            if not live.unlinked and (live.inode not in done or live.sealed is content):
                 try:
                     self._publish(live, content)
                 except FileSystemError as error:
@@ -272,41 +339,56 @@ class Publisher:
         self.moved(live)
         self._transfer.published(sealed.content)
 
+    async def _bury_waiting(self) -> None:
+        for _ in range(0, len(self._graves), SLICE):
+            self.bury(SLICE)
+            await anyio.lowlevel.checkpoint()
+
+    async def _deliver_open(self, before_s: float) -> None:
+        """Deliver files that were made before a time and that nobody closed since."""
+        born = [one for one in self._nursery if one.made_at_s <= before_s and not self._is_queued(one)]
+        for start in range(0, len(born), SLICE):
+            self.deliver(born[start : start + SLICE])
+            await anyio.lowlevel.checkpoint()
+
+    def _is_queued(self, newborn: Newborn) -> bool:
+        live = self._files.get(newborn.node.inode)
+        return live is not None and live.queued
+
+    def _bear(self, newborns: Iterable[tuple[Newborn, tuple[LiveFile, SealedContent] | None]]) -> None:
+        """Let files enter the tree, with what is sealed of them."""
+        tree, nursery, graves = self._tree, self._nursery, self._graves
+        born: list[tuple[Newborn, LiveFile | None, SealedContent | None]] = []
+        for newborn, content in newborns:
+            live = self._files.get(newborn.node.inode)
+            if graves.has(newborn.directory, newborn.name):  # the name had another file before
+                self.bury()
+            if nursery.get(newborn.node.inode) is newborn:
+                born.append((newborn, live, None if content is None else content[1]))
+                if live is not None:
+                    live.shown = (tree.dot_of(newborn.changed),)
+        if not born:
+            return
+        files = [
+            newborn.unborn(sealed, newborn.node.mtime_ns if live is None or sealed is None else live.mtime_ns)
+            for newborn, live, sealed in born
+        ]
+        own = self._changes.own(*((one.directory, one.name) for one in files))
+        with own, self._transfer.bringing([one.content for one in files]):
+            tree.bear(files)
+        for newborn, live, sealed in born:
+            nursery.leave(newborn)
+            node = tree.get(newborn.node.inode)
+            if node is not None:
+                self._changes.names.made(newborn.directory, newborn.name, node)
+            if live is not None:
+                live.born(node or replace(newborn.node, shown=live.shown), sealed)
+            if sealed is not None:
+                self._transfer.published(sealed.content)
+            if tree.has_conflicts:
+                self._changes.forget_names([(newborn.directory, newborn.name)])
+        self._committer.request()
+
     def _finished(self) -> None:
         done, self._done = self._done, anyio.Event()
         done.set()
-
-
-async def _with_writes(
-    entry: JournalEntry, writes: list[tuple[int, bytes]], transfer: Transfer
-) -> tuple[ContentId, int]:
-    """Return the content that a journalled one becomes with the writes on top of it; it is on the disk."""
-    if not writes:
-        return entry.content, entry.size
-    draft = transfer.draft(entry.content, entry.size)
-    for offset, data in writes:
-        await draft.write(offset, data)
-    sealed = await draft.seal()
-    await transfer.sync()
-    draft.discard()
-    return sealed
-
-
-async def publish_journalled(tree: Tree, committer: Committer, transfer: Transfer) -> int:
-    """Publish the drafts that fsync had made durable before a crash; return how many. Call once, before mounting."""
-    count = 0
-    for entry in tree.journalled():
-        try:
-            content, size = await _with_writes(entry, tree.journalled_writes(entry.inode), transfer)
-            tree.publish(entry.inode, entry.link, content, size, entry.mtime_ns, entry.replaces)
-        except (WormholeError, OSError) as error:
-            log.error("A file that was open at the crash can't be published: %s", error)
-        else:
-            transfer.published(content)
-            count += 1
-        tree.forget_journal(entry.inode)
-    if count:
-        committer.request()
-        await committer.durable()
-        log.info("Published %d files that were open when the pod was killed", count)
-    return count

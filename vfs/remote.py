@@ -23,7 +23,8 @@ import anyio
 from base.errors import FileSystemError, UnreachableError, WormholeError
 from crdt_meta.node import Kind
 from vfs.attributes import KIND_OF
-from vfs.filesystem import RENAME_EXCHANGE, RENAME_NOREPLACE, Caller, Change, FileSystem
+from vfs.entries import Caller
+from vfs.filesystem import RENAME_EXCHANGE, RENAME_NOREPLACE, Change, FileSystem
 from vfs.openfiles import SETGID, SETUID, without_privileges
 from vfs.patience import Patience
 from vfs.publisher import Publisher

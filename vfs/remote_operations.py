@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from vfs.boundary import guarded
-from vfs.filesystem import Caller
+from vfs.entries import Caller
 from vfs.operations import Operations
 
 if TYPE_CHECKING:

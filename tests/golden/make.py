@@ -31,6 +31,7 @@ from crdt_meta.node import Kind
 from crdt_meta.records import Key, Strategy, Why
 from crdt_meta.segments import Segment
 from crdt_meta.transaction import Gone, Part, join, make
+from mesh import gossip_messages as gossip
 from mesh import log_messages, wire
 from mesh import records as roster
 from mesh.api import Entry, Role
@@ -161,6 +162,27 @@ def roster_forms() -> Iterator[tuple[str, bytes]]:
     yield "found-recovery", roster.seal(replace(found, recovery=other), "", pod_of(1), key(1).sign)
 
 
+def gossip_bodies() -> dict[str, list[object]]:
+    """Return one of each message of membership; a record in one says what no version knows yet."""
+    kind = gossip.Kind
+    near, flags = (pod_of(2),), gossip.Flag.MAINTENANCE
+    record = gossip.Record(pod_of(1), 1 << 40, 3, flags, "[fe80::1]:7420", b"\x81\xa1u\x05", near, ("newer",))
+    accusation = gossip.Accusation(pod_of(2), 7, pod_of(1), 1.5)
+    updates = [gossip.encode_update(record), gossip.encode_update(accusation)]
+    known = [gossip.Known(pod_of(1), 1 << 40, 3, None), gossip.Known(pod_of(2), -1, 0, accusation)]
+    first, second = map(gossip.pod_bytes, (pod_of(1), pod_of(2)))
+    return {
+        "ping": [kind.PING, 5, updates, bytes(range(8))],
+        "ack": [kind.ACK, 5, [], bytes(range(8))],
+        "request": [kind.REQUEST, 6, second, []],
+        "nack": [kind.NACK, 6, []],
+        "gossip": [kind.GOSSIP, updates[1:]],
+        "digest": [kind.DIGEST, [gossip.encode_known(one) for one in known]],
+        "wanted": [kind.WANT, [first, second]],
+        "summary": [kind.SUMMARY, bytes(range(256)) * 2],
+    }
+
+
 def message_forms() -> Iterator[tuple[str, bytes]]:
     """Yield frames of the replicated log."""
     entries = [Entry(WRITER, 1, b"first blob"), Entry(OTHER, 300, b"")]
@@ -173,6 +195,9 @@ def message_forms() -> Iterator[tuple[str, bytes]]:
         "vector": (Tag.LOG_VECTOR, log_messages.encode_vector(page)),
         "since": (Tag.LOG_SINCE, [WRITER, 5, 65536]),
         "page": (Tag.ANSWER, [[6, b"sixth"], [9, b"ninth"]]),
+        "want": (Tag.LOG_PUSH, log_messages.encode_want({WRITER: 0, OTHER: 299})),
+        "vector-sum": (Tag.LOG_VECTOR, log_messages.encode_sum({WRITER: 70_000, OTHER: 300})),
+        **{f"gossip-{name}": (Tag.GOSSIP, body) for name, body in gossip_bodies().items()},
     }
     for name, (tag, body) in frames.items():
         yield name, wire.encode(tag, body)

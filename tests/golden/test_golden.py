@@ -20,10 +20,12 @@ from crdt_meta.node import JournalEntry, Kind
 from crdt_meta.records import Key, Strategy, Why
 from crdt_meta.segments import Segment
 from crdt_meta.transaction import Gone, Header, Named, Part, make, read
+from mesh import gossip_messages as gossip
 from mesh import log_messages
 from mesh import records as roster
 from mesh.api import Entry, Role
-from mesh.log_messages import MalformedError, Push, PushKind, Since, VectorPage
+from mesh.gossip_messages import Accusation, Flag, Known, Message, Record
+from mesh.log_messages import Push, PushKind, Since, VectorPage
 from mesh.wire import Decoder, Tag
 from mesh.wire import Kind as Link
 from operations.serving import read_request
@@ -318,16 +320,56 @@ def test_operations_of_clients(name: str) -> None:
         read_request([*body[:3], [*body[3], None], None])
 
 
-def test_messages_with_more_in_them_than_is_known_are_refused() -> None:
-    for name in ("push", "announcement", "graft", "prune"):
+def test_of_messages_what_newer_versions_add_is_skipped() -> None:
+    for name in ("push", "announcement", "graft", "prune", "want"):
         body = body_of(name, Tag.LOG_PUSH)
-        for changed in ([5, *body[1:]], [*body, None]):
-            with pytest.raises(MalformedError):
-                log_messages.decode_push(changed)
-    with pytest.raises(MalformedError):
-        log_messages.decode_vector([*body_of("vector", Tag.LOG_VECTOR), None])
-    with pytest.raises(MalformedError):
-        log_messages.decode_since([*body_of("since", Tag.LOG_SINCE), None])
+        assert log_messages.decode_push([*body, "newer"]) == log_messages.decode_push(body)
+        assert log_messages.decode_push([99, *body[1:]]).kind is None
+    vector, since = body_of("vector", Tag.LOG_VECTOR), body_of("since", Tag.LOG_SINCE)
+    assert log_messages.decode_vector([*vector, None]) == log_messages.decode_vector(vector)
+    assert log_messages.decode_since([*since, None]) == log_messages.decode_since(since)
+
+
+def test_what_is_asked_and_sums() -> None:
+    assert log_messages.decode_push(body_of("want", Tag.LOG_PUSH)) == Push(PushKind.WANT, marks={WRITER: 0, OTHER: 299})
+    total = log_messages.decode_vector(body_of("vector-sum", Tag.LOG_VECTOR))
+    assert [total] == log_messages.encode_sum({OTHER: 300, WRITER: 70_000})
+
+
+GOSSIP_RECORD = Record(
+    maker.pod_of(1), 1 << 40, 3, Flag.MAINTENANCE, "[fe80::1]:7420", b"\x81\xa1u\x05", (maker.pod_of(2),), ("newer",)
+)
+GOSSIP_ACCUSATION = Accusation(maker.pod_of(2), 7, maker.pod_of(1), 1.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ping", Message(gossip.Kind.PING, 5, updates=[GOSSIP_RECORD, GOSSIP_ACCUSATION], sums=bytes(range(8)))),
+        ("ack", Message(gossip.Kind.ACK, 5, updates=[], sums=bytes(range(8)))),
+        ("request", Message(gossip.Kind.REQUEST, 6, maker.pod_of(2), updates=[])),
+        ("nack", Message(gossip.Kind.NACK, 6, updates=[])),
+        ("gossip", Message(gossip.Kind.GOSSIP, updates=[GOSSIP_ACCUSATION])),
+        (
+            "digest",
+            Message(
+                gossip.Kind.DIGEST,
+                digest=[Known(maker.pod_of(1), 1 << 40, 3, None), Known(maker.pod_of(2), -1, 0, GOSSIP_ACCUSATION)],
+            ),
+        ),
+        ("wanted", Message(gossip.Kind.WANT, wanted=[maker.pod_of(1), maker.pod_of(2)])),
+        ("summary", Message(gossip.Kind.SUMMARY, sums=bytes(range(256)) * 2)),
+    ],
+)
+def test_membership(name: str, said: Message) -> None:
+    assert gossip.decode(body_of(f"gossip-{name}", Tag.GOSSIP)) == said
+    (frame,) = Decoder(Link.CONTROL).feed(form(f"message-1-gossip-{name}.bin"))
+    assert frame.tag == Tag.GOSSIP
+
+
+def test_what_a_record_of_a_newer_version_says_is_passed_on_as_it_came() -> None:
+    packed = body_of("gossip-ping", Tag.GOSSIP)[2][0]
+    assert gossip.encode_update(gossip.decode([5, [packed]]).updates[0]) == packed
 
 
 # -- the chain of starts ----------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -24,8 +26,9 @@ STEPS = 40
 @cache
 def identities() -> list[Identity]:
     """Return the keys of five full pods and a client; made once, since that is what takes the time."""
-    folder = Path(tempfile.mkdtemp(prefix="wormhole-"))
     roles = [*[Role.FULL] * len(NAMES), Role.CLIENT]
+    folder = Path(tempfile.mkdtemp(prefix="wormhole-"))
+    atexit.register(shutil.rmtree, folder)
     return [Identity.create(folder / str(number), role=role) for number, role in enumerate(roles)]
 
 

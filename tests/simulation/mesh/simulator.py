@@ -1,8 +1,12 @@
 """A deterministic simulator of a mesh: virtual time, many pods, and what networks and machines do to them.
 
 Everything follows from the seed. What it can do: loss, delay, duplication, reordering, mutation of messages; one-way
-and full partitions (silent, as when a cable is cut; links break only when their keep-alive gives up); crashes with the
-links reset or silent; restarts with an empty membership and the durable log.
+and full partitions (silent, as when a cable is cut; links break only when their keep-alive gives up); slow pods; pods
+that are suspended for a while and then get all that came meanwhile; wrong clocks; crashes with the links reset or
+silent; restarts with an empty membership and the durable log.
+
+Pods dial whom their view wants (`mesh.view`), or with ``degree`` a random graph that is given. A ``warm`` world begins
+as one that has run for long: everybody knows everybody and has the links of a random view.
 """
 
 from __future__ import annotations
@@ -18,13 +22,21 @@ import msgpack
 from base.ids import PodId, WriterId, hash_bytes
 from mesh.antientropy import AntiEntropy, Fetch, Plan, page_body, page_entries, parse_since, since_body
 from mesh.api import Entry, State
-from mesh.broadcast import Broadcast, pushed_entries
+from mesh.broadcast import MAX_PUSH_BYTES, Broadcast, pushed_entries
+from mesh.gossip_messages import Flag, Record
 from mesh.membership import TICK_S, Membership, MembershipSettings
 from mesh.send import Send
+from mesh.summary import Summary
+from mesh.view import FULL_MESH_PODS, View
 from mesh.wire import Tag
 
 KEEP_ALIVE_S = 8.0
 REDIAL_S = 1.0
+DIAL_S = 0.2
+"""How long a pod waits between two looks at whom to dial."""
+MAX_MESSAGE_BYTES = 64 * 1024 + 256 * 1024
+"""No message of a core may be longer."""
+META: bytes = msgpack.packb({"bytes_used": 10**12, "bytes_limit": 10**13})
 
 
 @dataclass
@@ -46,13 +58,15 @@ class SimLog:
 
     def __init__(self) -> None:
         self.blobs: dict[WriterId, list[bytes]] = {}
+        self._vector: dict[WriterId, int] = {}
 
     def vector(self) -> Mapping[WriterId, int]:
-        return {writer: len(blobs) for writer, blobs in self.blobs.items()}
+        return self._vector
 
     def append(self, writer: WriterId, payload: bytes) -> Entry:
         blobs = self.blobs.setdefault(writer, [])
         blobs.append(signed(writer, len(blobs) + 1, payload))
+        self._vector[writer] = len(blobs)
         return Entry(writer, len(blobs), blobs[-1])
 
     def read(self, writer: WriterId, after: int, limit_bytes: int) -> list[Entry]:
@@ -72,6 +86,7 @@ class SimLog:
             blobs = self.blobs.setdefault(entry.writer, [])
             if entry.sequence == len(blobs) + 1:
                 blobs.append(entry.blob)
+                self._vector[entry.writer] = len(blobs)
                 applied.append(entry)
             if not blobs:
                 del self.blobs[entry.writer]
@@ -85,74 +100,125 @@ class SimPod:
         self.writer = WriterId(number.to_bytes(8, "big"))
         self.log = SimLog()
         self.starts = 0
+        self.ticks = 0
         self.running = False
         self.bytes_sent = 0
         self.messages = 0
         self.log_bytes = 0
         self.pushes = 0
         self.pages = 0
+        self.gossip_bytes = 0
+        self.suspended: list[Callable[[], None]] | None = None
+        self.alarm: float | None = None
+        self.slow_s = 0.0
         self.start()
 
     def start(self, clock_offset: int = 0) -> None:
         world = self.world
         self.starts += 1
         self.running = True
+        self.alarm = None
         rng = Random(world.rng.random())
         incarnation = int(world.now * 1000) + 1_000_000 + clock_offset
         address = f"10.0.0.{self.writer[-1]}:7000"
         self.membership = Membership(self.pod, world.settings, rng, incarnation, address)
         self.broadcast = Broadcast(self.pod, rng)
         self.anti_entropy = AntiEntropy(self.pod, rng)
-        self.linked: set[PodId] = set()
+        self.view = View(self.pod, rng)
+        self.linked: dict[PodId, None] = {}
+        if world.known is not None and self.starts == 1:
+            self.membership.recall(*world.known)
         self.tell_members()
         world.after(rng.random() * TICK_S, self.ticker(self.starts))
 
     def tell_members(self) -> None:
-        self.membership.set_members(self.world.order, self.world.now)
-        self.broadcast.set_members(self.world.order)
+        self.membership.set_members(self.world.members, self.world.now)
+        self.broadcast.set_members(self.world.members)
+        self.view.set_members(self.world.members)
 
     def ticker(self, start: int) -> Callable[[], None]:
         def tick() -> None:
             if not self.running or self.starts != start:
                 return
+            if self.suspended is not None:
+                self.suspended.append(tick)
+                return
             now, vector = self.world.now, self.log.vector()
             self.send(self.membership.tick(now))
-            self.send(self.broadcast.tick(vector, now))
-            self.fill_gaps()
+            self.ticks += 1
+            if self.world.wanted is None and self.ticks % 2 == 0:
+                self.keep_view(now)
+            self.hurry()
             self.plan(self.anti_entropy.tick(vector, now))
             self.world.after(TICK_S, tick)
 
         return tick
 
+    def hurry(self) -> None:
+        """Call the broadcast when it is due."""
+        due = self.broadcast.due()
+        if due is None or (self.alarm is not None and self.alarm <= due):
+            return
+        start, self.alarm = self.starts, max(due, self.world.now + 0.001)
+        at = self.alarm
+
+        def ring() -> None:
+            if not self.running or self.starts != start or self.alarm != at:
+                return
+            if self.suspended is not None:
+                self.suspended.append(ring)
+                return
+            self.alarm = None
+            self.send(self.broadcast.tick(self.log.vector(), self.world.now))
+            self.fill_gaps()
+            self.hurry()
+
+        self.world.after(at - self.world.now, ring)
+
+    def keep_view(self, now: float) -> None:
+        """Dial whom the view wants, and drop what it can spare."""
+        census, view = self.membership.census, self.view
+        for pod in view.tick(now, census.is_up, census.missing, census.degree).drop:
+            if not self.world.blocked(self.pod, pod):
+                self.world.unlink(self.pod, pod, spared=True)
+        for pod in self.world.order if view.full else list(view.chosen()):
+            if pod not in self.linked and pod != self.pod:
+                self.world.dial(self.pod, pod)
+
     def link_up(self, pod: PodId) -> None:
         now = self.world.now
-        self.linked.add(pod)
+        self.linked[pod] = None
+        self.view.link_up(pod, now)
         self.send(self.membership.link_up(pod, now))
         self.broadcast.link_up(pod, now)
         self.plan(self.anti_entropy.link_up(pod, self.log.vector(), now))
 
-    def link_down(self, pod: PodId) -> None:
+    def link_down(self, pod: PodId, *, spared: bool = False) -> None:
         now = self.world.now
         if pod in self.linked:
-            self.linked.discard(pod)
-            self.send(self.membership.link_down(pod, now))
+            del self.linked[pod]
+            self.view.link_down(pod)
+            self.send(self.membership.link_down(pod, now, spared=spared))
             self.broadcast.link_down(pod, now)
             self.plan(self.anti_entropy.link_down(pod, self.log.vector(), now))
 
     def write(self, size: int = 200, times: int = 1) -> None:
         entries = [self.log.append(self.writer, self.world.rng.randbytes(size)) for _ in range(times)]
         self.send(self.broadcast.publish(entries, self.world.now))
+        self.hurry()
 
     def send(self, sends: Iterable[Send]) -> None:
         for pod, tag, message in sends:
             if pod in self.linked:
                 packed = msgpack.packb(message)
-                assert len(packed) < 2_000_000
+                assert len(packed) < MAX_MESSAGE_BYTES, f"seed {self.world.seed}: {tag.name} of {len(packed)} bytes"
                 self.bytes_sent += len(packed)
                 self.messages += 1
                 if tag is Tag.LOG_PUSH:
                     self.pushes += len(pushed_entries(message))
-                if tag is not Tag.GOSSIP:
+                if tag is Tag.GOSSIP:
+                    self.gossip_bytes += len(packed)
+                else:
                     self.log_bytes += len(packed)
                 self.world.carry(self.pod, pod, packed, tag)
 
@@ -167,7 +233,11 @@ class SimPod:
         elif tag is Tag.LOG_PUSH:
             applied = self.log.receive(pushed_entries(message))
             self.send(self.broadcast.received(sender, message, applied, self.log.vector(), now))
+            for wanted in self.broadcast.wanted():
+                entries = self.log.read(wanted.writer, wanted.after, MAX_PUSH_BYTES)
+                self.send(self.broadcast.resend(wanted, entries))
             self.fill_gaps()
+            self.hurry()
         else:
             self.plan(self.anti_entropy.on_vector(sender, message, self.log.vector(), now))
 
@@ -221,8 +291,10 @@ class World:
         network: Network | None = None,
         settings: MembershipSettings | None = None,
         degree: int | None = None,
+        views: bool = False,
+        warm: bool = False,
     ) -> None:
-        """``degree``: links of each pod in a large cluster; None links everybody."""
+        """``degree``: links of each pod in a given random graph; None links everybody, unless pods have ``views``."""
         self.seed = seed
         self.rng = Random(seed)
         self.now = 1000.0
@@ -231,14 +303,44 @@ class World:
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.count = 0
         self.cut: set[tuple[PodId, PodId]] = set()
+        self.side: dict[PodId, bool] = {}
         self.cut_at: dict[tuple[PodId, PodId], float] = {}
         self.order = [PodId(hash_bytes(f"pod {number}".encode())[:16].hex()) for number in range(pods)]
-        self.wanted = self.topology(degree)
+        self.members = frozenset(self.order)
+        self.wanted = None if views or warm else self.topology(degree)
+        first = [] if not warm else self.random_view() if pods > FULL_MESH_PODS else self.topology(None)
+        self.known = self.knowledge(first) if warm else None
         self.pods: dict[PodId, SimPod] = {}
         for number, pod in enumerate(self.order):
             self.pods[pod] = SimPod(self, pod, number + 1)
-        self.links: set[tuple[PodId, PodId]] = set()
+        self.links: dict[PodId, dict[PodId, None]] = {pod: {} for pod in self.order}
+        for a, b in first:
+            self.link(a, b)
         self.redial()
+
+    def random_view(self) -> list[tuple[PodId, PodId]]:
+        """Return links as views come to have: random ones, about eight for each pod."""
+        pairs = set()
+        for _ in range(4):
+            ring = self.rng.sample(self.order, len(self.order))
+            pairs |= {(max(a, b), min(a, b)) for a, b in zip(ring, [*ring[1:], ring[0]], strict=True)}
+        return sorted(pairs)
+
+    def knowledge(self, links: Iterable[tuple[PodId, PodId]]) -> tuple[dict[PodId, Record], Summary]:
+        """Return what everybody knows of all in a cluster that has run for long."""
+        linked: dict[PodId, list[PodId]] = {pod: [] for pod in self.order}
+        for a, b in links:
+            linked[a].append(b)
+            linked[b].append(a)
+        records, summary = {}, Summary()
+        for number, pod in enumerate(self.order):
+            everybody = len(linked[pod]) == len(self.order) - 1
+            flags = Flag.LINKED_TO_ALL if everybody else Flag.NONE
+            near = () if everybody else tuple(sorted(linked[pod]))
+            address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}:7000"
+            records[pod] = Record(pod, int(self.now * 1000), 9, flags, address, META, near)
+            summary.replace(None, records[pod])
+        return records, summary
 
     def topology(self, degree: int | None) -> list[tuple[PodId, PodId]]:
         count = len(self.order)
@@ -283,17 +385,25 @@ class World:
         def arrive() -> None:
             pod = self.pods[target]
             if pod.running and pod.starts == start and source in pod.linked:
+                if pod.suspended is not None:
+                    pod.suspended.append(arrive)
+                    return
                 pod.receive(source, tag, packed)
 
         self.deliver(source, target, arrive)
 
     def deliver(self, source: PodId, target: PodId, arrive: Callable[[], None]) -> None:
         network, rng = self.network, self.rng
-        if (source, target) in self.cut or rng.random() < network.loss:
+        if self.cut and (source, target) in self.cut:
             return
-        for _ in range(2 if rng.random() < network.duplicate else 1):
-            late = 0.3 if rng.random() < network.reorder else 0.0
-            self.after(rng.uniform(*network.delay_s) + late, arrive)
+        if self.side and self.side.get(source) != self.side.get(target):
+            return
+        if network.loss and rng.random() < network.loss:
+            return
+        late_s = self.pods[source].slow_s + self.pods[target].slow_s
+        for _ in range(2 if network.duplicate and rng.random() < network.duplicate else 1):
+            late = 0.3 if network.reorder and rng.random() < network.reorder else 0.0
+            self.after(rng.uniform(*network.delay_s) + late + late_s, arrive)
 
     def mutated(self, packed: bytes) -> bytes:
         data = bytearray(packed)
@@ -311,28 +421,43 @@ class World:
             data = data or bytearray(b"\xc0")
         return bytes(data)
 
+    def blocked(self, a: PodId, b: PodId) -> bool:
+        """Tell whether nothing gets through between two pods, in one direction at least."""
+        return (a, b) in self.cut or (b, a) in self.cut or bool(self.side and self.side.get(a) != self.side.get(b))
+
     def redial(self) -> None:
-        """Break what keep-alive gave up and connect what can be connected, every `REDIAL_S`."""
-        for a, b in self.wanted:
-            link, up = (a, b), self.pods[a].running and self.pods[b].running
-            broken = (a, b) in self.cut or (b, a) in self.cut
-            if not broken:
-                self.cut_at.pop(link, None)
-            if link in self.links:
-                if broken and self.now - self.cut_at.setdefault(link, self.now) >= KEEP_ALIVE_S:
-                    self.unlink(a, b)
-            elif up and not broken:
-                self.links.add(link)
-                self.pods[a].link_up(b)
-                self.pods[b].link_up(a)
+        """Break what keep-alive gave up, and connect what a given graph wants, every `REDIAL_S`."""
+        for a, b in self.wanted or ():
+            if self.pods[a].running and self.pods[b].running:
+                self.dial(a, b)
+        if self.cut or self.side or self.cut_at:
+            for a, others in self.links.items():
+                for b in [b for b in others if a < b]:
+                    if not self.blocked(a, b):
+                        self.cut_at.pop((a, b), None)
+                    elif self.now - self.cut_at.setdefault((a, b), self.now) >= KEEP_ALIVE_S:
+                        self.unlink(a, b)
         self.after(REDIAL_S, self.redial)
 
-    def unlink(self, a: PodId, b: PodId) -> None:
-        if (a, b) in self.links:
-            self.links.discard((a, b))
+    def dial(self, a: PodId, b: PodId) -> None:
+        """Link two pods, if that can be: it takes longer than a message."""
+        there = self.pods[b]
+        if b not in self.links[a] and there.running and there.suspended is None and not self.blocked(a, b):
+            self.link(a, b)
+
+    def link(self, a: PodId, b: PodId) -> None:
+        self.links[a][b] = self.links[b][a] = None
+        self.pods[a].link_up(b)
+        self.pods[b].link_up(a)
+
+    def unlink(self, a: PodId, b: PodId, *, spared: bool = False) -> None:
+        if b in self.links[a]:
+            del self.links[a][b]
+            del self.links[b][a]
+            self.cut_at.pop((min(a, b), max(a, b)), None)
             for here, there in ((a, b), (b, a)):
                 if self.pods[here].running:
-                    self.pods[here].link_down(there)
+                    self.pods[here].link_down(there, spared=spared)
 
     def partition(self, one: Iterable[PodId], other: Iterable[PodId], *, one_way: bool = False) -> None:
         for a in one:
@@ -341,8 +466,24 @@ class World:
                 if not one_way:
                     self.cut.add((b, a))
 
+    def halve(self, one: Iterable[PodId]) -> None:
+        """Cut ``one`` off from all others; quicker than `partition` with many pods."""
+        self.side = dict.fromkeys(one, True)
+
     def heal(self) -> None:
         self.cut.clear()
+        self.side = {}
+
+    def suspend(self, pod: PodId) -> None:
+        """Stop a process as SIGSTOP does: its links stay, and what is sent to it waits."""
+        if self.pods[pod].suspended is None:
+            self.pods[pod].suspended = []
+
+    def resume(self, pod: PodId) -> None:
+        """Let a suspended process go on."""
+        waiting, self.pods[pod].suspended = self.pods[pod].suspended or [], None
+        for action in waiting:
+            action()
 
     # -- pods
 
@@ -354,13 +495,24 @@ class World:
             return
         self.reset_links(pod)
 
+    def power_off(self, pod: PodId) -> None:
+        """Take the power of a pod for good: its links fall silent, and break when the others' keep-alive gives up."""
+        self.pods[pod].running = False
+
+        def break_links() -> None:
+            if not self.pods[pod].running:
+                self.reset_links(pod)
+
+        self.after(KEEP_ALIVE_S, break_links)
+
     def reset_links(self, pod: PodId) -> None:
-        for link in sorted(link for link in self.links if pod in link):
-            self.unlink(*link)
+        for other in list(self.links[pod]):
+            self.unlink(pod, other)
 
     def restart(self, pod: PodId, clock_offset: int = 0) -> None:
         self.reset_links(pod)
         self.cut = {pair for pair in self.cut if pod not in pair}
+        self.pods[pod].suspended = None
         self.pods[pod].start(clock_offset)
 
     # -- what is seen
@@ -377,11 +529,14 @@ class World:
         return set(self.seen(pod, by)) <= {state}
 
     def all_alive(self) -> bool:
-        return all(self.all_see(pod.pod, State.ALIVE) for pod in self.running())
+        running = self.running()
+        return all(
+            watcher.membership.census.is_up(pod.pod) for watcher in running for pod in running if pod is not watcher
+        )
 
     def converged(self) -> bool:
         running = self.running()
-        return all(pod.log.blobs == running[0].log.blobs for pod in running)
+        return all(pod.log.vector() == running[0].log.vector() for pod in running)
 
     def settle(self, within_s: float = 15.0) -> None:
         self.run_until(self.all_alive, within_s, "everybody alive at the start")

@@ -117,8 +117,9 @@ async def running(
     peers: Sequence[str] = (),
     settings: MembershipSettings | None = None,
     logs: Mapping[str, MemoryLog] | None = None,
+    chained: bool = True,
 ) -> AsyncIterator[list[MeshNode]]:
-    """Run a node for each home; every one is told the address of those before it. ``logs`` by pod name."""
+    """Run a node for each home; every one is told the address of those before it if ``chained``. ``logs`` by pod name."""
     nodes: list[MeshNode] = []
     async with anyio.create_task_group() as group:
         for home in homes:
@@ -126,7 +127,7 @@ async def running(
                 home.identity,
                 home.store,
                 listen="127.0.0.1:0",
-                peers=[*peers, *(node.address for node in nodes)],
+                peers=[*peers, *(node.address for node in nodes if chained)],
                 log=(logs or {}).get(home.name),
                 settings=settings,
             )

@@ -188,6 +188,21 @@ def test_maintenance_is_remembered_in_whatever_order_it_is_heard(tmp_path: Path)
     assert not nas.roster.is_maintained(nas.pod)
 
 
+async def test_who_does_not_administer_introduces_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A guest has an issuing key, but its word opens no door: a stranger isn't even told the roster."""
+    nas = found(tmp_path / "nas")
+    guest = Home(tmp_path / "guest")
+    who, cluster = guest.identity, nas.roster.cluster_id
+    payload = Admit("guest", Role.FULL, who.public_key, who.issuing_certificate, 1, 0, trusted=False)
+    nas.store.add([seal(payload, cluster, nas.pod, nas.identity.sign)])
+    guest.store.add(nas.roster.records())
+    who.install_certificate(nas.identity.issue(who.public_key, cluster, Role.FULL))
+    friend = admit(guest, tmp_path / "friend")
+    async with running(nas, friend):
+        await until(lambda: "certified by a pod that is no member" in caplog.text)
+    assert nas.roster.entry(friend.pod) is None
+
+
 async def test_the_recovery_key_is_heard_even_from_the_evicted(tmp_path: Path) -> None:
     """The thief's eviction reached the desktop first: it hears nothing of the nas but what the recovery key signed."""
     laptop, key = found_with_key(tmp_path / "laptop")

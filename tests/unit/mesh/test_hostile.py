@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import resource
+import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 
 import anyio
 import pytest
@@ -14,15 +19,16 @@ from anyio.abc import SocketStream
 
 from base.errors import RefusedError, UnreachableError
 from base.ids import PodId
-from mesh import tls
+from mesh import listener, tls
 from mesh.api import Lane, State
 from mesh.channel import Channel, ConnectionLostError
 from mesh.handshake import Dial, Hello, Local, common_version, greet, new_process_id
 from mesh.link import JoinStream
-from mesh.listener import MAX_STRANGERS_OF_HOST
+from mesh.listener import GRACE_S, MAX_STRANGERS, MAX_STRANGERS_OF_HOST
 from mesh.node import MeshNode
 from mesh.records import EVERYBODY, Config, seal
-from mesh.wire import Tag, encode
+from mesh.wire import ProtocolError, Tag, encode, unpack
+from tests.golden.make import FORMS
 from tests.unit.mesh.cluster import Home, admit, found, linked, running, until
 from tests.unit.mesh.test_node import state_of
 
@@ -62,15 +68,126 @@ async def test_garbage_is_closed_and_logged_once(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_half_open_connections_are_bounded(tmp_path: Path) -> None:
+async def test_of_too_many_unfinished_connections_the_oldest_gives_way(tmp_path: Path) -> None:
     a = found(tmp_path / "a")
     async with running(a) as (node_a,):
         streams = [await anyio.connect_tcp("127.0.0.1", node_a.port) for _ in range(MAX_STRANGERS_OF_HOST)]
-        await anyio.wait_all_tasks_blocked()
-        async with await anyio.connect_tcp("127.0.0.1", node_a.port) as extra:
-            await ended(extra)
+        await until(lambda: len(node_a._door._strangers) == MAX_STRANGERS_OF_HOST)
+        await anyio.sleep(GRACE_S)
+        streams.append(await anyio.connect_tcp("127.0.0.1", node_a.port))
+        await ended(streams[0])
         for stream in streams:
             await stream.aclose()
+
+
+async def test_ten_thousand_half_open_connections_keep_nobody_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From eight addresses; two linked pods go on, a third one comes in meanwhile."""
+    a = found(tmp_path / "a")
+    b, c = admit(a, tmp_path / "b"), admit(a, tmp_path / "c")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 30_000), hard))
+    opened: list[socket.socket] = []
+    try:
+        async with running(a, b) as (node_a, node_b):
+            await linked(node_a, node_b)
+            slowest_s, strangers = 0.0, 0
+            for number in range(10_000):
+                stream = socket.socket()
+                stream.setblocking(False)
+                stream.bind((f"127.0.1.{number % 8}", 0))
+                stream.connect_ex(("127.0.0.1", node_a.port))
+                opened.append(stream)
+                if number % 100 == 99:
+                    started = anyio.current_time()
+                    await node_b.call(a.pod, Tag.CLOCK, None, timeout_s=5)
+                    slowest_s = max(slowest_s, anyio.current_time() - started)
+                    strangers = max(strangers, len(node_a._door._strangers))
+            assert strangers <= MAX_STRANGERS
+            assert slowest_s < 2.0
+            async with running(c, peers=[node_a.address]) as (node_c,):
+                await linked(node_a, node_c, timeout_s=20)
+            assert node_b.pod_id in node_a.alive()
+    finally:
+        for stream in opened:
+            stream.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len([record for record in caplog.records if "too many unfinished" in record.getMessage()]) <= 8
+
+
+@pytest.mark.parametrize("tls_first", [False, True], ids=["bytes", "frames"])
+async def test_who_dawdles_is_let_go_and_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tls_first: bool
+) -> None:
+    """A slowloris: one byte after the other, of the TLS handshake or of the first frame of a join."""
+    monkeypatch.setattr(listener, "HANDSHAKE_S", 1.0)
+    monkeypatch.setattr(listener, "LIFETIME_S", 1.0)
+
+    async def serve(stream: JoinStream) -> None:
+        await stream.receive()
+
+    a = found(tmp_path / "a")
+    b = admit(a, tmp_path / "b")
+    async with running(a) as (node_a,):
+        node_a.set_join_handler(serve)
+        stream = await anyio.connect_tcp("127.0.0.1", node_a.port)
+        if tls_first:
+            channel = await Channel.open(stream, tls.join_context(), server_side=False)
+            saying = dawdle(channel.send, encode(Tag.JOIN_START, {"x": "y" * 1000}))
+        else:
+            saying = dawdle(stream.send, client_hello())
+        started = anyio.current_time()
+        async with running(b, peers=[node_a.address]) as (node_b,):
+            await linked(node_a, node_b)
+            with pytest.raises((anyio.BrokenResourceError, UnreachableError)):
+                await saying
+            assert 0.9 < anyio.current_time() - started < 10
+            assert node_b.pod_id in node_a.alive()
+        await stream.aclose()
+
+
+def client_hello() -> bytes:
+    outgoing = ssl.MemoryBIO()
+    hello = tls.join_context().wrap_bio(ssl.MemoryBIO(), outgoing)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        hello.do_handshake()
+    return outgoing.read()
+
+
+async def dawdle(send: Callable[[bytes], Awaitable[None]], data: bytes) -> None:
+    for byte in data:
+        await send(bytes([byte]))
+        await anyio.sleep(0.05)
+
+
+async def test_a_member_that_sends_garbage_of_every_kind_harms_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Messages of the golden files, broken in all ways: ignored or answered, logged once for each reason."""
+    a = found(tmp_path / "a")
+    b, c = admit(a, tmp_path / "b"), admit(a, tmp_path / "c")
+    rng = Random(5)
+    frames = [path.read_bytes() for path in sorted(FORMS.glob("message-1-*.bin"))]
+    async with running(a, c) as (node_a, node_c):
+        await linked(node_a, node_c)
+        for _ in range(3):
+            channel = await greeted(b, node_a)
+            with contextlib.suppress(ConnectionLostError):
+                for _ in range(300):
+                    body = bytearray(rng.choice(frames)[4:])
+                    for _ in range(rng.randint(1, 4)):
+                        body[rng.randrange(1, len(body))] = rng.randrange(256)
+                    with contextlib.suppress(ProtocolError):
+                        unpack(body[1:])  # what isn't msgpack ends the link at once: that is tested above
+                        await channel.send(len(body).to_bytes(4, "big") + bytes(body))
+            await channel.close()
+        assert await node_c.call(a.pod, Tag.CLOCK, None)
+        await until(lambda: node_a.alive() == {c.pod})
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    said = Counter(record.getMessage() for record in caplog.records if "ignored" in record.getMessage())
+    assert said
+    assert max(said.values()) == 1
 
 
 async def connect(home: Home, node: MeshNode) -> Channel:

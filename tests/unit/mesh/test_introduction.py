@@ -116,7 +116,7 @@ async def test_a_restored_pod_is_cut_off_from_all_until_it_is_reborn(tmp_path: P
             log_a.entries, log_a.writer = {}, WriterId(b"new-a-id")
             log_a.append(b"anew")
 
-        node_a.on_restored = on_restored
+        node_a.strays.on_restored = on_restored
         await linked(node_a, node_b)
         notes.error = RestoredError(7, 9)
         async with node(c, Notes("c"), node_a, node_b) as node_c:
@@ -139,10 +139,10 @@ async def test_the_later_of_two_processes_with_one_key_is_told_to_stop(tmp_path:
     copy = double(b, tmp_path)
     told: list[NamesakeError] = []
     async with running(a, b) as (node_a, node_b):
-        node_b.on_namesake = lambda error: pytest.fail("the original was told to stop")
+        node_b.strays.on_namesake = lambda error: pytest.fail("the original was told to stop")
         await linked(node_a, node_b)
         later = MeshNode(copy.identity, copy.store, listen="127.0.0.1:0", peers=[node_a.address])
-        later.on_namesake = told.append
+        later.strays.on_namesake = told.append
         async with anyio.create_task_group() as group:
             await group.start(lambda task_status: later.run(task_status=task_status))
             await until(lambda: bool(told))
@@ -160,10 +160,10 @@ async def test_the_earlier_one_is_preferred_even_when_it_links_up_last(tmp_path:
     copy = double(b, tmp_path)
     told: list[NamesakeError] = []
     async with node(b, None) as earlier:
-        earlier.on_namesake = lambda error: pytest.fail("the original was told to stop")
+        earlier.strays.on_namesake = lambda error: pytest.fail("the original was told to stop")
         await anyio.sleep(0.05)
         async with node(copy, None) as later, node(a, None, later) as node_a:
-            later.on_namesake = told.append
+            later.strays.on_namesake = told.append
             await linked(node_a, later)
             host, _, port = node_a.address.rpartition(":")
             earlier.add_candidate(host, int(port), a.pod)
@@ -176,10 +176,10 @@ async def test_two_processes_with_one_key_find_out_by_themselves(tmp_path: Path)
     copy = double(a, tmp_path)
     told: list[NamesakeError] = []
     async with node(a, None) as earlier:
-        earlier.on_namesake = lambda error: pytest.fail("the original was told to stop")
+        earlier.strays.on_namesake = lambda error: pytest.fail("the original was told to stop")
         await anyio.sleep(0.05)
         async with node(copy, None) as later:
-            later.on_namesake = told.append
+            later.strays.on_namesake = told.append
             host, _, port = earlier.address.rpartition(":")
             later.add_candidate(host, int(port), None)
             await until(lambda: bool(told))

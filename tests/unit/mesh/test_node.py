@@ -178,7 +178,7 @@ async def test_members_certified_by_an_evicted_pod_find_together(tmp_path: Path)
         await linked(node_b, node_c)
         await until(lambda: node_c.roster.is_revoked(a.pod))
     for home in (b, c):
-        assert home.roster.introduces(read_certificate(home.identity.certificate()).issuer)
+        assert home.roster.is_issuer(read_certificate(home.identity.certificate()).issuer)
 
 
 async def test_an_evicted_pod_introduces_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -63,7 +63,7 @@ def test_what_the_other_has_is_fetched_from_where_the_log_stands_until_it_is_all
 def test_an_answer_is_sent_only_with_what_the_other_lacks():
     one = anti_entropy(B)
     sends = one.on_vector(B, vector({W: 9}, answer_wanted=True), {W: 9, X: 4}, 0.0).sends
-    assert [wire.decode_vector(send.message).marks for send in sends] == [{X: 4}]
+    assert [decoded_page(send).marks for send in sends] == [{X: 4}]
     assert one.on_vector(B, vector({W: 9, X: 4}, answer_wanted=True), {W: 9, X: 4}, 0.0).sends == []
     assert one.on_vector(B, vector({W: 1}), {W: 9, X: 4}, 0.0).sends == []
 
@@ -124,18 +124,27 @@ def test_fetches_are_bounded_and_spread():
     assert len({fetch.writer for fetch in fetches}) == len(fetches)
 
 
+def decoded_page(send):
+    page = wire.decode_vector(send.message)
+    assert isinstance(page, wire.VectorPage)
+    return page
+
+
 def test_large_vectors_go_in_pages_that_cover_all_writers():
     mine = {writer(number): 1 for number in range(1, 1001)}
-    sends = AntiEntropy(A, Random(1)).link_up(B, mine, 0.0).sends
+    one, other = AntiEntropy(A, Random(1)), anti_entropy(A)
+    (short,) = one.link_up(B, mine, 0.0).sends
+    assert len(msgpack.packb(short.message)) < 16
+    assert other.on_vector(A, short.message, dict(reversed(mine.items())), 0.0) == ([], []), "the same here"
+    sends = one.on_vector(B, wire.encode_sum({W: 1}), mine, 0.0).sends
     assert max(len(msgpack.packb(send.message)) for send in sends) < 5_000
-    pages = [wire.decode_vector(send.message) for send in sends]
+    pages = [decoded_page(send) for send in sends]
     assert [page.first for page in pages] == [b"", *[page.end for page in pages[:-1]]]
     assert pages[-1].end == b""
     assert all(len(page.marks) <= MAX_MARKS for page in pages)
     lacking = {writer(number): 1 for number in range(1, 1002) if number % 2}
-    other = anti_entropy(A)
     answers = [send for page in sends for send in other.on_vector(A, page.message, lacking, 0.0).sends]
-    assert [wire.decode_vector(send.message).marks for send in answers] == [{writer(1001): 1}]
+    assert [decoded_page(send).marks for send in answers] == [{writer(1001): 1}]
 
 
 def test_vectors_are_exchanged_about_every_ten_seconds():

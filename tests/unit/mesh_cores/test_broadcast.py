@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from base.ids import PodId, WriterId, hash_bytes
 from mesh import log_messages as wire
 from mesh.api import Entry
-from mesh.broadcast import MAX_PUSHES, Broadcast, Gap, pushed_entries
+from mesh.broadcast import MAX_PUSHES, MAX_TRIES, MAX_WANTED, Broadcast, Gap, pushed_entries
 from mesh.log_messages import MalformedError, PushKind
 from mesh.wire import Tag
 
@@ -72,20 +72,61 @@ def test_all_who_have_not_said_so_are_told_a_little_later():
     one = broadcast(B, C, D)
     one.received(B, push([entry(1)], [B, C]), [entry(1)], {W: 1}, 0.0)
     one.received(C, announcement(1), [], {W: 1}, 0.0)
-    assert kinds(one.tick({W: 1}, 0.1)) == [(D, PushKind.ANNOUNCE)]
+    assert kinds(one.tick({W: 1}, 0.25)) == [(D, PushKind.ANNOUNCE)]
     assert one.tick({W: 1}, 1.0) == []
 
 
-def test_what_is_announced_but_does_not_come_is_a_gap_and_grafts():
+def test_what_is_announced_but_does_not_come_is_asked_for_and_grafts():
     one = broadcast(B, C)
     one.received(C, [PushKind.PRUNE], [], {}, 0.0)
     assert one.eager_links() == {B}
     one.received(C, announcement(3), [], {W: 1}, 1.0)
-    one.tick({W: 1}, 1.2)
-    assert one.gaps() == []
-    assert kinds(one.tick({W: 1}, 1.31)) == [(C, PushKind.GRAFT)]
-    assert one.gaps() == [Gap(C, W, 3)]
+    assert one.tick({W: 1}, 1.1) == []
+    assert one.due() == pytest.approx(1.15)
+    graft, want = one.tick({W: 1}, 1.16)
+    assert kinds([graft, want]) == [(C, PushKind.GRAFT), (C, PushKind.WANT)]
+    assert wire.decode_push(want.message).marks == {W: 1}
     assert one.eager_links() == {B, C}
+
+
+def test_an_eager_link_is_asked_first_and_without_a_change_of_the_tree():
+    one = broadcast(B, C, pods=CROWD)
+    one.received(C, [PushKind.PRUNE], [], {}, 0.0)
+    one.received(C, announcement(1), [], {}, 1.0)
+    one.received(B, announcement(1), [], {}, 1.02)
+    assert kinds(one.tick({}, 1.06)) == [(B, PushKind.WANT)]
+    assert one.eager_links() == {B}
+    sends = one.received(B, push([entry(1)]), [entry(1)], {W: 1}, 1.1)
+    assert sends == []
+    one.received(B, push([entry(1)]), [], {W: 1}, 1.2)
+    assert one.eager_links() == {B}, "it came twice because it was asked for"
+
+
+def test_one_announcer_after_another_is_asked_and_then_anti_entropy():
+    one = broadcast(B, C)
+    for pod in (B, C):
+        one.received(pod, announcement(3), [], {}, 0.0)
+    asked = [send.pod for tenth in range(30) for send in one.tick({}, tenth / 10) if send.message[0] == PushKind.WANT]
+    assert asked == [B, C] * (MAX_TRIES // 2)
+    assert one.gaps() == [Gap(B, W, 3), Gap(C, W, 3)]
+    assert one.due() is None
+
+
+def test_what_is_much_is_left_to_anti_entropy():
+    one = broadcast(B)
+    one.received(B, announcement(MAX_WANTED + 1), [], {}, 0.0)
+    assert one.tick({}, 0.2) == []
+    assert one.gaps() == [Gap(B, W, MAX_WANTED + 1)]
+
+
+def test_what_is_asked_for_is_pushed_to_who_asked_only():
+    one = broadcast(B, C)
+    one.received(B, msgpack.unpackb(msgpack.packb(wire.encode_want({W: 1, X: 0}))), [], {W: 2}, 0.0)
+    (wanted,) = one.wanted()
+    assert wanted == (B, W, 1)
+    assert one.wanted() == []
+    (send,) = one.resend(wanted, [entry(2)])
+    assert (send.pod, pushed_entries(send.message)) == (B, [entry(2)])
 
 
 def test_what_comes_in_time_is_no_gap_even_in_a_steady_stream():
@@ -98,10 +139,10 @@ def test_what_comes_in_time_is_no_gap_even_in_a_steady_stream():
     assert one.gaps() == []
 
 
-def test_entries_after_a_gap_are_a_gap_at_once():
+def test_what_an_entry_follows_is_asked_for_soon():
     one = broadcast(B)
     one.received(B, push([entry(5)]), [], {W: 3}, 0.0)
-    assert one.gaps() == [Gap(B, W, 5)]
+    assert kinds(one.tick({W: 3}, 0.05)) == [(B, PushKind.WANT)]
 
 
 def test_duplicates_prune_among_many_but_not_among_few():
@@ -156,7 +197,8 @@ def test_a_lost_link_takes_its_announcements_with_it():
     [
         None,
         [],
-        [9],
+        [0],
+        [5, [[W, -1]]],
         [1, [[W, 0, b""]], b""],
         [1, [[b"short", 1, b""]], b""],
         [1, [], b"x"],
@@ -183,3 +225,10 @@ def test_decoding_anything_raises_nothing_else(message):
     for decode in (wire.decode_push, wire.decode_vector, wire.decode_since, lambda it: wire.decode_page(it, W, 0)):
         with contextlib.suppress(MalformedError):
             decode(message)
+
+
+def test_kinds_and_fields_of_newer_versions_are_skipped():
+    one = broadcast(B)
+    assert one.received(B, [99, {"new": 1}], [], {}, 0.0) == []
+    assert pushed_entries([*push([entry(1)]), "more"]) == [entry(1)]
+    assert one.complaints() == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from random import Random
 
@@ -14,13 +15,15 @@ from mesh import gossip_messages as wire
 from mesh.awareness import Awareness
 from mesh.gossip import Gossip, pages
 from mesh.gossip_messages import Accusation, Flag, Kind, Known, MalformedError, Record
-from mesh.gossip_queue import GossipQueue, transmit_limit
+from mesh.gossip_queue import GossipQueue
 from mesh.probes import Acked, Order, Prober
-from mesh.reachability import reachable
+from mesh.reachability import unreachable
+from mesh.summary import Comparisons, Summary, bucket_of
 from mesh.suspicion import Suspicion
 
 A, B, C, D, E = (PodId(hash_bytes(bytes([number]))[:16].hex()) for number in range(5))
 RECORD = Record(A, 5, 2, Flag.MAINTENANCE, "10.0.0.1:7000", b"\x81\xa1x\x01", (B, C))
+D_RECORD = RECORD._replace(pod=D)
 ACCUSATION = Accusation(B, 7, A, 1.5)
 
 
@@ -50,48 +53,77 @@ def test_suspicion_starts_when_the_first_accuser_began():
     assert suspicion.check(105.0)
 
 
-def test_queue_sends_each_update_once_to_each_and_forgets():
-    queue = GossipQueue(limit=10)
-    queue.put("x", ["x"], 5, A, 0.0)
-    assert queue.take(A, 100, 4) == [], "A told us"
-    assert queue.take(B, 100, 4) == [["x"]]
-    assert queue.take(B, 100, 4) == []
-    queue.review([A, B], 0.5)
-    assert queue.take(A, 100, 4) == [["x"]], "a second time for all"
-    assert queue.take(B, 100, 4) == [["x"]]
-    queue.review([A, B], 1.0)
-    assert len(queue) == 0
+def queue(*pods, limit=10):
+    one = GossipQueue(limit)
+    for pod in pods:
+        one.link_up(pod)
+    return one
 
 
-def test_queue_prefers_the_least_sent_then_the_newest_within_the_budget():
-    queue = GossipQueue(limit=10)
-    for name in ("old", "new"):
-        queue.put(name, name, 60, None, 0.0)
-    assert queue.take(A, 100, 4) == ["new"]
-    assert queue.take(B, 100, 4) == ["old"]
-    assert queue.take(C, 10, 4) == ["new"], "the first is taken however large"
+def test_queue_tells_each_update_once_to_each_but_who_knows_it():
+    one = queue(A, B, C)
+    one.put("x", ["x"], 5, (A,), 0.0)
+    assert one.take(A, 100, 0.0) == [], "A told us"
+    one.heard("x", C)
+    assert one.take(C, 100, 0.0) == [], "C told us, too"
+    assert one.take(B, 100, 0.0) == [["x"]]
+    assert (one.take(B, 100, 0.0), len(one)) == ([], 0)
 
 
-def test_queue_is_bounded_in_number_count_and_age():
-    queue = GossipQueue(limit=2)
+def test_queue_takes_the_oldest_within_the_budget_and_only_the_newest_of_a_key():
+    one = queue(A)
+    for name in ("old", "new", "old"):
+        one.put(name[:3], name * 2, 60, (), 0.0)
+    assert one.take(A, 100, 0.0) == ["newnew"]
+    assert one.take(A, 10, 0.0) == ["oldold"], "the first is taken however large"
+
+
+def test_queue_is_bounded_in_number_and_age_and_by_its_links():
+    one = queue(A, B, limit=2)
     for number in range(5):
-        queue.put(number, number, 1, None, 0.0)
-    assert list(queue) == [3, 4]
-    queue.take(A, 100, 1)
-    assert len(queue) == 0
-    queue.put(9, 9, 1, None, 0.0)
-    queue.review([A], 31.0)
-    assert len(queue) == 0
-    assert [transmit_limit(4, pods) for pods in (1, 8, 9, 10, 99, 200)] == [4, 4, 4, 8, 8, 12]
+        one.put(number, number, 1, (), 0.0)
+    assert one.told() == {3, 4}
+    one.link_down(B)
+    assert len(one) == 2
+    one.drop(3)
+    assert one.take(A, 100, 31.0) == []
+    assert not one.waiting(A)
 
 
 def test_gossip_takes_turns_over_the_links():
-    gossip = Gossip(2, 4, Random(1))
-    gossip.tell(RECORD, None, 0.0)
-    gossip.review([A, B, C, D], 0.0)
-    told = [send.pod for _ in range(2) for send in gossip.round([A, B, C, D])]
+    gossip = Gossip(2, Random(1))
+    for pod in (A, B, C, D):
+        gossip.link_up(pod)
+    gossip.tell(RECORD, (), 0.0)
+    told = [send.pod for _ in range(2) for send in gossip.round([A, B, C, D], 0.0)]
     assert sorted(told) == sorted([A, B, C, D])
-    assert gossip.round([A, B, C, D]) == []
+    assert gossip.round([A, B, C, D], 0.0) == []
+
+
+def test_summaries_differ_in_the_buckets_that_differ_whatever_the_order():
+    one, other = Summary(), Summary()
+    records = [RECORD._replace(pod=pod) for pod in (A, B, C)]
+    for record in records:
+        one.replace(None, record)
+    for record in reversed(records):
+        other.replace(None, record)
+    assert (one.total(), one.differing(other.parts())) == (other.total(), frozenset())
+    newer = records[1]._replace(version=9)
+    other.replace(records[1], newer)
+    assert one.total() != other.total()
+    assert one.differing(other.parts()) == {bucket_of(B)}
+    assert one.copy().total(D_RECORD) != one.total()
+
+
+def test_what_differs_is_compared_after_a_while_and_ever_more_rarely():
+    comparisons = Comparisons()
+    times = [tenth for tenth in range(2000) if comparisons.heard(B, same=False, now=tenth / 10)]
+    assert times[:4] == [8, 18, 38, 78]
+    assert max(b - a for a, b in itertools.pairwise(times)) == 300
+    comparisons.learnt(B)
+    assert comparisons.heard(B, same=False, now=200.0)
+    assert not comparisons.heard(B, same=True, now=300.0)
+    assert not comparisons.heard(B, same=False, now=300.1)
 
 
 def test_pages_split_what_is_too_long():
@@ -102,18 +134,33 @@ def test_pages_split_what_is_too_long():
     assert sum(len(wire.decode(send.message).updates) for send in sends) == 40
 
 
-def test_reachable_believes_the_nearer_end_only():
-    claims = {A: [B], B: [A], C: [B, A], D: [E], E: [D]}
-    assert reachable(A, claims, ()) == {A, B}
-    assert reachable(A, {**claims, B: [C]}, ()) == {A, B, C}
-    assert reachable(A, {**claims, B: [C]}, (B,)) == {A}
-    assert reachable(A, {**claims, B: None}, (C,)) == {A, B, D, E}
+def test_the_nearer_end_of_a_link_is_believed_only():
+    def cut(claims, to_all=(), lost=()):
+        records = {pod: RECORD._replace(pod=pod, links=tuple(links)) for pod, links in claims.items()}
+        return unreachable([B], records, set(to_all), set(lost))
+
+    claims = {B: [A], C: [B, A], D: [E], E: [D]}
+    assert cut(claims) == {C, D, E}
+    assert cut({**claims, B: [C]}) == {D, E}
+    assert cut({**claims, B: [C]}, lost=[B]) == {C, D, E}
+    assert cut(claims, to_all=[B]) == set()
 
 
 @pytest.mark.parametrize("update", [RECORD, ACCUSATION])
 def test_updates_survive_the_wire(update):
     packed = msgpack.packb([Kind.GOSSIP, [wire.encode_update(update)]])
     assert wire.decode(msgpack.unpackb(packed)).updates == [update]
+
+
+def test_what_newer_versions_add_is_skipped_and_that_of_records_passed_on():
+    accusation = wire.encode_update(ACCUSATION)
+    assert isinstance(accusation, list)
+    newer = RECORD._replace(rest=(7, ("x", b"y")), flags=Flag(1 << 9))
+    message = [Kind.PING, 1, [wire.encode_update(newer), [2, "kind"], [*accusation, 5]], bytes(8), 9]
+    decoded = wire.decode(msgpack.unpackb(msgpack.packb(message)))
+    assert decoded.updates == [newer, ACCUSATION]
+    assert wire.encode_update(decoded.updates[0]) == wire.encode_update(newer)
+    assert wire.decode([99, "anything"]).kind is None
 
 
 def test_digests_survive_the_wire():
@@ -123,9 +170,9 @@ def test_digests_survive_the_wire():
 
 
 def with_field(index, value):
-    encoded = wire.encode_update(RECORD)
-    encoded[index] = value
-    return [Kind.GOSSIP, [encoded]]
+    fields = msgpack.unpackb(wire.encode_record(RECORD))
+    fields[index] = value
+    return [Kind.GOSSIP, [msgpack.packb(fields)]]
 
 
 @pytest.mark.parametrize(
@@ -134,24 +181,28 @@ def with_field(index, value):
         None,
         [],
         {},
-        [99, []],
+        [0, []],
+        [True, []],
+        [Kind.GOSSIP, [b"\xc1"]],
+        [Kind.GOSSIP, [bytes(9000)]],
+        [Kind.PING, 1, [], b"short"],
+        [Kind.SUMMARY, bytes(8)],
         [Kind.PING, 1],
         [Kind.PING, -1, []],
         [Kind.PING, True, []],
         [Kind.REQUEST, 1, b"short", []],
         [Kind.GOSSIP, [[]] * 513],
-        with_field(0, 9),
-        with_field(1, b"x" * 15),
-        with_field(2, 2**60),
-        with_field(3, -1),
-        with_field(4, 16),
-        with_field(5, "x" * 301),
-        with_field(5, "a\nb"),
-        with_field(6, b"\xc1"),
-        with_field(6, b"\x81\x01\x01"),
-        with_field(6, b"\xc6" + b"x" * 1100),
-        with_field(7, b"x" * 17),
-        with_field(7, bytes(16 * 257)),
+        with_field(0, b"x" * 15),
+        with_field(1, 2**60),
+        with_field(2, -1),
+        with_field(3, 1 << 16),
+        with_field(4, "x" * 301),
+        with_field(4, "a\nb"),
+        with_field(5, b"\xc1"),
+        with_field(5, b"\x81\x01\x01"),
+        with_field(5, b"\xc6" + b"x" * 1100),
+        with_field(6, b"x" * 17),
+        with_field(6, bytes(16 * 257)),
     ],
 )
 def test_what_no_honest_pod_sends_is_refused(message):

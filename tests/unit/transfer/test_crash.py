@@ -34,7 +34,9 @@ async def main():
         number = 0
         while True:
             size = (number * 7919) % 3_000_000 + 1
-            await pods[0].write(number.to_bytes(8, "big") * (size // 8 + 1), copies=2)
+            content = await pods[0].write(number.to_bytes(8, "big") * (size // 8 + 1), copies=2)
+            while not number and pods[0].transfer.local(content) != "kept":  # so that something is claimed
+                await anyio.sleep(0.001)
             number += 1
             os.write(1, b".")
 

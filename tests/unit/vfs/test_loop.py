@@ -5,6 +5,7 @@ from typing import Any
 import pyfuse3 as pyfuse3_module
 import pytest
 import trio
+import trio.testing
 
 from vfs import loop
 
@@ -35,15 +36,29 @@ def test_pyfuse3_still_has_what_is_replaced():
         os.close(write)
 
 
-def test_what_is_there_is_taken_without_waiting(pipe):
-    async def never():
-        raise AssertionError("waited")
+class Parking:
+    """Stands for pyfuse3's own wait: whoever comes stays."""
 
+    def __init__(self):
+        self.cars = 0
+
+    async def __call__(self):
+        self.cars += 1
+        await trio.sleep_forever()
+
+
+def test_what_is_there_is_taken_without_waiting_once_one_worker_waits(pipe):
     async def main():
         os.write(pipe[1], b"x")
-        wait = loop.poll_first(pipe[0], never)
-        for _ in range(100):
-            assert await wait()
+        original, traffic = Parking(), loop.Traffic()
+        wait = loop.poll_first(pipe[0], original, traffic)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(100):
+                assert await wait()
+            assert (original.cars, traffic.count) == (1, 101)
+            nursery.cancel_scope.cancel()
 
     trio.run(main)
 
@@ -63,7 +78,7 @@ def test_a_request_that_another_worker_took_is_waited_for_again(pipe):
 
     async def main():
         os.write(pipe[1], b"x")
-        waits = loop.poll_first(pipe[0], original)
+        waits = loop.poll_first(pipe[0], original, loop.Traffic())
         os.read(pipe[0], 1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(feed)
@@ -85,16 +100,13 @@ def test_the_end_of_the_session_is_passed_on(pipe):
     async def ended():
         return False
 
-    assert trio.run(loop.poll_first(pipe[0], ended)) is False
+    assert trio.run(loop.poll_first(pipe[0], ended, loop.Traffic())) is False
 
 
 def test_a_stream_of_requests_does_not_starve_the_other_tasks(pipe):
-    async def never():
-        raise AssertionError("waited")
-
     async def main():
         os.write(pipe[1], b"x")
-        wait = loop.poll_first(pipe[0], never)
+        wait = loop.poll_first(pipe[0], Parking(), loop.Traffic())
         seen = trio.Event()
 
         async def other():
@@ -102,9 +114,12 @@ def test_a_stream_of_requests_does_not_starve_the_other_tasks(pipe):
 
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                await trio.testing.wait_all_tasks_blocked()
                 nursery.start_soon(other)
                 while not seen.is_set():
                     assert await wait()
+                nursery.cancel_scope.cancel()
 
     trio.run(main)
 

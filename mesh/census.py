@@ -1,0 +1,290 @@
+"""What this pod knows of the other members, and what is to be thought of each. Pure.
+
+Kept so that a cluster of ten thousand costs little: of most members there is only their record, and nothing needs to be
+done for them at a tick. Suspicions, round trips and the like exist for the few that are concerned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from base.ids import PodId
+from mesh import gossip_messages as wire
+from mesh.api import State
+from mesh.gossip_messages import Accusation, Flag, Record
+from mesh.member import MembershipSettings, MemberView, Near
+from mesh.reachability import unreachable
+from mesh.summary import Summary
+from mesh.suspicion import Suspicion
+
+DEDUCE_AFTER_S = 0.5
+"""No path for this long: suspected. Gossip about changed links comes together, but not at one moment."""
+NEWBORN_S = 1.0
+"""A pod that has just started is known earlier than who is linked to it: so long no path is needed."""
+GONE = Flag.DOWN | Flag.LEFT
+
+
+class Census:
+    """The other members. Every method that changes what `view` shows returns so."""
+
+    def __init__(self, me: PodId, settings: MembershipSettings) -> None:
+        self.me = me
+        self._settings = settings
+        self.members: frozenset[PodId] = frozenset()
+        """Who belongs to the cluster; this pod may be among them."""
+        self.records: dict[PodId, Record] = {}
+        self.suspicions: dict[PodId, Suspicion] = {}
+        """A member never heard of has one, too."""
+        self.near: dict[PodId, Near] = {}
+        """Who is or was linked."""
+        self.summary = Summary()
+        """Of all records here, without this pod's own."""
+        self._seen: dict[PodId, float] = {}
+        self._cut_since: dict[PodId, float] = {}
+        self._gone: set[PodId] = set()
+        self._to_all: set[PodId] = set()
+
+    def set_members(self, pods: frozenset[PodId], now: float) -> tuple[list[PodId], list[PodId]]:
+        """Take over who belongs to the cluster; return who is new and who is no longer among them."""
+        if pods is self.members:
+            return [], []
+        removed = sorted(self.members - pods - {self.me})
+        added = sorted(pods - self.members - {self.me})
+        self.members = pods
+        for pod in removed:
+            self.summary.replace(self.records.pop(pod, None), None)
+            tables: tuple[dict[PodId, object], ...] = (self.suspicions, self.near, self._seen, self._cut_since)  # type: ignore[assignment]
+            for table in tables:
+                table.pop(pod, None)
+            self._gone.discard(pod)
+            self._to_all.discard(pod)
+        for pod in added:
+            if pod not in self.records:
+                self.suspicions[pod] = self.suspicion_of(-1, None, now)
+        return added, removed
+
+    def recall(self, records: Mapping[PodId, Record], summary: Summary) -> None:
+        """Take over what an earlier run, or another pod, knew; ``summary`` is that of ``records``. Before `set_members`."""
+        assert not self.members
+        self.records = dict(records)
+        self.summary = summary.copy()
+        mine = self.records.pop(self.me, None)
+        self.summary.replace(mine, None)
+        self._gone = {pod for pod, record in self.records.items() if record.flags & GONE}
+        self._to_all = {pod for pod, record in self.records.items() if record.flags & Flag.LINKED_TO_ALL}
+
+    def __contains__(self, pod: PodId) -> bool:
+        return pod in self.members and pod != self.me
+
+    # -- questions
+
+    def stamp(self, pod: PodId) -> tuple[int, int]:
+        """Return the order of the record known of a pod; (-1, 0) without one."""
+        record = self.records.get(pod)
+        return record.stamp if record else (-1, 0)
+
+    def gone(self, pod: PodId) -> bool:
+        """Tell whether it said itself that it is down or has left."""
+        return pod in self._gone
+
+    def linked_to(self, pod: PodId, other: PodId) -> bool:
+        """Tell whether ``pod`` says that it is linked to ``other``."""
+        return pod in self._to_all or (pod in self.records and other in self.records[pod].links)
+
+    def accused(self, pod: PodId) -> bool:
+        """Tell whether only its own word can clear it (a path of links can't): accused, or never heard of."""
+        suspicion = self.suspicions.get(pod)
+        return suspicion is not None and not suspicion.deduced
+
+    def expected(self, pod: PodId) -> bool:
+        """Tell whether a member is there, or may soon turn out to be."""
+        suspicion = self.suspicions.get(pod)
+        if pod not in self.records:
+            return suspicion is not None and not suspicion.expired
+        return suspicion is None and pod not in self._gone
+
+    def is_up(self, pod: PodId) -> bool:
+        """Tell whether a member is seen alive, or in maintenance and there."""
+        return pod in self.records and self.expected(pod)
+
+    def missing(self, since: float) -> list[PodId]:
+        """Return the members that have been suspected or absent, or unknown, since before that time."""
+        return [pod for pod, suspicion in self.suspicions.items() if suspicion.started <= since]
+
+    def degree(self, pod: PodId) -> int | None:
+        """Return to how many ``pod`` says it is linked; None when unknown, or to everybody."""
+        record = self.records.get(pod)
+        return None if record is None or pod in self._to_all else len(record.links)
+
+    def lacks_links(self, links: Collection[PodId]) -> bool:
+        """Tell whether a member that is expected isn't among ``links``."""
+        return any(pod not in links and self.expected(pod) for pod in self.members if pod != self.me)
+
+    def accusation(self, pod: PodId, now: float) -> Accusation | None:
+        """Return what others are to be told of it, None if there is nothing to tell."""
+        suspicion = self.suspicions.get(pod)
+        if suspicion is None or suspicion.accuser is None:
+            return None
+        age_s = min(max(0.0, now - suspicion.started), wire.MAX_AGE_S)
+        return Accusation(pod, suspicion.incarnation, suspicion.accuser, age_s)
+
+    def helpers(self, target: PodId, links: Iterable[PodId]) -> list[PodId]:
+        """Return the linked pods that say they are linked to ``target`` and are themselves above suspicion."""
+        return [
+            pod
+            for pod in links
+            if pod != target
+            and pod in self.records
+            and pod not in self.suspicions
+            and pod not in self._gone
+            and self.linked_to(pod, target)
+        ]
+
+    def view(self, pod: PodId, now: float, *, linked: bool) -> MemberView:
+        """Return how another pod is seen, also one that is no member; whom others vouch for is seen right now."""
+        record, suspicion, near = self.records.get(pod), self.suspicions.get(pod), self.near.get(pod)
+        if record is None and suspicion is None:
+            suspicion = self.suspicion_of(-1, None, now)
+        alive = record is not None and suspicion is None and pod not in self._gone
+        meta = MappingProxyType(wire.unpack_meta(record.meta)) if record else MappingProxyType({})
+        state, announced = state_of(record, suspicion)
+        return MemberView(
+            state=state,
+            announced=announced,
+            latency_ms=None if near is None or near.latency_s is None else near.latency_s * 1000,
+            last_seen=now if alive and not linked else self._seen.get(pod),
+            meta=meta,
+            incarnation=record.incarnation if record else -1,
+            address=record.address if record else "",
+            unreachable_since=suspicion.started if suspicion else None,
+        )
+
+    # -- news
+
+    def seen(self, pod: PodId, now: float) -> None:
+        """Note a sign of life."""
+        self._seen[pod] = now
+
+    def take(self, record: Record, now: float) -> bool:
+        """Take over a newer record of a member; one just started needs no path for a while."""
+        pod, old = record.pod, self.records.get(record.pod)
+        self.records[pod] = record
+        self.summary.replace(old, record)
+        for flags, pods in ((GONE, self._gone), (Flag.LINKED_TO_ALL, self._to_all)):
+            (pods.add if record.flags & flags else pods.discard)(pod)
+        self._seen[pod] = now
+        if old is None or record.incarnation > old.incarnation:
+            self._cut_since[pod] = now + NEWBORN_S
+        suspicion = self.suspicions.get(pod)
+        cleared = suspicion is not None and (record.incarnation > suspicion.incarnation or pod in self._gone)
+        if cleared:
+            del self.suspicions[pod]
+        shown = (record.flags & ~Flag.LINKED_TO_ALL, record.meta, record.address)
+        return cleared or old is None or shown != (old.flags & ~Flag.LINKED_TO_ALL, old.meta, old.address)
+
+    def clear_deduced(self, pod: PodId) -> bool:
+        """End the suspicion of a pod whom nobody accuses."""
+        self._cut_since.pop(pod, None)
+        suspicion = self.suspicions.get(pod)
+        if suspicion is None or not suspicion.deduced:
+            return False
+        del self.suspicions[pod]
+        return True
+
+    def suspicion_of(self, incarnation: int, accuser: PodId | None, started: float) -> Suspicion:
+        """Return a new suspicion; with ``accuser`` None and incarnation -1 it is that of a pod never heard of."""
+        settings = self._settings
+        least, most = self._waits_s()
+        enough = len(self.members) - 2 >= settings.confirmations
+        needed = settings.confirmations if enough and accuser is not None else 0
+        return Suspicion(incarnation, accuser, started, min_s=least, max_s=most, needed=needed)
+
+    def set_absent_after(self, absent_after_s: float, now: float) -> list[PodId]:
+        """Wait so long from now on, for those suspected already, too; return whose state changed by that."""
+        self._settings = replace(self._settings, absent_after_s=absent_after_s)
+        waits_s = self._waits_s()
+        return [pod for pod, suspicion in self.suspicions.items() if suspicion.wait_anew(*waits_s, now)]
+
+    def _waits_s(self) -> tuple[float, float]:
+        """Return the shortest and the longest wait until a suspected pod counts as absent."""
+        least = self._settings.absent_after_s
+        return least, max(least, min(least * self._settings.unconfirmed_factor, least + 10.0))
+
+    def hear_accusation(self, update: Accusation, now: float) -> bool:
+        """Take in what somebody says of a member; return whether others should hear it, too."""
+        suspicion = self.suspicions.get(update.pod)
+        news = suspicion is None
+        if suspicion is None:
+            suspicion = self.suspicion_of(update.incarnation, update.accuser, now - update.age_s)
+            self.suspicions[update.pod] = suspicion
+        else:
+            news = suspicion.accuse(update.incarnation, update.accuser, update.age_s, now)
+        suspicion.check(now)
+        return news
+
+    def accuse(self, pod: PodId, now: float) -> Accusation | None:
+        """Accuse a pod that didn't answer; return what others should hear of it."""
+        record, suspicion = self.records.get(pod), self.suspicions.get(pod)
+        if record is None or pod in self._gone:
+            return None
+        if suspicion is None:
+            self.suspicions[pod] = self.suspicion_of(record.incarnation, self.me, now)
+            return Accusation(pod, record.incarnation, self.me, 0.0)
+        age_s = max(0.0, now - suspicion.started)
+        news = suspicion.accuse(record.incarnation, self.me, age_s, now)
+        return Accusation(pod, record.incarnation, self.me, age_s) if news else None
+
+    def expire(self, now: float) -> list[PodId]:
+        """Return who has just been suspected for so long that he counts as absent."""
+        return [pod for pod, suspicion in self.suspicions.items() if not suspicion.expired and suspicion.check(now)]
+
+    def unreachable(self, links: Collection[PodId]) -> set[PodId]:
+        """Return whom no path of links leads to, without those gone or accused."""
+        lost = self._gone | {pod for pod, suspicion in self.suspicions.items() if not suspicion.deduced}
+        return unreachable(links, self.records, self._to_all, lost) - set(links)
+
+    def undecided(self) -> bool:
+        """Tell whether there are members who are about to be suspected if no path is found soon."""
+        return bool(self._cut_since)
+
+    def deduce(self, cut: Collection[PodId], now: float) -> list[PodId]:
+        """Suspect whom no path has led to for a while, clear the others; return whose state changed by that."""
+        changed = [
+            pod
+            for pod, suspicion in list(self.suspicions.items())
+            if suspicion.deduced and pod not in cut and self.clear_deduced(pod)
+        ]
+        for pod in [pod for pod, since in self._cut_since.items() if pod not in cut and since <= now]:
+            del self._cut_since[pod]
+        for pod in sorted(cut):
+            if pod in self.suspicions:
+                continue
+            since = self._cut_since.setdefault(pod, now)
+            if now - since >= DEDUCE_AFTER_S:
+                self.suspicions[pod] = self.suspicion_of(self.records[pod].incarnation, None, since)
+                del self._cut_since[pod]
+                changed.append(pod)
+        return changed
+
+
+def state_of(record: Record | None, suspicion: Suspicion | None) -> tuple[State, bool]:
+    """Return the state to show, and whether an absence is announced."""
+    flags = record.flags if record else Flag.NONE
+    if flags & Flag.LEFT:
+        return State.LEFT, True
+    if flags & Flag.MAINTENANCE:
+        return State.MAINTENANCE, bool(flags & GONE)
+    if flags & Flag.DOWN:
+        return State.ABSENT, True
+    if suspicion is None:
+        return State.ALIVE, False
+    return (State.ABSENT if suspicion.expired else State.SUSPECT), False
+
+
+def own_view(record: Record, now: float) -> MemberView:
+    """Return how this pod shows itself."""
+    state, announced = state_of(record, None)
+    meta = MappingProxyType(wire.unpack_meta(record.meta))
+    return MemberView(state, announced, None, now, meta, record.incarnation, record.address, None)
