@@ -13,9 +13,10 @@ _NAMES_SHOWN = 20
 
 @command("scrub", "wormhole scrub", "wormhole scrub --json")
 def scrub() -> int:
-    """Verify every local chunk, and repair from other pods what is damaged.
+    """Verify every local chunk, repair from peers.
 
-    Reads everything that this pod stores once, slowly enough that work on the mount isn't held up.
+    Reads everything that this pod stores, slowly enough that work on the mount isn't held up. What is damaged comes
+    back from other pods.
 
     The exit code is 8 when something could not be repaired; another scrub tries again.
     """

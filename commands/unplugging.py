@@ -18,9 +18,9 @@ _SILENCE_S = 60.0
 def safe_to_unplug(
     pod: Annotated[str, typer.Argument(metavar="POD", help="Name or id of a pod; without it this one.")] = "",
 ) -> int:
-    """Tell whether a pod may vanish now: every file must have copies enough on other pods that answer.
+    """Tell whether a pod may vanish now without loss.
 
-    Enough is `continuity.least_copies`. Files being written and changes that no other pod has yet count as well.
+    It may when every file has copies enough on other pods that answer. Enough is `continuity.least_copies`. Files being written and changes that no other pod has yet count as well.
 
     The exit code is 0 when it is safe, 4 when it isn't.
     """

@@ -14,9 +14,9 @@ from control.client import call
 
 @command("why", "wormhole why photos/cat.jpg", "wormhole why ~/Wormhole/photos/cat.jpg --json")
 def why(path: Annotated[str, typer.Argument(metavar="PATH", help="A file of the tree.")]) -> None:
-    """Explain where a file is kept: each copy, cache and refusal, by the rule behind it.
+    """Explain where a file is kept, and by which rule.
 
-    The rules are those of the cluster (`wormhole config show`) and of this pod (`--pod-level`); what another pod's own
+    Each copy, cache and refusal has a reason. The rules are those of the cluster (`wormhole config show`) and of this pod (`--pod-level`); what another pod's own
     pod.toml says is not known here.
     """
     home = this_home()

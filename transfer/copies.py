@@ -56,6 +56,10 @@ class Copies:
             absent=frozenset(away),
         )
 
+    def known_holdings(self, content: ContentId) -> dict[PodId, Holding]:
+        """Return what each pod said last that it has of a content, this one included, whether it answers or not."""
+        return self._database.others(content) | {self._mesh.pod_id: self._database.own(content)}
+
     def local(self, content: ContentId) -> str:
         """Return ``kept``, ``cached`` (every chunk is here), ``partial`` or ``none``."""
         if content == EMPTY_CONTENT:

@@ -286,10 +286,6 @@ class Transfer(Copies):
     def _keeps(self, pod: PodId) -> bool:
         return self._settings.keeps if pod == self._mesh.pod_id else pod not in self._clients
 
-    def known_holdings(self, content: ContentId) -> dict[PodId, Holding]:
-        """Return what each pod said last that it has of a content, this one included, whether it answers or not."""
-        return self._database.others(content) | {self._mesh.pod_id: self._database.own(content)}
-
     # -- figures
 
     def bytes_used(self) -> int:

@@ -61,9 +61,9 @@ def test_check_tells_file_line_and_key(tmp_path):
 
 def test_check_warns_of_what_is_not_active(tmp_path):
     file = tmp_path / "x.toml"
-    file.write_text("[continuity]\nleast_copies = 2\n")
+    file.write_text('[continuity]\ncritical = "freeze"\nleast_copies = 2\n')
     result = check(file)
-    assert result.warnings == [f"{file}:2: continuity.least_copies: not active yet"]
+    assert result.warnings == [f"{file}:2: continuity.critical: not active yet"]
     assert result.exit_code == 1
 
 
