@@ -20,7 +20,8 @@ def safe_to_unplug(
 ) -> int:
     """Tell whether a pod may vanish now without loss.
 
-    It may when every file has copies enough on other pods that answer. Enough is `continuity.least_copies`. Files being written and changes that no other pod has yet count as well.
+    It may when every file has copies enough on other pods that answer. Enough is `continuity.least_copies`. Files being
+    written and changes that no other pod has yet count as well.
 
     The exit code is 0 when it is safe, 4 when it isn't.
     """

@@ -16,8 +16,8 @@ from control.client import call
 def why(path: Annotated[str, typer.Argument(metavar="PATH", help="A file of the tree.")]) -> None:
     """Explain where a file is kept, and by which rule.
 
-    Each copy, cache and refusal has a reason. The rules are those of the cluster (`wormhole config show`) and of this pod (`--pod-level`); what another pod's own
-    pod.toml says is not known here.
+    Each copy, cache and refusal has a reason. The rules are those of the cluster (`wormhole config show`) and of this
+    pod (`--pod-level`); what another pod's own pod.toml says is not known here.
     """
     home = this_home()
     body = call(home, "why", {"path": of_running_pod(home, path)})
