@@ -139,7 +139,8 @@ def moved(parts: Parts, delta: Delta) -> None:
         if node is None:
             continue
         if node.kind is Kind.FILE:
-            files.append(node.content)
+            if node.content not in delta.contents and node.content != EMPTY_CONTENT:
+                files.append(node.content)
         elif node.kind is Kind.DIRECTORY and tree.children(node.inode):
             parts.transfer.reconsider()
     if files:

@@ -141,7 +141,8 @@ async def test_a_damaged_cached_copy_goes(tmp_path: Path) -> None:
         rot(reader, data[:MIB])
         found = await scrub(reader)
         assert (len(found.damaged), found.unrepaired, found.lost) == (1, set(), [])
-        assert reader.transfer.local(content) != "cached"
+        assert reader.transfer.local(content) == "none"
+        assert not [path for path in (reader.home.store / "cache").rglob("*") if path.is_file()]
         assert await reader.read(content) == data
 
 
