@@ -284,6 +284,28 @@ class Packs:
         disk.fsync_path(f"{self._root}/packs")
         self._end = 0
 
+    def mend(self, piece: ChunkId) -> bool:
+        """Write a piece anew whose bytes are whole and whose record's head isn't; tell whether that was so; blocking.
+
+        Without its head a record is lost once the index is, or the pack is rewritten. Raises `OSError`.
+        """
+        spot = self.find(piece)
+        if spot is None:
+            return False
+        try:
+            with open(self.path(spot.pack), "rb") as file:  # noqa: PTH123 - a plain string
+                file.seek(spot.at - HEAD.size)
+                record = file.read(spot.record_bytes)
+        except FileNotFoundError:  # it was just rewritten
+            return False
+        data = record[HEAD.size :]
+        if record[:MARK_AT] == head_of(piece, spot.length)[:MARK_AT] or hash_bytes(data) != piece:
+            return False
+        self.append([(piece, data)])
+        with self._lock:
+            self._dead[spot] = piece
+        return True
+
     # -- removing
 
     def forget(self, piece: ChunkId) -> int:

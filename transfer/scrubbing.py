@@ -147,6 +147,8 @@ class Scrubbing:
                 else:
                     found.checked += size is not None
                     found.bytes += size or 0
+                    if self._store.packs.mend(piece):
+                        found.damaged.add(piece)
                 if time.monotonic() >= end:
                     return True
         except OSError as error:

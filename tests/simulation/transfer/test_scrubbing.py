@@ -9,9 +9,11 @@ import anyio
 import pytest
 
 from base.errors import RefusedError
-from base.ids import ContentId
+from base.ids import ContentId, hash_bytes
 from tests.simulation.transfer.local_mesh import Network, until
 from tests.simulation.transfer.pods import Pod, cluster
+from transfer import packfile
+from transfer.packfile import HEAD
 from transfer.scrubbing import Scrubbed
 from transfer.settings import TransferSettings
 
@@ -176,3 +178,21 @@ async def test_what_a_broken_off_scrub_found_is_repaired(tmp_path: Path) -> None
         assert not pod.transfer.is_whole(content, len(data))
         await until(lambda: pod.transfer.is_whole(content, len(data)) and keeps(pod, content))
         assert (await scrub(pod)).damaged == set()
+
+
+async def test_a_packed_piece_whose_head_rots_is_written_anew(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1) as (pod,):
+        first, data = some_bytes(4000, 1), some_bytes(5000, 2)
+        contents = [await pod.write(one) for one in (first, data)]
+        await until(lambda: all(keeps(pod, content) for content in contents))
+        pack = next((pod.home.store / "packs").glob("*.pack"))
+        raw = bytearray(pack.read_bytes())
+        raw[raw.find(data) - HEAD.size + 6] ^= 1
+        pack.write_bytes(raw)
+        assert hash_bytes(data).hex() not in dict(packfile.listing(str(pod.home.store)))
+        found = await scrub(pod)
+        assert (found.damaged, found.unrepaired, found.lost) == ({hash_bytes(data)}, set(), [])
+        assert (await scrub(pod)).damaged == set()
+        await pod.transfer._offload.run(pod.transfer._store.tidy)
+        assert [await pod.read(content) for content in contents] == [first, data]
+        assert dict(packfile.listing(str(pod.home.store))) == {hash_bytes(one).hex(): len(one) for one in (first, data)}
