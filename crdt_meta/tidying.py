@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from enum import Enum
 from typing import Final
 
-import anyio
+from anyio import lowlevel
 
 from base.ids import WriterId
 from crdt_meta.acknowledgement import Acknowledgements, Vector
@@ -29,8 +29,6 @@ from crdt_meta.store import Store
 from crdt_meta.view import View
 
 SLICE_S: Final = 0.002
-PAUSE_S: Final = 0.01
-"""Between two slices: nobody waits for this work, and somebody may wait for the mount (s)."""
 SEGMENTS_A_TURN: Final = 20
 CANDIDATES_LIMIT: Final = 20_000
 PAGES_FREED_A_TURN: Final = 2_000
@@ -81,6 +79,8 @@ class Tidying:
         self._candidates: list[bytes] = []
         self._vector: Vector = {}
         self._rest_until = 0.0
+        self.rest: Callable[[], Awaitable[None]] = lowlevel.checkpoint
+        """Called between two slices; a pod rests longer (`operations.tidying`)."""
         self._weighed = -1
         self._live: dict[int, int] = {}
         """Own segments that were written anew since the start → how many records they had then."""
@@ -128,7 +128,7 @@ class Tidying:
                 self._log.compact(segment)
                 self._log.commit()
                 self._live[segment] = self._log.live(segment)
-            await anyio.sleep(PAUSE_S)
+            await self.rest()
 
     def _is_heavy(self, segment: int, parts: int, changes_bytes: int, whole_bytes: int) -> bool:
         if segment == self._log.open_segment:
@@ -178,7 +178,7 @@ class Tidying:
             if removable(self._view, node, self._log.writer, may_come_back):
                 self._candidates.append(node)
             if time.perf_counter() - started > SLICE_S:
-                await anyio.sleep(PAUSE_S)
+                await self.rest()
                 started = time.perf_counter()
         late = [writer for writer, heard in peers.counted().items() if heard is not None]
         if not self._candidates and not (late and self._forgettable(peers, now)):
@@ -223,7 +223,7 @@ class Tidying:
                 dropped += len(keys)
             if time.perf_counter() - started > SLICE_S:
                 self._log.commit()
-                await anyio.sleep(PAUSE_S)
+                await self.rest()
                 started = time.perf_counter()
         if dropped:
             logger.info("collected %d records of what was deleted", dropped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Final
 
 import anyio
@@ -19,6 +20,8 @@ from mesh.records import Retire, seal
 from mesh.roster import Roster
 
 TURN_EVERY_S: Final = 5.0
+PAUSE_S: Final = 0.01
+"""Between two slices of it: nobody waits for this work, and somebody may wait for the mount."""
 ANSWER_EVERY_S: Final = 0.1
 """Others' questions are answered so often at most."""
 
@@ -106,6 +109,7 @@ async def tidy(cluster: Cluster, metadata: Metadata, mesh: MeshNode) -> None:
     def tell() -> None:
         news[0].set()
 
+    metadata.tidying.rest = partial(anyio.sleep, PAUSE_S)
     metadata.tidying.consent.on_wanted = metadata.log.incoming.on_acknowledged = tell
     async with anyio.create_task_group() as group:
         group.start_soon(_listen, cluster, mesh)

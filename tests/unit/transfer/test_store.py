@@ -152,7 +152,8 @@ async def test_a_damaged_piece_is_set_aside_and_never_served(make: Callable[...,
     again = make(store.store_id)
     for piece in (small, big):
         path = store.path / "chunks" / piece.hex()[:2] / piece.hex()
-        path.write_bytes(b"x" + path.read_bytes()[1:])
+        data = path.read_bytes()
+        path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
         assert again.read_now(piece, 0, 5) is None
         with pytest.raises(DamagedError):
             await again.read(piece, 0, 5)
