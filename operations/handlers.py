@@ -16,6 +16,7 @@ from operations.leaving import destroy_check, down, leave
 from operations.maintenance import maintenance
 from operations.parts import Parts
 from operations.pinning import pin, unpin
+from operations.planning import plan
 from operations.pods import pods
 from operations.requests import approve, deny, requests
 from operations.scrubbing import scrub
@@ -58,6 +59,7 @@ QUIET: dict[str, Quiet] = {
     "invite": invite,
     "maintenance": maintenance,
     "mount": mount,
+    "plan": plan,
     "pods": pods,
     "recover": recover,
     "requests": requests,

@@ -1,4 +1,4 @@
-"""R40, R45: a machine that stays away is replaced by copies elsewhere; one whose absence is planned isn't."""
+"""R40, R45, F1: a machine that stays away is replaced by copies elsewhere; one whose absence is planned isn't."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ name = "home"
 copies = 2
 absent_after = "1s"
 repair_after = "3s"
+[[rule]]
+match = "single"
+copies = 1
 """
 
 
@@ -33,8 +36,10 @@ def test_copies_of_who_stays_away_are_made_anew_and_count_again_when_it_returns(
     contents = {f"file {number}": os.urandom(3000 + number) for number in range(12)}
     for name, data in contents.items():
         (nas.mount / name).write_bytes(data)
-    nas.wormhole("sync")
     names = list(contents)
+    contents["single"] = b"only on the nas"
+    (nas.mount / "single").write_bytes(contents["single"])
+    nas.wormhole("sync")
     assert all(len(pods) == 2 and "nas" in pods for pods in kept(nas, names))
 
     before = laptop.stored() | desktop.stored()
@@ -47,7 +52,19 @@ def test_copies_of_who_stays_away_are_made_anew_and_count_again_when_it_returns(
     nas.run(WORMHOLE, "up")
     bare.settled()
 
+    everything = laptop.wormhole("plan", "--lose", "laptop,desktop,nas", check=False)
+    assert everything["lost"] == sorted(f"/{name}" for name in contents)
+    assert everything["situation"] == "critical"
+    assert laptop.wormhole("plan", "--lose", "desktop")["lost"] == []
+    plan = laptop.wormhole("plan", "--lose", "nas", check=False)
+    assert (plan["lost"], plan["short_of_copies"], plan["reaction"]) == (["/single"], len(names), "continue")
+    laptop.wormhole("config", "set", "redundancy.repair_after", "1h")
     nas.kill()
+    wait_until(lambda: laptop.wormhole("pods")["pods"][2]["state"] == "absent", what="absent")
+    status = laptop.wormhole("status", check=False)
+    assert (status["files"]["missing"], status["files"]["short_of_copies"]) == (1, len(names))
+    assert status["situation"] == plan["situation"]
+    laptop.wormhole("config", "set", "redundancy.repair_after", "1s")
     wait_until(lambda: kept(laptop, names) == [["desktop", "laptop"]] * len(names), 60, "copies on those left")
     status = laptop.wormhole("status", check=False)
     assert status["files"]["short_of_copies"] == 0
