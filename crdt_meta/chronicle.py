@@ -95,12 +95,14 @@ class Chronicle:
         plain = incarnation.plain
         return {"after": since, "starts": plain(starts), "known": plain(doubt), "have": have}
 
-    def settle(self, pod: PodId, opening: object, account: object) -> None:
-        """Take a pod's account.
+    def settle(self, pod: PodId, told: object, opening: object, account: object) -> None:
+        """Take a pod's account, which answers what it was ``told`` by `opening`.
 
         Raises `RestoredError` when it proves that this pod was restored, `RefusedError` when the other one was and
-        hasn't noticed, `ProtocolError` when it is malformed.
+        hasn't noticed, or this pod took another writer meanwhile, `ProtocolError` when it is malformed.
         """
+        if _read_opening(told)[1] != self._log.writer:
+            raise RefusedError("This pod has just taken a new writer.", "It links up again.")
         _, writer, _ = _read_opening(opening)
         after, starts, known, sequence, digest = _read_account(account)
         before = self.known(pod)

@@ -39,17 +39,21 @@ class Chronicle(Protocol):
         """Return what a pod is told second, given its opening. Raises `ProtocolError`."""
         ...
 
-    def settle(self, pod: PodId, opening: object, account: object) -> None:
-        """Take what a pod told. Raises `RestoredError`, `RefusedError` (it is the other one) or `ProtocolError`."""
+    def settle(self, pod: PodId, told: object, opening: object, account: object) -> None:
+        """Take what a pod told in answer to the opening that it was ``told``.
+
+        Raises `RestoredError`, `RefusedError` (it is the other one) or `ProtocolError`.
+        """
         ...
 
 
 async def introduce(channel: Channel, chronicle: Chronicle, pod: PodId) -> None:
     """Introduce both sides to each other. Raises what the chronicle raises, or what the other side refuses with."""
-    await channel.send(encode(Tag.INTRODUCTION, chronicle.opening(pod)))
+    told = chronicle.opening(pod)
+    await channel.send(encode(Tag.INTRODUCTION, told))
     opening = _body(await channel.receive())
     await channel.send(encode(Tag.INTRODUCTION, chronicle.account(pod, opening)))
-    chronicle.settle(pod, opening, _body(await channel.receive()))
+    chronicle.settle(pod, told, opening, _body(await channel.receive()))
 
 
 def _body(frame: Frame) -> object:

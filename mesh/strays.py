@@ -34,12 +34,14 @@ class Strays:
         self.on_return: Callable[[], None] = lambda: None
         """Called when a restored pod may make links again."""
         self.group: TaskGroup | None = None
+        self._returning = False
 
     def __call__(self, error: NamesakeError | RestoredError) -> None:
         """Take what a handshake or a link ended with."""
         if isinstance(error, NamesakeError):
             self.on_namesake(error)
-        elif self.group is not None and not self._switchboard().paused:
+        elif self.group is not None and not self._returning:  # several may prove it at once
+            self._returning = True
             logger.warning("%s", error.message)
             self.group.start_soon(self._return, error)
 
@@ -48,5 +50,6 @@ class Strays:
         await self._switchboard().pause(error)
         async with self._receiving():
             await self.on_restored(error)
+        self._returning = False
         self._switchboard().resume()
         self.on_return()

@@ -144,13 +144,13 @@ class Replica:
         pods = self.world.pod_id(self), self.world.pod_id(other)
         openings = self.chronicle.opening(pods[1]), other.chronicle.opening(pods[0])
         accounts = self.chronicle.account(pods[1], openings[1]), other.chronicle.account(pods[0], openings[0])
-        mine = self._settle(pods[1], openings[1], accounts[1])
-        theirs = other._settle(pods[0], openings[0], accounts[0])
+        mine = self._settle(pods[1], *openings, accounts[1])
+        theirs = other._settle(pods[0], *openings[::-1], accounts[0])
         return mine and theirs
 
-    def _settle(self, pod: PodId, opening: object, account: object) -> bool:
+    def _settle(self, pod: PodId, told: object, opening: object, account: object) -> bool:
         try:
-            self.chronicle.settle(pod, opening, account)
+            self.chronicle.settle(pod, told, opening, account)
         except RestoredError as error:
             void = self.chronicle.void(error)
             if void is not None:

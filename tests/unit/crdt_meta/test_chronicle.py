@@ -38,12 +38,12 @@ def introduced(mine: Chronicle, me: str, theirs: Chronicle, other: str) -> list[
     openings = carried(mine.opening(IDS[other])), carried(theirs.opening(IDS[me]))
     accounts = (carried(mine.account(IDS[other], openings[1])), carried(theirs.account(IDS[me], openings[0])))
     found: list[WormholeError | None] = []
-    for side, pod, opening, account in (
-        (mine, other, openings[1], accounts[1]),
-        (theirs, me, openings[0], accounts[0]),
+    for side, pod, told, opening, account in (
+        (mine, other, *openings, accounts[1]),
+        (theirs, me, *openings[::-1], accounts[0]),
     ):
         try:
-            side.settle(IDS[pod], opening, account)
+            side.settle(IDS[pod], told, opening, account)
             found.append(None)
         except WormholeError as error:
             found.append(error)
@@ -260,6 +260,33 @@ def test_nothing_is_void_where_the_fork_is_not_known_exactly(ann: Pod) -> None:
     assert of_ann.void(RestoredError(1, 5, 1)) is None
 
 
+def test_two_who_prove_it_at_once_make_one_new_writer(tmp_path: Path, ann: Pod, bob: Pod, eve: Pod) -> None:
+    """What was said before this pod took a new writer proves nothing about that one."""
+    of_ann, of_bob, of_eve = began(ann), began(bob), began(eve)
+    ann.save("/early", "early")
+    meet(ann, bob)
+    meet(ann, eve)
+    backup(ann, tmp_path / "backup")
+    ann, of_ann = again(ann)
+    ann.save("/late", "late")
+    introduced(of_ann, "ann", of_bob, "bob")
+    introduced(of_ann, "ann", of_eve, "eve")
+    meet(ann, bob)
+    meet(ann, eve)
+    ann, of_ann = restore(ann, tmp_path / "backup")
+    told = [of_ann.opening(IDS[name]) for name in ("bob", "eve")]
+    sides = [(name, side.opening(IDS["ann"]), side) for name, side in (("bob", of_bob), ("eve", of_eve))]
+    answers = [side.account(IDS["ann"], one) for one, (_, _, side) in zip(told, sides, strict=True)]
+    (first, of_first, _), (second, of_second, _) = sides
+    with pytest.raises(RestoredError) as proof:
+        of_ann.settle(IDS[first], told[0], of_first, answers[0])
+    writer = ann.meta.reborn(proof.value.after, proof.value.owed)
+    of_ann.append()
+    with pytest.raises(RefusedError, match="new writer"):
+        of_ann.settle(IDS[second], told[1], of_second, answers[1])
+    assert ann.log.writer == writer
+
+
 def test_two_links_at_once(ann: Pod, bob: Pod) -> None:
     """Both dial: what the second introduction continues was told in the first one."""
     of_ann, of_bob = began(ann), began(bob)
@@ -267,8 +294,8 @@ def test_two_links_at_once(ann: Pod, bob: Pod) -> None:
     ann, of_ann = again(ann)
     opening_a, opening_b = of_ann.opening(IDS["bob"]), of_bob.opening(IDS["ann"])
     account = of_ann.account(IDS["bob"], opening_b)
-    of_bob.settle(IDS["ann"], opening_a, account)
-    of_bob.settle(IDS["ann"], opening_a, account)
+    of_bob.settle(IDS["ann"], opening_b, opening_a, account)
+    of_bob.settle(IDS["ann"], opening_b, opening_a, account)
     assert of_bob.known(IDS["ann"]) == of_ann.chain
 
 
@@ -302,10 +329,11 @@ START = [b"i" * 16, b"w" * 8, 0]
 def test_hostile_accounts_are_refused(ann: Pod, bob: Pod, hostile: Callable[[Any], Any]) -> None:
     of_ann, of_bob = began(ann), began(bob)
     opening = of_bob.opening(IDS["ann"])
-    account = of_bob.account(IDS["ann"], of_ann.opening(IDS["bob"]))
+    told = of_ann.opening(IDS["bob"])
+    account = of_bob.account(IDS["ann"], told)
     with pytest.raises(ProtocolError):
-        of_ann.settle(IDS["bob"], opening, hostile(account))
-    of_ann.settle(IDS["bob"], opening, account)
+        of_ann.settle(IDS["bob"], told, opening, hostile(account))
+    of_ann.settle(IDS["bob"], told, opening, account)
 
 
 @pytest.mark.parametrize("opening", [None, [], {"head": b"", "writer": b"", "known": b""}, {"head": 1}])
