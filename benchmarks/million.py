@@ -10,6 +10,7 @@ first run makes the prepared trees below the folder for temporary files, which t
 from __future__ import annotations
 
 import argparse
+import gc
 import shutil
 import statistics
 import tempfile
@@ -19,6 +20,7 @@ from benchmarks.growth import ROUNDS, Subject, equal_pods, merge, percentile
 from benchmarks.learning import Figures, measure_pods
 from benchmarks.machine import raw_figures
 from benchmarks.prepared import prepared
+from pod import COLLECT
 
 SMALL = 10_000
 CHANGES = 100_000
@@ -81,6 +83,8 @@ def main() -> None:
     options = parser.parse_args()
     figures: Figures = [(f"the machine: {name}", figure, "", "") for name, figure in raw_figures()]
     folder = Path(tempfile.mkdtemp(prefix="whb-"))
+    gc.freeze()
+    gc.set_threshold(*COLLECT)  # as in a pod
     try:
         if options.only != "pods":
             figures += measure_engine(options.files, folder, options.changes)
