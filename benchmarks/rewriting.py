@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -18,7 +19,7 @@ import anyio
 from base.ids import ROOT_INODE, ContentId, InodeId, WriterId
 from benchmarks.learning import rss_mib
 from benchmarks.machine import raw_figures
-from benchmarks.metadata import GROUP, open_replica
+from benchmarks.metadata import GROUP, open_roots
 from crdt_meta.metadata import Metadata
 from crdt_meta.node import Kind
 from crdt_meta.peers import Retired
@@ -92,7 +93,8 @@ def used(one: Metadata) -> int:
 
 
 async def run(files: int, times: int, folder: Path) -> None:
-    one = open_replica(folder / "one")
+    roots = replace(open_roots(), versions=lambda: 0)
+    one = Metadata(folder / "metadata.db", roots)
     made = make(one, files)
     write(one, made)
     await tidy(one, TURNS)
