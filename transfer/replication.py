@@ -29,7 +29,7 @@ from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
 from transfer.manifest import Manifest, implied
 from transfer.pieces import Area
-from transfer.replicator import Duty, WorkQueue, duty
+from transfer.replicator import Duty, Lull, WorkQueue, duty
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +42,8 @@ PASS_SHARE: Final = 3.0
 """A pass over all contents rests for so many times as long as it works."""
 MAX_PUBLISHED: Final = 100_000
 BULK: Final = 32
-"""While this pod catches up with the tree, contents that come in such numbers aren't looked at one by one..."""
-REST_S: Final = 1.0
-"""... but in a pass over all once none came for so long: both at once take several times as long."""
+"""While this pod catches up with the tree, contents that come in such numbers aren't looked at one by one, but in a pass
+over all once they have come (`Lull`): both at once take several times as long."""
 
 
 class Replication:
@@ -81,14 +80,13 @@ class Replication:
         self._done_wake = anyio.Event()
         self._done_taken = anyio.Event()
         self._pass_due = anyio.Event()
-        self._rest_until = 0.0
+        self._lull = Lull()
 
     # -- what there is to look at
 
     def consider(self, contents: Collection[ContentId]) -> None:
         """Look at contents soon."""
-        if len(contents) >= BULK and self._catalogue.is_behind():
-            self._rest_until = anyio.current_time() + REST_S
+        if len(contents) >= BULK and self._catalogue.is_behind() and self._lull.extend(anyio.current_time()):
             self._pass_due.set()
             return
         for content in contents:
@@ -146,8 +144,8 @@ class Replication:
         after: ContentId | None = None
         while True:
             started_at = anyio.current_time()
-            while (rest_s := self._rest_until - started_at) > 0:
-                await anyio.sleep(rest_s)
+            while started_at < self._lull.until:
+                await anyio.sleep_until(self._lull.until)
                 started_at = anyio.current_time()
             page = self._catalogue.page(after, PAGE)
             for info in page:

@@ -19,6 +19,10 @@ from transfer.holdings import Holding
 MAX_QUEUED: Final = 50_000
 FIRST_PAUSE_S: Final = 1.0
 MAX_PAUSE_S: Final = 60.0
+LULL_S: Final = 1.0
+"""So long after the last of what comes in quantity."""
+LULL_LIMIT_S: Final = 300.0
+"""After so long everything is looked at as it comes, for as long."""
 
 
 class Duty(Enum):
@@ -42,6 +46,27 @@ def duty(info: ContentInfo, me: PodId, placed: Collection[PodId], holding: Holdi
     if published or info.keep or me in placed:
         return Duty.FETCH
     return Duty.ADOPT if info.author == me else Duty.NONE
+
+
+class Lull:
+    """A time in which nothing is looked at, because much is still coming. It ends, whatever goes on coming.
+
+    Somebody may import for hours, and a pod may stay behind for good; copies must be made meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        """When it ends, if it isn't extended."""
+        self._since = -2 * LULL_LIMIT_S
+
+    def extend(self, now: float) -> bool:
+        """Note that much has come; tell whether it may be left for later."""
+        if now - self._since >= 2 * LULL_LIMIT_S:
+            self._since = now
+        if now - self._since >= LULL_LIMIT_S:
+            return False
+        self.until = now + LULL_S
+        return True
 
 
 class WorkQueue:

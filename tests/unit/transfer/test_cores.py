@@ -19,7 +19,7 @@ from transfer.cache import MemoryCache, ReadCounts, keep_copy
 from transfer.holdings import Cursor, Holding, Page, Verdict, answer_from, judge, pack, unpack
 from transfer.holdings_db import HoldingsDb
 from transfer.offload import Offload
-from transfer.replicator import Duty, WorkQueue, duty
+from transfer.replicator import LULL_LIMIT_S, LULL_S, Duty, Lull, WorkQueue, duty
 from transfer.settings import CacheMode, TransferSettings
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -276,3 +276,19 @@ def test_the_queue_retries_with_growing_pauses_and_stays_bounded() -> None:
         queue.add(content(number))
     assert queue.overflowed
     assert len(queue) == 50_000
+
+
+def test_a_lull_goes_on_while_more_comes_but_not_for_ever() -> None:
+    lull = Lull()
+    now = 1000.0
+    assert lull.until < now
+    while now < 1000.0 + LULL_LIMIT_S:
+        assert lull.extend(now)
+        assert lull.until == now + LULL_S
+        now += LULL_S / 2
+    ended = lull.until
+    while now < 1000.0 + 2 * LULL_LIMIT_S:
+        assert not lull.extend(now), "what comes is looked at, for as long"
+        now += LULL_S / 2
+    assert lull.until == ended
+    assert lull.extend(now)
