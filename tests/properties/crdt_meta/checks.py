@@ -14,7 +14,7 @@ from tests.properties.crdt_meta import trash_oracle
 from tests.properties.crdt_meta.oracle import Oracle, Shown, load
 
 if TYPE_CHECKING:
-    from tests.properties.crdt_meta.world import Replica
+    from tests.properties.crdt_meta.replica import Replica
 
 NAMES = (b"a.txt", b"b.txt", b"c", b"x", b"y")
 

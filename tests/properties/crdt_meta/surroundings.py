@@ -12,7 +12,7 @@ from crdt_meta.transaction import digest_of_signed
 from mesh.records import Void
 
 if TYPE_CHECKING:
-    from tests.properties.crdt_meta.world import Replica
+    from tests.properties.crdt_meta.replica import Replica
 
 DAY_S = 86_400.0
 LONG_S = 200 * DAY_S

@@ -25,7 +25,8 @@ from crdt_meta.node import Kind
 from crdt_meta.records import Strategy
 from tests.properties.crdt_meta.checks import check, rows_of, shown_tree
 from tests.properties.crdt_meta.oracle import Oracle, Shown, load
-from tests.properties.crdt_meta.world import SAME_CONTENT, SENDER, Replica, World, seeded_ids
+from tests.properties.crdt_meta.replica import Replica
+from tests.properties.crdt_meta.world import SAME_CONTENT, SENDER, World, seeded_ids
 
 STRATEGIES = (Strategy.KEEP_BOTH, Strategy.KEEP_BOTH, Strategy.LAST_WRITER_WINS, None)
 SEEDS = 500

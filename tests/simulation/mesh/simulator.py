@@ -13,29 +13,23 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
 import msgpack
 
-from base.ids import PodId, WriterId, hash_bytes
-from mesh.antientropy import AntiEntropy, Fetch, Plan, page_body, page_entries, parse_since, since_body
-from mesh.api import Entry, State
-from mesh.broadcast import MAX_PUSH_BYTES, Broadcast, pushed_entries
+from base.ids import PodId, hash_bytes
+from mesh.api import State
 from mesh.gossip_messages import Flag, Record
-from mesh.membership import TICK_S, Membership, MembershipSettings
-from mesh.send import Send
+from mesh.membership import MembershipSettings
 from mesh.summary import Summary
-from mesh.view import FULL_MESH_PODS, View
+from mesh.view import FULL_MESH_PODS
 from mesh.wire import Tag
+from tests.simulation.mesh.pod import SimPod
 
 KEEP_ALIVE_S = 8.0
 REDIAL_S = 1.0
-DIAL_S = 0.2
-"""How long a pod waits between two looks at whom to dial."""
-MAX_MESSAGE_BYTES = 64 * 1024 + 256 * 1024
-"""No message of a core may be longer."""
 META: bytes = msgpack.packb({"bytes_used": 10**12, "bytes_limit": 10**13})
 
 
@@ -46,240 +40,6 @@ class Network:
     duplicate: float = 0.0
     reorder: float = 0.0
     mutate: float = 0.0
-
-
-def signed(writer: WriterId, sequence: int, payload: bytes) -> bytes:
-    """Return the blob of an entry: what a signature is to the real log, a hash is here."""
-    return hash_bytes(writer + sequence.to_bytes(8, "big") + payload)[:8] + payload
-
-
-class SimLog:
-    """A replicated log as the metadata engine keeps it: gap-free per writer, durable."""
-
-    def __init__(self) -> None:
-        self.blobs: dict[WriterId, list[bytes]] = {}
-        self._vector: dict[WriterId, int] = {}
-
-    def vector(self) -> Mapping[WriterId, int]:
-        return self._vector
-
-    def append(self, writer: WriterId, payload: bytes) -> Entry:
-        blobs = self.blobs.setdefault(writer, [])
-        blobs.append(signed(writer, len(blobs) + 1, payload))
-        self._vector[writer] = len(blobs)
-        return Entry(writer, len(blobs), blobs[-1])
-
-    def read(self, writer: WriterId, after: int, limit_bytes: int) -> list[Entry]:
-        entries: list[Entry] = []
-        for index, blob in enumerate(self.blobs.get(writer, [])[after:], after + 1):
-            entries.append(Entry(writer, index, blob))
-            limit_bytes -= len(blob)
-            if limit_bytes <= 0:
-                break
-        return entries
-
-    def receive(self, entries: Sequence[Entry]) -> list[Entry]:
-        applied = []
-        for entry in entries:
-            if entry.blob != signed(entry.writer, entry.sequence, entry.blob[8:]):
-                continue
-            blobs = self.blobs.setdefault(entry.writer, [])
-            if entry.sequence == len(blobs) + 1:
-                blobs.append(entry.blob)
-                self._vector[entry.writer] = len(blobs)
-                applied.append(entry)
-            if not blobs:
-                del self.blobs[entry.writer]
-        return applied
-
-
-class SimPod:
-    def __init__(self, world: World, pod: PodId, number: int) -> None:
-        self.world = world
-        self.pod = pod
-        self.writer = WriterId(number.to_bytes(8, "big"))
-        self.log = SimLog()
-        self.starts = 0
-        self.ticks = 0
-        self.running = False
-        self.bytes_sent = 0
-        self.messages = 0
-        self.log_bytes = 0
-        self.pushes = 0
-        self.pages = 0
-        self.gossip_bytes = 0
-        self.suspended: list[Callable[[], None]] | None = None
-        self.alarm: float | None = None
-        self.slow_s = 0.0
-        self.start()
-
-    def start(self, clock_offset: int = 0) -> None:
-        world = self.world
-        self.starts += 1
-        self.running = True
-        self.alarm = None
-        rng = Random(world.rng.random())
-        incarnation = int(world.now * 1000) + 1_000_000 + clock_offset
-        address = f"10.0.0.{self.writer[-1]}:7000"
-        self.membership = Membership(self.pod, world.settings, rng, incarnation, address)
-        self.broadcast = Broadcast(self.pod, rng)
-        self.anti_entropy = AntiEntropy(self.pod, rng)
-        self.view = View(self.pod, rng)
-        self.linked: dict[PodId, None] = {}
-        if world.known is not None and self.starts == 1:
-            self.membership.recall(*world.known)
-        self.tell_members()
-        world.after(rng.random() * TICK_S, self.ticker(self.starts))
-
-    def tell_members(self) -> None:
-        self.membership.set_members(self.world.members, self.world.now)
-        self.broadcast.set_members(self.world.members)
-        self.view.set_members(self.world.members)
-
-    def ticker(self, start: int) -> Callable[[], None]:
-        def tick() -> None:
-            if not self.running or self.starts != start:
-                return
-            if self.suspended is not None:
-                self.suspended.append(tick)
-                return
-            now, vector = self.world.now, self.log.vector()
-            self.send(self.membership.tick(now))
-            self.ticks += 1
-            if self.world.wanted is None and self.ticks % 2 == 0:
-                self.keep_view(now)
-            self.hurry()
-            self.plan(self.anti_entropy.tick(vector, now))
-            self.world.after(TICK_S, tick)
-
-        return tick
-
-    def hurry(self) -> None:
-        """Call the broadcast when it is due."""
-        due = self.broadcast.due()
-        if due is None or (self.alarm is not None and self.alarm <= due):
-            return
-        start, self.alarm = self.starts, max(due, self.world.now + 0.001)
-        at = self.alarm
-
-        def ring() -> None:
-            if not self.running or self.starts != start or self.alarm != at:
-                return
-            if self.suspended is not None:
-                self.suspended.append(ring)
-                return
-            self.alarm = None
-            self.send(self.broadcast.tick(self.log.vector(), self.world.now))
-            self.fill_gaps()
-            self.hurry()
-
-        self.world.after(at - self.world.now, ring)
-
-    def keep_view(self, now: float) -> None:
-        """Dial whom the view wants, and drop what it can spare."""
-        census, view = self.membership.census, self.view
-        for pod in view.tick(now, census.is_up, census.missing, census.degree).drop:
-            if not self.world.blocked(self.pod, pod):
-                self.world.unlink(self.pod, pod, spared=True)
-        for pod in self.world.order if view.full else list(view.chosen()):
-            if pod not in self.linked and pod != self.pod:
-                self.world.dial(self.pod, pod)
-
-    def link_up(self, pod: PodId) -> None:
-        now = self.world.now
-        self.linked[pod] = None
-        self.view.link_up(pod, now)
-        self.send(self.membership.link_up(pod, now))
-        self.broadcast.link_up(pod, now)
-        self.plan(self.anti_entropy.link_up(pod, self.log.vector(), now))
-
-    def link_down(self, pod: PodId, *, spared: bool = False) -> None:
-        now = self.world.now
-        if pod in self.linked:
-            del self.linked[pod]
-            self.view.link_down(pod)
-            self.send(self.membership.link_down(pod, now, spared=spared))
-            self.broadcast.link_down(pod, now)
-            self.plan(self.anti_entropy.link_down(pod, self.log.vector(), now))
-
-    def write(self, size: int = 200, times: int = 1) -> None:
-        entries = [self.log.append(self.writer, self.world.rng.randbytes(size)) for _ in range(times)]
-        self.send(self.broadcast.publish(entries, self.world.now))
-        self.hurry()
-
-    def send(self, sends: Iterable[Send]) -> None:
-        for pod, tag, message in sends:
-            if pod in self.linked:
-                packed = msgpack.packb(message)
-                assert len(packed) < MAX_MESSAGE_BYTES, f"seed {self.world.seed}: {tag.name} of {len(packed)} bytes"
-                self.bytes_sent += len(packed)
-                self.messages += 1
-                if tag is Tag.LOG_PUSH:
-                    self.pushes += len(pushed_entries(message))
-                if tag is Tag.GOSSIP:
-                    self.gossip_bytes += len(packed)
-                else:
-                    self.log_bytes += len(packed)
-                self.world.carry(self.pod, pod, packed, tag)
-
-    def receive(self, sender: PodId, tag: Tag, packed: bytes) -> None:
-        now = self.world.now
-        try:
-            message = msgpack.unpackb(packed)
-        except Exception:
-            return  # the frame decoder's business
-        if tag is Tag.GOSSIP:
-            self.send(self.membership.receive(sender, message, now))
-        elif tag is Tag.LOG_PUSH:
-            applied = self.log.receive(pushed_entries(message))
-            self.send(self.broadcast.received(sender, message, applied, self.log.vector(), now))
-            for wanted in self.broadcast.wanted():
-                entries = self.log.read(wanted.writer, wanted.after, MAX_PUSH_BYTES)
-                self.send(self.broadcast.resend(wanted, entries))
-            self.fill_gaps()
-            self.hurry()
-        else:
-            self.plan(self.anti_entropy.on_vector(sender, message, self.log.vector(), now))
-
-    def fill_gaps(self) -> None:
-        for gap in self.broadcast.gaps():
-            self.plan(self.anti_entropy.on_gap(gap, self.log.vector(), self.world.now))
-
-    def plan(self, plan: Plan) -> None:
-        self.send(plan.sends)
-        for fetch in plan.fetches:
-            self.fetch(fetch)
-
-    def fetch(self, fetch: Fetch) -> None:
-        """Request and answer over the same network; a lost one ends with the time limit."""
-        world, start = self.world, self.starts
-        done = False
-        server = world.pods[fetch.pod]
-
-        def end(answer: object) -> None:
-            nonlocal done
-            if done or not self.running or self.starts != start:
-                return
-            done = True
-            if answer is None:
-                self.plan(self.anti_entropy.on_failure(fetch, self.log.vector(), world.now))
-                return
-            entries = page_entries(answer, fetch)
-            applied = self.log.receive(entries)
-            self.send(self.broadcast.caught_up(fetch.pod, applied, world.now))
-            self.plan(self.anti_entropy.on_page(fetch, entries, self.log.vector(), world.now))
-
-        def serve() -> None:
-            asked = parse_since(since_body(fetch))
-            assert asked is not None
-            if server.running:
-                body = page_body(server.log.read(asked.writer, asked.after, asked.limit_bytes))
-                server.pages += 1
-                server.bytes_sent += len(msgpack.packb(body))
-                world.deliver(fetch.pod, self.pod, lambda: end(body))
-
-        world.deliver(self.pod, fetch.pod, serve)
-        world.after(fetch.timeout_s, lambda: end(None))
 
 
 class World:
