@@ -15,6 +15,7 @@ from base.ids import ROOT_INODE, ContentId, InodeId, LinkId, WriterId
 from crdt_meta.derive import (
     Edge,
     InodeState,
+    Written,
     ctime_of,
     deletions_of,
     edges_of,
@@ -28,7 +29,7 @@ from crdt_meta.derive import (
 from crdt_meta.links import KEPT, LinkRow, Links
 from crdt_meta.naming import Naming
 from crdt_meta.node import Delta, Kind
-from crdt_meta.records import Attributes, Birth, Body, Content, Key, LinkBirth, Name, Place, Xattrs
+from crdt_meta.records import Attributes, Birth, Body, Content, Key, LinkBirth, Name, Overwritten, Place, Xattrs
 from crdt_meta.recordtable import Records
 from crdt_meta.rows import InodeRow, Rows, SiblingRow
 from crdt_meta.showing import inode_rows, plain_row
@@ -194,9 +195,9 @@ class View:
         content: tuple[WriterId, Content] | None = None
         names: list[tuple[int, WriterId, bytes]] = []
         places: list[tuple[int, WriterId, InodeId]] = []
-        kinds = "icsavxlpnd" if inode in batch.look else "icsaxlpnd"  # versions change nothing of what is shown
-        known = self.records.of(inode, kinds)
-        for writer, body in known:
+        known: list[Written] = []
+        versions = False
+        for writer, body in self.records.of(inode, "icsavxlpnd"):
             match body:
                 case Birth() if birth is None and body.kind is not Kind.DIRECTORY and body.origin is None:
                     birth = writer, body
@@ -209,15 +210,21 @@ class View:
                     places.append((body.clock, writer, body.parent))
                 case Name():
                     names.append((body.clock, writer, body.name))
+                case Overwritten() if inode not in batch.look:
+                    versions = True
+                    continue
                 case Attributes() | Xattrs():
                     pass
                 case _:
                     return False
+            known.append((writer, body))
         if birth is None or born is None or len(self.links.to(inode)) > 1:
             return False
         if (row := plain_row(inode, birth, content, known)) is None:
             return False
         old = self.rows.inode(inode)
+        if versions and (old is None or old.dot != row.dot):
+            return False  # what was replaced by this may be in the trash from now on
         if (old is None or old.more_dots or inode in batch.look) and self.trash.of(inode):
             return False
         self._put_inode(batch, inode, old, row)
