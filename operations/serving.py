@@ -21,12 +21,24 @@ from base.errors import DamagedError, FileSystemError, RefusedError, Unreachable
 from base.ids import PodId, WriterId, author_of
 from crdt_meta.hlc import FRACTION_BITS, MAX_CLOCK, MAX_DRIFT_MS
 from crdt_meta.metadata import Metadata
-from crdt_meta.operation import Operation, Publish, check, is_done, parse, perform
+from crdt_meta.operation import (
+    Operation,
+    Publish,
+    Purge,
+    Remove,
+    SetXattr,
+    check,
+    is_done,
+    parse,
+    perform,
+)
 from mesh.node import MeshNode
 from mesh.quiet import QuietLog
 from mesh.roster import Roster
 from mesh.wire import Tag
 from transfer.service import Transfer
+from vfs.hold import Hold
+from vfs.xattrs import OWN
 
 WAITING_LIMIT: Final = 256
 """Operations of one client at a time."""
@@ -74,7 +86,9 @@ def read_request(body: object) -> Request:
 class Serving:
     """See the module. Registers itself with the mesh."""
 
-    def __init__(self, roster: Roster, metadata: Metadata, transfer: Transfer, mesh: MeshNode) -> None:
+    def __init__(self, roster: Roster, metadata: Metadata, transfer: Transfer, mesh: MeshNode, hold: Hold) -> None:
+        """``hold`` says whether this pod takes changes."""
+        self._hold = hold
         self._roster = roster
         self._metadata = metadata
         self._transfer = transfer
@@ -131,6 +145,7 @@ class Serving:
                 return None
             was_done = is_done(tree, *whose, operation)
         if not was_done:
+            self._check_held(operation)
             was_done = self._perform(*whose, request)
         if isinstance(operation, Publish):
             self._transfer.published(operation.content)
@@ -138,6 +153,13 @@ class Serving:
         vector, writer = self._metadata.log.vector(), self._metadata.writer
         marks = sorted(vector.items())[:MARKS_LIMIT] if was_done else [(writer, vector.get(writer, 0))]
         return [list(mark) for mark in marks]
+
+    def _check_held(self, operation: Operation) -> None:
+        """Refuse what writes while this pod is frozen. What was written before is published, and removing goes on."""
+        is_cure = isinstance(operation, Publish | Remove | Purge)
+        is_configuration = isinstance(operation, SetXattr) and operation.name.startswith(OWN)
+        if self._hold.is_on and not is_cure and not is_configuration:
+            self._hold.refuse()
 
     def _perform(self, author: WriterId, stamp: int, request: Request) -> bool:
         """Carry out an operation; tell whether it turns out to have been done before. Raises `FileSystemError`."""

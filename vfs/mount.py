@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from crdt_meta.committer import Committer
     from crdt_meta.tree import Tree
     from transfer.service import Transfer
+    from vfs.hold import Hold
     from vfs.remote import Editor
     from vfs.xattrs import XattrInfo
 
@@ -89,8 +90,9 @@ class Mount:
         *,
         space: Callable[[], tuple[int, int]],
         editor: Editor | None = None,
+        hold: Hold | None = None,
     ) -> None:
-        """``editor``: on a client pod, who makes changes."""
+        """``editor``: on a client pod, who makes changes; ``hold``: what says whether anything is held up."""
         self._tree = tree
         self._committer = committer
         self._transfer = transfer
@@ -106,6 +108,8 @@ class Mount:
         else:
             self.filesystem = RemoteFileSystem(*parts, owner=owner, deadline_s=settings.deadline_s, editor=editor)
             self._operations = RemoteOperations(self.filesystem, tree, committer, space)
+        if hold is not None:
+            self._operations.hold = hold
         self._device = 0
         self._traffic = loop.Traffic()
         self._serving = False

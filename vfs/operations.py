@@ -11,6 +11,7 @@ from vfs.boundary import guarded
 from vfs.changes import Listing
 from vfs.entries import NAME_LIMIT_BYTES, Caller
 from vfs.filesystem import Change
+from vfs.hold import Hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +39,8 @@ class Operations(pyfuse3.Operations):
 
     def __init__(self, filesystem: FileSystem, tree: Tree, committer: Committer, space: Space) -> None:
         super().__init__()
+        self.hold = Hold()
+        """Asked by `guarded` before every request."""
         self._fs = filesystem
         self._tree = tree
         self._committer = committer
