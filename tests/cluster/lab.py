@@ -127,7 +127,8 @@ class Host:
         run("ip", "link", "set", self.veth, "up")
 
     def received_bytes(self) -> int:
-        return int(self.run("cat", "/sys/class/net/eth0/statistics/rx_bytes").stdout)
+        shown = run("ip", "-j", "-s", "-n", self.namespace, "link", "show", "eth0").stdout
+        return int(json.loads(shown)[0]["stats64"]["rx"]["bytes"])
 
     def stored(self) -> set[str]:
         """Return the BLAKE3 hashes of what really lies on this host's disk."""
