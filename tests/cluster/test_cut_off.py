@@ -17,7 +17,7 @@ CONFIGURATION = """
 [cluster]
 name = "home"
 [redundancy]
-copies = 1
+copies = 2
 absent_after = "1s"
 repair_after = "0s"
 [continuity]
@@ -42,9 +42,41 @@ def pod_set(host: Host, key: str, value: str) -> None:
     host.wormhole("config", "set", key, value, "--pod-level", check=False)
 
 
+def test_full_disks_and_a_loss_are_degraded_and_fewer_copies_go_on(hosts: Lab) -> None:
+    laptop, desktop, nas = hosts.hosts
+    for host in hosts.hosts:
+        pod_set(host, "cache.limit", "1 MB")
+        pod_set(host, "storage.limit", "8 MB")
+    for number in range(9):
+        (hosts.hosts[number % 3].mount / f"{number}").write_bytes(os.urandom(MB))
+    for host in hosts.hosts:
+        host.wormhole("sync")
+    contents = {f"{number}": (laptop.mount / f"{number}").read_bytes() for number in range(9)}
+
+    def planned() -> list[str]:
+        plan = laptop.wormhole("plan", "--lose", "nas", check=False)
+        return [plan["situation"], plan["reaction"], *plan["lost"]]
+
+    wait_until(lambda: planned() == ["degraded", "fewer-copies"], 15, "everybody has said how full it is")
+    nas.kill()
+    for host in (laptop, desktop):
+        wait_until(lambda host=host: status(host)["situation"] == "degraded", 20, "degraded")  # type: ignore[misc]
+        wait_until(lambda host=host: status(host)["doing"], 10, "reacts")  # type: ignore[misc]
+    assert laptop.wormhole("where", "/0")["copies_wanted"] == 1
+    nas.run(WORMHOLE, "up")
+    hosts.settled()
+    wait_until(lambda: not status(laptop)["doing"], 20, "solved")
+    assert {name: (desktop.mount / name).read_bytes() for name in contents} == contents
+    for host in hosts.hosts:
+        pod_set(host, "storage.limit", "90%")
+    (laptop.mount / "kept").write_text("x")
+    laptop.wormhole("sync")
+
+
 def test_traffic_stays_below_what_is_allowed(hosts: Lab) -> None:
     laptop, desktop, nas = hosts.hosts
-    sizes = {"up": 1, "throttled": 1, "free": 4}
+    sizes = {"up": 1, "throttled": 1, "free": 2}
+    laptop.wormhole("config", "set", "redundancy.copies", "1")
     for name, size in sizes.items():
         (laptop.mount / name).write_bytes(os.urandom(size * MB))
     wait_until(lambda: all((nas.mount / name).exists() and (nas.mount / name).stat().st_size for name in sizes))
@@ -61,23 +93,25 @@ def test_traffic_stays_below_what_is_allowed(hosts: Lab) -> None:
     rehearsal = desktop.start(WORMHOLE, "drill", "critical", "--for", "60s")
     wait_until(lambda: status(nas)["transfers"]["limit_bytes_per_s"]["in"] == 500_000, what="throttled")
     assert 300_000 < rate_of(nas, "throttled") <= 500_000
-    (nas.mount / "local").write_bytes(bytes(20 * MB))
+    begun = time.monotonic()
+    (nas.mount / "local").write_bytes(bytes(MB))
+    assert time.monotonic() - begun < 1, "local work is not slowed down"
     nas.wormhole("unfreeze")
     rehearsal.wait(10)
     wait_until(lambda: status(nas)["transfers"]["limit_bytes_per_s"]["in"] is None, what="free again")
-    assert rate_of(nas, "free") > 5 * MB
+    assert rate_of(nas, "free") > 2 * MB
     laptop.wormhole("config", "set", "continuity.critical", "freeze")
     (nas.mount / "local").unlink()  # nobody else has it
+    laptop.wormhole("config", "set", "redundancy.copies", "2")
+    laptop.wormhole("sync")
 
 
 def test_the_cut_off_pod_freezes_and_thaws_and_its_owner_is_told(hosts: Lab, tmp_path: Path) -> None:
     laptop, desktop, nas = hosts.hosts
     told = tmp_path / "told"
-    (laptop.mount / "kept").write_text("x")
     pod_set(nas, "disconnected.reaction", "freeze")
     words = "$WORMHOLE_EVENT|$WORMHOLE_REACTION|$WORMHOLE_POD|$(cat)"
     pod_set(nas, "disconnected.notify", f'echo "{words}" >> {told}')
-    wait_until(lambda: outcome((nas.mount / "kept").stat) == 0)
     nas.cut()
     wait_until(lambda: frozen(nas), 15, "the cut side freezes")
     assert not frozen(desktop)
@@ -100,33 +134,3 @@ def test_the_cut_off_pod_freezes_and_thaws_and_its_owner_is_told(hosts: Lab, tmp
     nas.plug()
     wait_until(lambda: outcome(lambda: os.listdir(nas.mount)) == 0, 30, "goes on")
     hosts.settled()
-
-
-def test_full_disks_and_a_loss_are_degraded_and_fewer_copies_go_on(hosts: Lab) -> None:
-    laptop, desktop, nas = hosts.hosts
-    laptop.run("rm", "-rf", *laptop.mount.iterdir())
-    laptop.wormhole("trash", "empty", "--yes")
-    for host in hosts.hosts:
-        pod_set(host, "cache.limit", "1 MB")
-        pod_set(host, "storage.limit", "8 MB")
-    laptop.wormhole("config", "set", "redundancy.copies", "2")
-    for number in range(9):
-        (hosts.hosts[number % 3].mount / f"{number}").write_bytes(os.urandom(MB))
-    for host in hosts.hosts:
-        host.wormhole("sync")
-    contents = {f"{number}": (laptop.mount / f"{number}").read_bytes() for number in range(9)}
-
-    def planned() -> list[str]:
-        plan = laptop.wormhole("plan", "--lose", "nas", check=False)
-        return [plan["situation"], plan["reaction"], *plan["lost"]]
-
-    wait_until(lambda: planned() == ["degraded", "fewer-copies"], 15, "everybody has said how full it is")
-    nas.kill()
-    for host in (laptop, desktop):
-        wait_until(lambda host=host: status(host)["situation"] == "degraded", 20, "degraded")  # type: ignore[misc]
-        wait_until(lambda host=host: status(host)["doing"], 10, "reacts")  # type: ignore[misc]
-    assert laptop.wormhole("where", "/0")["copies_wanted"] == 1
-    nas.run(WORMHOLE, "up")
-    hosts.settled()
-    wait_until(lambda: not status(laptop)["doing"], 20, "solved")
-    assert {name: (desktop.mount / name).read_bytes() for name in contents} == contents
