@@ -18,10 +18,10 @@ _LONGER_S = 60.0
 
 @command("freeze", "wormhole freeze", "wormhole freeze --json")
 def freeze() -> None:
-    """Freeze the whole cluster: nothing is written on any mount until `wormhole unfreeze`.
+    """Freeze the cluster: no mount takes a change.
 
-    Reading goes on, and so do removing files, emptying the trash, making copies, joining, evicting and configuring.
-    Programs that write get the error "Read-only file system". Needs a pod that administers.
+    It lasts until `wormhole unfreeze`. Reading goes on, and so do removing files, emptying the trash, making copies,
+    joining, evicting and configuring. Programs that write get the error "Read-only file system". Needs a pod that administers.
     """
     body = call(this_home(), "freeze")
     if invocation().json:
@@ -39,10 +39,10 @@ def _tell_waiting(body: Mapping[str, object]) -> None:
 
 @command("unfreeze", "wormhole unfreeze", "wormhole unfreeze --json")
 def unfreeze() -> int:
-    """Go on: lift a freeze by hand, end a drill, accept the situation as it is.
+    """Lift a freeze, and accept the situation as it is.
 
-    What is missing now counts as known from then on, and only a new loss fires the reaction to a situation again. Nothing
-    is given up by that: what comes back is there again. Needs a pod that administers.
+    A drill that is on ends, too. What is missing now counts as known from then on, and only a new loss fires the reaction
+    to a situation again. Nothing is given up by that: what comes back is there again. Needs a pod that administers.
 
     The exit code is 0 when this pod takes changes again and 1 when something still holds it up.
     """
@@ -73,11 +73,11 @@ def drill(
     ],
     for_: Annotated[str, typer.Option("--for", metavar="DURATION", help="How long.")] = "30s",
 ) -> int:
-    """Rehearse a reaction on all pods, then revert it; waits until it is over.
+    """Rehearse a reaction on all pods, then revert it.
 
-    Does what `[continuity]` names for the situation (favourable, degraded or critical) as if it had come, but drops no
-    copies. It ends by itself everywhere, also when this command or this pod doesn't live so long; `wormhole unfreeze` ends
-    it earlier.
+    Waits until it is over. Does what `[continuity]` names for the situation (favourable, degraded or critical) as if it
+    had come, but drops no copies. It ends by itself everywhere, also when this command or this pod doesn't live so long;
+    `wormhole unfreeze` ends it earlier.
 
     The exit code is 0 when every pod took part and went back, 1 otherwise.
     """

@@ -89,7 +89,9 @@ async def status(parts: Parts, args: dict[str, object]) -> dict[str, object]:
 def _situation(parts: Parts, found: Found) -> tuple[Situation, str]:
     """Return the situation that this pod shows, and why."""
     crisis, verdict = parts.crisis, found.verdict
-    if crisis.contact.is_cut or (parts.editor is not None and not parts.editor.connected):
+    if parts.editor is not None and (crisis.contact.is_cut or not parts.editor.connected):
+        return Situation.DEGRADED, crisis.cut_off_reason()
+    if crisis.contact.is_cut:
         return max(Grade.DEGRADED, verdict.grade).situation, crisis.cut_off_reason()
     if parts.editor is None and not crisis.is_informed():
         return Situation.FAVOURABLE, "Nothing is judged yet: this pod has not heard from the others since it started."

@@ -107,7 +107,7 @@ def test_traffic_stays_below_what_is_allowed(hosts: Lab) -> None:
 
 
 def test_the_cut_off_pod_freezes_and_thaws_and_its_owner_is_told(hosts: Lab, tmp_path: Path) -> None:
-    laptop, desktop, nas = hosts.hosts
+    _, desktop, nas = hosts.hosts
     told = tmp_path / "told"
     pod_set(nas, "disconnected.reaction", "freeze")
     words = "$WORMHOLE_EVENT|$WORMHOLE_REACTION|$WORMHOLE_POD|$(cat)"
