@@ -67,6 +67,7 @@ from operations.tidying import Cluster, tidy
 from operations.unplugging import serve_unplugging
 from policies.config import ClusterConfig
 from transfer.service import Transfer
+from vfs.gate import Gate
 from vfs.journalled import publish_journalled
 from vfs.mount import Mount, MountSettings
 
@@ -158,6 +159,7 @@ class Pod:
         metadata.tree.on_delta(self._noticed)
         metadata.acknowledgements.builds_on = self._in_use
         mounts = MountKeeper(self._make_mount, mount_point(pod))
+        gate = Gate(metadata.tree, self._config)
         self.parts = Parts(
             home=home,
             identity=self.identity,
@@ -173,6 +175,7 @@ class Pod:
             gossip=self._gossip,
             stop=self._stopping.set,
             editor=editor,
+            gate=gate,
         )
 
         self._housekeeping = Housekeeping(self.parts, mesh.clock_agrees)
@@ -191,7 +194,7 @@ class Pod:
             mesh.strays.on_restored = self._chronicle.begin_anew
             return RemoteTree(metadata, transfer, mesh, deadline_s)
         self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
-        Serving(mesh.roster, metadata, transfer, mesh)
+        Serving(mesh.roster, metadata, transfer, mesh, Gate(metadata.tree, self._config))
         return None
 
     def _config(self) -> ClusterConfig:
@@ -226,6 +229,7 @@ class Pod:
             settings,
             partial(attribute, parts),
             space=partial(space, parts),
+            gate=parts.gate,
             editor=parts.editor,
         )
 

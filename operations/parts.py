@@ -18,6 +18,7 @@ from operations.mounting import MountKeeper
 from operations.tally import Tallies
 from policies.config import ClusterConfig, PodConfig
 from transfer.service import Transfer
+from vfs.gate import Gate
 
 if TYPE_CHECKING:
     from operations.live import LiveConfiguration
@@ -40,6 +41,8 @@ class Parts:
     mounts: MountKeeper
     gossip: Callable[[Mapping[str, object]], None]
     """Tell all pods small values about this one; those told earlier stay."""
+    gate: Gate
+    """Says what may be changed in the tree."""
     stop: Callable[[], None]
     """Ask the pod to end in order."""
     live: LiveConfiguration = field(init=False)

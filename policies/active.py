@@ -29,6 +29,7 @@ ACTIVE: dict[Level, frozenset[str]] = {
             "rule.match",
             "rule.copies",
             "rule.cache",
+            "rule.read_only",
             "rule.strategy",
         }
     ),

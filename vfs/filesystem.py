@@ -274,4 +274,4 @@ class FileSystem(Entries):
 
     def child_now(self, listing: Listing, name: bytes) -> Node | None:
         """Return what a name of a listing leads to now, after it changed."""
-        return self._named(listing.inode, name)
+        return self.named(listing.inode, name)

@@ -27,10 +27,12 @@ from crdt_meta.metadata import Metadata, Roots
 from crdt_meta.node import Kind
 from crdt_meta.records import Strategy
 from mesh.api import Member, Role, State
+from policies.config import ClusterConfig, parse_cluster
 from transfer.api import ContentInfo
 from transfer.service import Transfer
 from transfer.settings import TransferSettings
 from vfs.attributes import TYPE_BITS
+from vfs.gate import Gate
 from vfs.mount import Mount, MountSettings
 
 HERE = PodId("1" * 32)
@@ -120,12 +122,24 @@ class Driver:
         self.far = metadata(home.path / "far.db")
         self.transfer = Transfer(home, Alone(), Catalogue(self.meta.tree), TransferSettings())
         settings = MountSettings(directory, ownership, 10.0, os.getuid(), os.getgid(), "wormhole")
+        self.config = ClusterConfig()
         self.mount = Mount(
-            self.meta.tree, self.meta.committer, self.transfer, settings, self.xattr, space=lambda: (1 << 40, 1 << 39)
+            self.meta.tree,
+            self.meta.committer,
+            self.transfer,
+            settings,
+            self.xattr,
+            space=lambda: (1 << 40, 1 << 39),
+            gate=Gate(self.meta.tree, lambda: self.config),
         )
 
     def xattr(self, name, node):
         return node.content.hex().encode() if name == b"user.wormhole.content" else None
+
+    async def do_configure(self, text):
+        """Put a cluster.toml in force."""
+        self.config = parse_cluster(text)
+        return {}
 
     async def do_settle(self):
         await self.mount.filesystem.publisher.settle_all()

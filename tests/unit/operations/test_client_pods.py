@@ -20,6 +20,7 @@ from mesh.broadcast import Broadcast
 from mesh.gossip_messages import Kind
 from mesh.records import Config, Writer, seal
 from mesh.wire import Tag
+from policies.config import parse_cluster
 from tests.unit.mesh.cluster import failing, until
 from tests.unit.operations.pods import Pod, cluster
 from transfer.holdings import Holding, Page
@@ -84,6 +85,34 @@ async def test_what_the_tree_refuses_reaches_the_client(tmp_path: Path) -> None:
         with pytest.raises(FileSystemError) as own:
             client.tree.unlink(ROOT_INODE, b"a")
         assert own.value.errno == errno.EROFS, "a client writes no log"
+
+
+async def test_a_full_pod_refuses_a_client_what_a_rule_forbids(tmp_path: Path) -> None:
+    """Whatever the client's own mount believes; but what was written before the rule came is published."""
+    async with cluster(tmp_path) as made:
+        (laptop,) = made.pods
+        client = await made.client("client")
+        folder = await client.create("archive", kind=NodeKind.DIRECTORY)
+        old, other = await client.create("old", folder.inode), await client.create("other")
+        laptop.cluster = parse_cluster('[[rule]]\nmatch = "/archive/"\nread_only = true\n')
+        editor = client.editor
+        for attempt in (
+            lambda: client.create("new", folder.inode),
+            lambda: editor.unlink(folder.inode, b"old"),
+            lambda: editor.rmdir(ROOT_INODE, b"archive"),
+            lambda: editor.rename(folder.inode, b"old", ROOT_INODE, b"out"),
+            lambda: editor.rename(ROOT_INODE, b"archive", ROOT_INODE, b"out"),
+            lambda: editor.rename(ROOT_INODE, b"other", folder.inode, b"in"),
+            lambda: editor.link(old.inode, ROOT_INODE, b"out"),
+            lambda: editor.link(other.inode, folder.inode, b"in"),
+            lambda: editor.set_attributes(old.inode, mode=0),
+            lambda: editor.set_xattr(old.inode, b"user.a", b"b"),
+        ):
+            error = await failing(attempt)
+            assert (type(error), error.errno) == (FileSystemError, errno.EROFS)
+        content, size = await client.store(b"hello")
+        await editor.publish(old.inode, old.link, content, size, 1, old.shown, 1)
+        assert sorted(client.names()) == ["archive", "other"]
 
 
 async def test_a_full_pod_dies_and_the_client_goes_on_with_the_other(tmp_path: Path) -> None:
