@@ -42,6 +42,7 @@ from mesh.node import MeshNode
 from mesh.roster_store import RosterStore
 from operations import pinning
 from operations.announcing import Announcing
+from operations.barrier import Barrier
 from operations.catalogue import TreeCatalogue
 from operations.client import RemoteTree
 from operations.handlers import handlers
@@ -178,6 +179,7 @@ class Pod:
             gate=gate,
         )
 
+        self.parts.barrier = Barrier(self.parts)
         self._housekeeping = Housekeeping(self.parts, mesh.clock_agrees)
         self.parts.live = LiveConfiguration(self.parts, self._cluster, self._housekeeping)
         self._cluster.short_of_room = lambda: shortage(*space(self.parts)) > 0
@@ -231,6 +233,7 @@ class Pod:
             space=partial(space, parts),
             gate=parts.gate,
             editor=parts.editor,
+            barrier=parts.barrier,
         )
 
     def _in_use(self) -> set[InodeId]:

@@ -21,6 +21,7 @@ from transfer.service import Transfer
 from vfs.gate import Gate
 
 if TYPE_CHECKING:
+    from operations.barrier import Barrier
     from operations.live import LiveConfiguration
 
 
@@ -47,6 +48,8 @@ class Parts:
     """Ask the pod to end in order."""
     live: LiveConfiguration = field(init=False)
     """What takes over changes of the configuration; set by the composition root."""
+    barrier: Barrier = field(init=False)
+    """Waits until other pods have what is written; set by the composition root."""
     editor: RemoteTree | None = None
     """On a client pod: who makes changes."""
     tallies: Tallies = field(default_factory=Tallies)

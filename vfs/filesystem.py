@@ -270,7 +270,7 @@ class FileSystem(Entries):
         """Return once the names of a directory are on the disk."""
         self.publisher.bury()
         self.publisher.deliver(self.nursery.within(listing.inode))
-        await self._committer.durable()
+        await self.open_files.sync_names()
 
     def child_now(self, listing: Listing, name: bytes) -> Node | None:
         """Return what a name of a listing leads to now, after it changed."""

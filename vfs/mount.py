@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from crdt_meta.tree import Tree
     from transfer.service import Transfer
     from vfs.gate import Gate
+    from vfs.openfiles import Barrier
     from vfs.remote import Editor
     from vfs.xattrs import XattrInfo
 
@@ -91,8 +92,9 @@ class Mount:
         space: Callable[[], tuple[int, int]],
         gate: Gate,
         editor: Editor | None = None,
+        barrier: Barrier | None = None,
     ) -> None:
-        """``gate`` says what may be changed; ``editor``: on a client pod, who makes changes."""
+        """``gate`` says what may be changed; ``editor``: on a client pod, who makes changes; ``barrier``: see fsync."""
         self._tree = tree
         self._committer = committer
         self._transfer = transfer
@@ -108,6 +110,7 @@ class Mount:
         else:
             self.filesystem = RemoteFileSystem(*parts, owner=owner, deadline_s=settings.deadline_s, editor=editor)
             self._operations = RemoteOperations(self.filesystem, tree, committer, space, gate)
+        self.filesystem.open_files.barrier = barrier
         self._device = 0
         self._traffic = loop.Traffic()
         self._serving = False
