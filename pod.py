@@ -48,7 +48,7 @@ from operations.client import RemoteTree
 from operations.handlers import handlers
 from operations.housekeeping import Housekeeping, shortage
 from operations.live import LiveConfiguration
-from operations.mount_facts import attribute, limit_bytes, space
+from operations.mount_facts import OwnAttributes, limit_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
 from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
@@ -229,7 +229,7 @@ class Pod:
             parts.metadata.committer,
             parts.transfer,
             settings,
-            partial(attribute, parts),
+            OwnAttributes(parts),
             space=partial(space, parts),
             gate=parts.gate,
             editor=parts.editor,

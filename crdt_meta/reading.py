@@ -306,6 +306,10 @@ class Reading:
         """Return the extended attributes of an inode."""
         return merged_xattrs(self.view.records.of(self.view.sibling_owner.get(inode, inode), "x"))
 
+    def marks(self, inode: InodeId) -> dict[bytes, bytes]:
+        """Return the extended attributes of an inode below ``user.wormhole.``, quickly; as a rule there are none."""
+        return self.view.marks.of(self.view.sibling_owner.get(inode, inode))
+
     def contents(self, after: ContentId | None, limit: int) -> list[tuple[ContentId, int, PodId | None]]:
         """Return (content, size, author) of what files show and what is in the trash, in the order of the contents' ids."""
         pages = (self.view.trash.contents(after, limit), self.view.rows.contents(after, limit))

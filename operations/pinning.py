@@ -78,7 +78,7 @@ def _wanted(parts: Parts, path: str) -> dict[ContentId, tuple[int, int]]:
     """Return the contents at and below a path that are to be kept here → (files, bytes of each)."""
     found: dict[ContentId, tuple[int, int]] = {}
     for raw, node in files_below(parts.metadata.tree, path):
-        if parts.pod.for_path(path_text(raw)).keep:
+        if parts.catalogue.wanted(node.inode, path_text(raw)).keep:
             found[node.content] = found.get(node.content, (0, 0))[0] + 1, node.size
     return found
 

@@ -228,15 +228,15 @@ class FileSystem(Entries):
         return self.xattrs.get(known, name, lambda: self.node(known))
 
     def set_xattr(self, number: int, name: bytes, value: bytes | None) -> None:
-        """Store or remove (None) an extended attribute. ENODATA, EOPNOTSUPP, EPERM, E2BIG, ESTALE."""
+        """Store or remove (None) an extended attribute. ENODATA, EOPNOTSUPP, EPERM, EINVAL, EISDIR, E2BIG, ESTALE."""
         known = self.inodes.find(number)
         if (newborn := self.nursery.get(known.inode)) is not None:
-            self.xattrs.check(name, value)
+            self.xattrs.accepted(name, value, newborn.node)
             self.publisher.deliver((newborn,))
         self.publisher.bury()
         node = self.node(known)
         with self.changes.own():
-            self.xattrs.set(known, name, value)
+            self.xattrs.set(known, name, value, node)
         if known.xattrs is not None:
             known.orphan = replace(node, ctime_ns=max(time.time_ns(), node.ctime_ns + 1))
         known.attributes = None

@@ -75,7 +75,7 @@ class MountSettings:
 class Mount:
     """One mount.
 
-    ``xattr_info(name, node)`` returns the value of an extended attribute below ``user.wormhole.``, or None.
+    ``xattr_info`` answers for the extended attributes below ``user.wormhole.``.
     ``space()`` returns (total, free) bytes for ``df``; by default those of the disk below the byte store.
     """
 
