@@ -40,7 +40,7 @@ def told(host: Host, path: Path, name: str) -> str:
 
 
 def test_rules_and_what_stands_at_a_file(bare: Lab) -> None:
-    laptop, desktop, nas = bare.cluster()
+    laptop, _, nas = bare.cluster()
     for folder in ("deep", "other", "archive"):
         (laptop.mount / folder).mkdir()
     (laptop.mount / "archive" / "1999").write_bytes(b"as it was")
@@ -59,7 +59,7 @@ def test_rules_and_what_stands_at_a_file(bare: Lab) -> None:
     assert laptop.wormhole("where", "deep/single")["copies_wanted"] == 1
     assert "at the file itself" in laptop.wormhole("why", "deep/single")["rule"]
     (laptop.mount / "deep" / "single").rename(laptop.mount / "other" / "single")
-    wait_until(lambda: (nas.mount / "other" / "single").exists(), 10)
+    wait_until((nas.mount / "other" / "single").exists, 10)
     assert [told(host, Path("other/single"), COPIES) for host in bare.hosts] == ["1", "1", "1"]
     assert told(nas, Path("deep/ordinary"), COPIES) == "3"
     assert told(nas, Path("deep/ordinary"), HOLDERS) == "desktop,laptop,nas"
