@@ -1,5 +1,6 @@
 """`wormhole pin` and `unpin`: files that this pod keeps whatever the cluster's placement says.
 
+A client pod, which keeps no copies, holds them in its cache, where they count for nobody else.
 A pin is a rule of pod.toml (`policies.pinning`); the byte store fetches and keeps what the rules say. Nothing is dropped
 when a pin is taken away.
 """
@@ -27,8 +28,6 @@ SLICE: Final = 500
 
 async def pin(parts: Parts, args: dict[str, object], emit: Emit) -> dict[str, object]:
     """Keep a file or folder here from now on; return when all of it is here, or after ``timeout_s``."""
-    if parts.editor is not None:
-        raise RefusedError("This is a client pod: it keeps no copies.", "Pin it on a full pod.")
     timeout_s = number_argument(args, "timeout_s", 3600.0)
     raw, node = find(parts.metadata.tree, text_argument(args, "path") or "/")
     path = path_text(raw)
@@ -84,7 +83,9 @@ def _wanted(parts: Parts, path: str) -> dict[ContentId, tuple[int, int]]:
 
 
 def _is_here(parts: Parts, content: ContentId) -> bool:
-    return content == EMPTY_CONTENT or parts.mesh.pod_id in parts.transfer.holders(content).kept
+    """Tell whether all of a content is here and stays: kept, or on a client pod in the cache."""
+    local = parts.transfer.local(content)
+    return local == "kept" or (local == "cached" and parts.editor is not None)
 
 
 async def _arrived(parts: Parts, path: str, emit: Emit) -> None:
@@ -130,7 +131,7 @@ def _answer(parts: Parts, path: str) -> dict[str, object]:
 
 def moved(parts: Parts, delta: Delta) -> None:
     """Have what was moved below a pin fetched: its contents are as they were, so that nothing else tells."""
-    if parts.editor is not None or not any(rule.keep for rule in parts.pod.rules):
+    if not any(rule.keep for rule in parts.pod.rules):
         return
     tree = parts.metadata.tree
     files: list[ContentId] = []

@@ -60,7 +60,7 @@ def _wish(parts: Parts, node: Node) -> Wish:
 
 def _pin(parts: Parts, path: str, node: Node, member: Member) -> str:
     """Return what says that a pod must keep a file, as far as this pod knows; empty when nothing does."""
-    if member.role is not Role.FULL:
+    if member.role is not Role.FULL and member.pod != parts.mesh.pod_id:
         return ""
     wish = _wish(parts, node).keep
     if wish is not None:

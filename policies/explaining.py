@@ -61,6 +61,8 @@ def _kept(facts: Facts, copies: int) -> str:
 
 
 def _cached(facts: Facts, copies: int) -> str:
+    if facts.is_client and facts.pin:
+        return f"pinned here, in the cache of a client pod: {facts.pin}"
     if facts.is_client:
         return "a client pod keeps nothing; cached when it was read or written there"
     found = _coming(facts, copies)
@@ -68,6 +70,8 @@ def _cached(facts: Facts, copies: int) -> str:
 
 
 def _lacking(facts: Facts, copies: int) -> str:
+    if facts.is_client and facts.pin:
+        return f"pinned here: {facts.pin}; not fetched yet"
     if facts.is_client:
         return "a client pod keeps nothing" + (f"; not cached: {facts.no_cache}" if facts.no_cache else "")
     if found := _coming(facts, copies):

@@ -175,9 +175,9 @@ class Replication:
             await anyio.sleep(PASS_SHARE * (anyio.current_time() - started_at))
 
     def _duty(self, info: ContentInfo) -> Duty:
-        if not self._access.settings.keeps:
-            return Duty.NONE
         holding = self._database.own(info.content)
+        if not self._access.settings.keeps:
+            return Duty.FETCH if info.keep and info.size and holding is Holding.NONE else Duty.NONE
         placed: Iterable[PodId] = () if holding is Holding.KEPT else self._catalogue.place(info)
         return duty(info, self._me, tuple(placed), holding, published=info.content in self._published)
 
@@ -220,7 +220,7 @@ class Replication:
 
     def _small(self, content: ContentId) -> ContentInfo | None:
         """Return what is wanted for a content when it is small and must be fetched, else None."""
-        if content in self._alone or self._access.store.has(ChunkId(content)):
+        if content in self._alone or self._access.store.has(ChunkId(content)) or not self._access.settings.keeps:
             return None
         info = self._catalogue.info(content)
         if info is None or not 0 < info.size <= SMALL_BYTES:
@@ -285,6 +285,9 @@ class Replication:
             return
         if what is Duty.FETCH and content not in self._published and not self._knows_holders():
             self._queue.failed(content, anyio.current_time())
+            return
+        if not self._access.settings.keeps:
+            await self._caching.hold(info)
             return
         access = self._access
         manifest = implied(content, info.size)
