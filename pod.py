@@ -42,12 +42,13 @@ from mesh.node import MeshNode
 from mesh.roster_store import RosterStore
 from operations import pinning
 from operations.announcing import Announcing
+from operations.barrier import Barrier
 from operations.catalogue import TreeCatalogue
 from operations.client import RemoteTree
 from operations.handlers import handlers
 from operations.housekeeping import Housekeeping, shortage
 from operations.live import LiveConfiguration
-from operations.mount_facts import attribute, limit_bytes, space
+from operations.mount_facts import OwnAttributes, limit_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
 from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
@@ -67,6 +68,7 @@ from operations.tidying import Cluster, tidy
 from operations.unplugging import serve_unplugging
 from policies.config import ClusterConfig
 from transfer.service import Transfer
+from vfs.gate import Gate
 from vfs.journalled import publish_journalled
 from vfs.mount import Mount, MountSettings
 
@@ -159,6 +161,7 @@ class Pod:
         metadata.tree.on_delta(self._noticed)
         metadata.acknowledgements.builds_on = self._in_use
         mounts = MountKeeper(self._make_mount, mount_point(pod))
+        gate = Gate(metadata.tree, self._config)
         self.parts = Parts(
             home=home,
             identity=self.identity,
@@ -174,8 +177,10 @@ class Pod:
             gossip=self._gossip,
             stop=self._stopping.set,
             editor=editor,
+            gate=gate,
         )
 
+        self.parts.barrier = Barrier(self.parts)
         self._housekeeping = Housekeeping(self.parts, mesh.clock_agrees)
         self.parts.live = LiveConfiguration(self.parts, self._cluster, self._housekeeping)
         self._cluster.short_of_room = lambda: shortage(*space(self.parts)) > 0
@@ -192,7 +197,7 @@ class Pod:
             mesh.strays.on_restored = self._chronicle.begin_anew
             return RemoteTree(metadata, transfer, mesh, deadline_s)
         self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
-        Serving(mesh.roster, metadata, transfer, mesh)
+        Serving(mesh.roster, metadata, transfer, mesh, Gate(metadata.tree, self._config))
         return None
 
     def _config(self) -> ClusterConfig:
@@ -225,9 +230,11 @@ class Pod:
             parts.metadata.committer,
             parts.transfer,
             settings,
-            partial(attribute, parts),
+            OwnAttributes(parts),
             space=partial(space, parts),
+            gate=parts.gate,
             editor=parts.editor,
+            barrier=parts.barrier,
         )
 
     def _in_use(self) -> set[InodeId]:
