@@ -21,7 +21,9 @@ def freeze() -> None:
     """Freeze the cluster: no mount takes a change.
 
     It lasts until `wormhole unfreeze`. Reading goes on, and so do removing files, emptying the trash, making copies,
-    joining, evicting and configuring. Programs that write get the error "Read-only file system". Needs a pod that administers.
+    joining, evicting and configuring. Programs that write get the error "Read-only file system".
+
+    Needs a pod that administers.
     """
     body = call(this_home(), "freeze")
     if invocation().json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -57,13 +58,14 @@ CREATE INDEX IF NOT EXISTS trash_by_time ON trash (removed);
 CREATE INDEX IF NOT EXISTS trash_by_content ON trash (content) WHERE content IS NOT NULL;
 CREATE INDEX IF NOT EXISTS trash_by_name ON trash (name) WHERE name IS NOT NULL;
 CREATE INDEX IF NOT EXISTS trash_by_place ON trash (parent, name) WHERE parent IS NOT NULL;
+CREATE TABLE IF NOT EXISTS mark (inode BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS journal (inode BLOB PRIMARY KEY, link BLOB NOT NULL, content BLOB NOT NULL,
     size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, replaces BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS journal_write (number INTEGER PRIMARY KEY, inode BLOB NOT NULL, at INTEGER NOT NULL,
     bytes BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS journal_write_inode ON journal_write (inode);
 """
-VIEW_TABLES: Final = ("link", "hardlink", "inode", "sibling", "directory", "twin", "trash")
+VIEW_TABLES: Final = ("link", "hardlink", "inode", "sibling", "directory", "twin", "trash", "mark")
 
 
 class Store:
@@ -174,10 +176,15 @@ class Store:
             forget()
         self.db.execute("PRAGMA shrink_memory")
 
-    def free_pages(self, limit: int) -> None:
-        """Give pages of the file that are of no use back to the file system."""
+    def free_pages(self, limit_s: float) -> None:
+        """Give pages of the file that are of no use back to the file system, for so long at most."""
         self.begin()
-        self.db.execute(f"PRAGMA incremental_vacuum({limit})").fetchall()
+        (unused,) = self.db.execute("PRAGMA freelist_count").fetchone()
+        until = time.perf_counter() + limit_s
+        while unused and time.perf_counter() < until:
+            # The pragma yields once a page, without a row: Python takes that for its end, whatever number it is given.
+            self.db.execute("PRAGMA incremental_vacuum(1)")
+            unused -= 1
 
     def close(self) -> None:
         """Close; what was not committed is gone."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 
-from base.ids import ContentId, PodId
+from base.ids import ContentId, InodeId, PodId
 from crdt_meta.node import Node
 from crdt_meta.tree import Tree
 from mesh.api import Mesh, Role, State
 from policies.config import ClusterConfig, PodConfig
 from policies.placement import Candidate, place
+from policies.wishes import wish_of
 from transfer.api import ContentInfo, Holders
 
 REFERENCES_LOOKED_AT = 64
@@ -34,6 +35,16 @@ class _Pods(NamedTuple):
     """Client pods, former ones as well."""
     leaving: frozenset[PodId]
     """Who is handing over what it keeps, before it leaves."""
+
+
+class Wanted(NamedTuple):
+    """What is wanted for one file."""
+
+    copies: int
+    """Before the number of full pods limits it."""
+    cache: bool
+    keep: bool
+    """Whether this pod must hold it."""
 
 
 class TreeCatalogue:
@@ -113,15 +124,25 @@ class TreeCatalogue:
                 continue
             node = found
             text = path.decode("utf-8", "surrogateescape")
-            wanted, here = self._cluster.for_path(text), self._pod.for_path(text)
+            wanted = self.wanted(inode, text)
             copies = max(copies, wanted.copies)
-            cache = cache and here.may_cache(wanted)
-            keep = keep or here.keep
+            cache = cache and wanted.cache
+            keep = keep or wanted.keep
         if node is None:
             trashed = self._tree.trashed(content)
             return None if trashed is None else ContentInfo(content, *self._of_trash(*trashed))
         now = copies if self.most_copies is None else min(copies, self.most_copies)
-        return ContentInfo(content, node.size, self._keeper(node), now, cache, keep, copies)
+        return ContentInfo(content, node.size, self._keeper(node), now, cache, keep, configured=copies)
+
+    def wanted(self, inode: InodeId, path: str) -> Wanted:
+        """Return what is wanted for one file: what stands at itself, or else the rules."""
+        ruled, here = self._cluster.for_path(path), self._pod.for_path(path)
+        wish = wish_of(self._tree.marks(inode))
+        return Wanted(
+            ruled.copies if wish.copies is None else wish.copies,
+            here.may_cache(ruled),
+            here.keep if wish.keep is None else wish.keep,
+        )
 
     def _keeper(self, node: Node) -> PodId:
         """Return who is to keep the first copy of what a file shows: its author, or who published it for a client pod."""

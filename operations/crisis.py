@@ -70,6 +70,7 @@ class Crisis:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        parts.transfer.repairs(parts.catalogue.is_repair)
         self.contact = Contact()
         self.steady = Steady()
         """What is shown."""

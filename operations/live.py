@@ -83,6 +83,7 @@ class LiveConfiguration:
 
     def start(self) -> None:
         """Begin to follow the roster; what is in force now was taken over when the parts were built."""
+        pace(self._parts)
         usable = usable_configuration(self._parts.roster.roster)
         self.problem = usable.problem
         self._seen = self._parts.roster.roster.config_id()
@@ -127,6 +128,7 @@ class LiveConfiguration:
         parts.catalogue.configure(config, parts.pod)
         self._tidying.forget_after_s = config.cluster.forget_after_s
         self._housekeeping.set_keep(config.trash.keep_s)
+        pace(parts)
         if config.redundancy.absent_after_s != before.redundancy.absent_after_s:
             parts.mesh.set_absent_after(config.redundancy.absent_after_s)
         if any(change.key in _PLACING or change.key.startswith("rule[") for change in found):
@@ -247,6 +249,12 @@ class LiveConfiguration:
                 "--pod-level`, or at the next `wormhole up`."
             )
         return found
+
+
+def pace(parts: Parts) -> None:
+    """Have new contents copied when the configuration says so."""
+    wanted = parts.cluster.redundancy
+    parts.transfer.pace(wanted.replicate, wanted.settle_s, wanted.interval_s)
 
 
 _PLACING: Final = frozenset({"redundancy.copies"})

@@ -211,6 +211,6 @@ def file_facts(parts: Parts, path: str, node: Node) -> dict[str, object]:
     """Return what only files have."""
     return {
         "content": node.content.hex(),
-        "copies_wanted": parts.catalogue.wanted_now(parts.cluster.for_path(path).copies),
+        "copies_wanted": parts.catalogue.wanted_now(parts.catalogue.wanted(node.inode, path).copies),
         "kept": names(parts, parts.transfer.holders(node.content).kept),
     }

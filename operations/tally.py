@@ -102,7 +102,8 @@ class Tallies:
         if self._last is not None and now < self._last[0] and key == self._last[1]:
             return self._last[2]
         copies = {parts.cluster.redundancy.copies, *(rule.copies for rule in parts.cluster.rules if rule.copies)}
-        if len(copies) == 1 and parts.catalogue.most_copies is None:
+        is_plain = len(copies) == 1 and not parts.metadata.tree.view.marks
+        if is_plain and parts.catalogue.most_copies is None:
             await parts.metadata.committer.durable()  # the query sees what is committed
             found = await _by_query(parts, pods, accepted)
         else:

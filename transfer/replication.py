@@ -28,6 +28,7 @@ from transfer.gather import gather, is_whole_kept
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
 from transfer.manifest import Manifest, implied
+from transfer.pacing import Pacing
 from transfer.pieces import Area
 from transfer.replicator import Duty, Lull, WorkQueue, duty
 
@@ -81,6 +82,7 @@ class Replication:
         self._done_taken = anyio.Event()
         self._pass_due = anyio.Event()
         self._lull = Lull()
+        self.pacing = Pacing()
 
     # -- what there is to look at
 
@@ -116,6 +118,20 @@ class Replication:
         self._published[content] = None
         self.consider([content])
 
+    def hold(self, contents: Collection[ContentId]) -> None:
+        """Keep contents here, whatever the placement says: somebody waits for that."""
+        for content in contents:
+            if content != EMPTY_CONTENT and self._database.own(content) is not Holding.KEPT:
+                self.repair(content)
+
+    def _is_put_off(self, content: ContentId) -> bool:
+        """Tell whether a content is too new to be copied; it comes up again when it isn't."""
+        until = self.pacing.waits_until(content, anyio.current_time())
+        if until is None or content in self._published:
+            return False
+        self._queue.postpone(content, until)
+        return True
+
     def hurry(self) -> None:
         """Try again now what couldn't be done before: who is there, or who holds what, is known better."""
         self._queue.hurry()
@@ -123,6 +139,7 @@ class Replication:
 
     def changed(self) -> None:
         """Say that members or placement have changed: look at everything."""
+        self.pacing.clear()
         self._pass_due.set()
 
     # -- the work
@@ -158,9 +175,9 @@ class Replication:
             await anyio.sleep(PASS_SHARE * (anyio.current_time() - started_at))
 
     def _duty(self, info: ContentInfo) -> Duty:
-        if not self._access.settings.keeps:
-            return Duty.NONE
         holding = self._database.own(info.content)
+        if not self._access.settings.keeps:
+            return Duty.FETCH if info.keep and info.size and holding is Holding.NONE else Duty.NONE
         placed: Iterable[PodId] = () if holding is Holding.KEPT else self._catalogue.place(info)
         return duty(info, self._me, tuple(placed), holding, published=info.content in self._published)
 
@@ -177,7 +194,7 @@ class Replication:
                     await self._wake.wait()
                 continue
             await anyio.lowlevel.checkpoint()
-            if content in self._working or content in self._done:
+            if content in self._working or content in self._done or self._is_put_off(content):
                 continue
             if self._small(content) is not None:
                 async with self._batches.gate:
@@ -203,7 +220,7 @@ class Replication:
 
     def _small(self, content: ContentId) -> ContentInfo | None:
         """Return what is wanted for a content when it is small and must be fetched, else None."""
-        if content in self._alone or self._access.store.has(ChunkId(content)):
+        if content in self._alone or self._access.store.has(ChunkId(content)) or not self._access.settings.keeps:
             return None
         info = self._catalogue.info(content)
         if info is None or not 0 < info.size <= SMALL_BYTES:
@@ -242,7 +259,7 @@ class Replication:
         size, now = 0, anyio.current_time()
         content: ContentId | None = first
         while content is not None:
-            if content not in self._working and content not in self._done:
+            if content not in self._working and content not in self._done and not self._is_put_off(content):
                 info = self._small(content)
                 if info is None:
                     others.append(content)
@@ -268,6 +285,9 @@ class Replication:
             return
         if what is Duty.FETCH and content not in self._published and not self._knows_holders():
             self._queue.failed(content, anyio.current_time())
+            return
+        if not self._access.settings.keeps:
+            await self._caching.hold(info)
             return
         access = self._access
         manifest = implied(content, info.size)

@@ -116,6 +116,13 @@ class WorkQueue:
             return
         heapq.heappush(self._later, (now + min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures - 1, 8)), content))
 
+    def postpone(self, content: ContentId, until: float) -> None:
+        """Look at a content at a time."""
+        if len(self._later) >= MAX_QUEUED:
+            self.overflowed = True
+            return
+        heapq.heappush(self._later, (until, content))
+
     def succeeded(self, content: ContentId) -> None:
         """Forget earlier failures of a content."""
         self._failures.pop(content, None)

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from crdt_meta.committer import Committer
     from crdt_meta.tree import Tree
     from transfer.service import Transfer
+    from vfs.gate import Gate
     from vfs.hold import Hold
+    from vfs.openfiles import Barrier
     from vfs.remote import Editor
     from vfs.xattrs import XattrInfo
 
@@ -74,7 +76,7 @@ class MountSettings:
 class Mount:
     """One mount.
 
-    ``xattr_info(name, node)`` returns the value of an extended attribute below ``user.wormhole.``, or None.
+    ``xattr_info`` answers for the extended attributes below ``user.wormhole.``.
     ``space()`` returns (total, free) bytes for ``df``; by default those of the disk below the byte store.
     """
 
@@ -89,10 +91,14 @@ class Mount:
         xattr_info: XattrInfo,
         *,
         space: Callable[[], tuple[int, int]],
+        gate: Gate,
         editor: Editor | None = None,
+        barrier: Barrier | None = None,
         hold: Hold | None = None,
     ) -> None:
-        """``editor``: on a client pod, who makes changes; ``hold``: what says whether anything is held up."""
+        """``gate`` says what may be changed, ``hold`` whether anything may be now; ``editor``: on a client pod, who makes
+        changes; ``barrier``: see fsync.
+        """
         self._tree = tree
         self._committer = committer
         self._transfer = transfer
@@ -104,12 +110,13 @@ class Mount:
         self.filesystem: FileSystem
         if editor is None:
             self.filesystem = FileSystem(*parts, owner=owner, deadline_s=settings.deadline_s)
-            self._operations = Operations(self.filesystem, tree, committer, space)
+            self._operations = Operations(self.filesystem, tree, committer, space, gate)
         else:
             self.filesystem = RemoteFileSystem(*parts, owner=owner, deadline_s=settings.deadline_s, editor=editor)
-            self._operations = RemoteOperations(self.filesystem, tree, committer, space)
+            self._operations = RemoteOperations(self.filesystem, tree, committer, space, gate)
         if hold is not None:
             self._operations.hold = hold
+        self.filesystem.open_files.barrier = barrier
         self._device = 0
         self._traffic = loop.Traffic()
         self._serving = False

@@ -127,8 +127,15 @@ class Host:
         run("ip", "link", "set", self.veth, "up")
 
     def received_bytes(self) -> int:
-        shown = run("ip", "-j", "-s", "-n", self.namespace, "link", "show", "eth0").stdout
-        return int(json.loads(shown)[0]["stats64"]["rx"]["bytes"])
+        """Return what this host received so far: what the bridge's end of its cable sent."""
+        return self._counted("tx_bytes")
+
+    def sent_bytes(self) -> int:
+        """Return what this host sent so far."""
+        return self._counted("rx_bytes")
+
+    def _counted(self, what: str) -> int:
+        return int(Path(f"/sys/class/net/{self.veth}/statistics/{what}").read_text())
 
     def stored(self) -> set[str]:
         """Return the BLAKE3 hashes of what really lies on this host's disk."""

@@ -23,6 +23,7 @@ from operations.settings import engine_roots, transfer_settings
 from policies.config import parse_cluster, parse_pod
 from tests.unit.mesh.cluster import Home, admit, found, until
 from transfer.service import Transfer
+from vfs.gate import Gate
 from vfs.hold import Hold
 
 
@@ -47,7 +48,11 @@ class Pod:
         self.catalogue.durable = self.metadata.committer.durable
         self.metadata.committer.on_durable = self.mesh.publish_log
         self.tree.on_delta(lambda delta: self.transfer.noticed(delta.contents) if delta.contents else None)
-        self.serving = None if client else Serving(home.roster, self.metadata, self.transfer, self.mesh, Hold())
+        self.cluster = cluster
+        gate = Gate(self.tree, lambda: self.cluster)
+        self.hold = Hold()
+        parts = (home.roster, self.metadata, self.transfer, self.mesh)
+        self.serving = None if client else Serving(*parts, gate, self.hold)
         self.editor = RemoteTree(self.metadata, self.transfer, self.mesh, 5.0)
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()

@@ -108,7 +108,9 @@ def test_effective_has_every_key_and_is_json():
     assert 'match = "ä/**"\nkeep = true' in render(config)
 
 
-def test_what_is_not_active_is_told():
+def test_what_is_not_active_is_told(monkeypatch):
+    monkeypatch.setitem(ACTIVE, "cluster", ACTIVE["cluster"] - {"redundancy.replicate", "rule.read_only"})
+    monkeypatch.setitem(ACTIVE, "pod", ACTIVE["pod"] - {"affinity.hot"})
     text = """\
 [redundancy]
 copies = 3
