@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from statistics import median
 from typing import Final
 
@@ -18,10 +19,11 @@ import anyio
 import msgpack
 from anyio import lowlevel
 
-from base.errors import RefusedError
+from base.errors import RefusedError, WormholeError
 from base.ids import PodId
 from crdt_meta.node import Delta
 from mesh.api import Member, Role, State
+from mesh.wire import Tag
 from operations.notifying import Notice, Notifying
 from operations.parts import Parts
 from operations.tally import Found, pods_of
@@ -39,6 +41,8 @@ CALM_EVERY_S: Final = 10.0
 REST: Final = 10.0
 """A look at everything rests for so many times as long as it took."""
 AT_LEAST_EVERY_S: Final = 60.0
+ASK_EVERY_S: Final = 2.0
+"""A client pod asks so often what its full pod does."""
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +98,14 @@ class Crisis:
         self._applied: object = None
         self._seen_number = 0
         """Up to which order the last verdict knew what was said."""
+        self._followed: dict[str, frozenset[Effect]] = {}
+        """On a client pod: what the full pod does that serves it."""
+        if parts.editor is None:
+            parts.mesh.handle(Tag.DOING, self._answer)
         self.notifying = Notifying(lambda: parts.pod.disconnected.notify, self._about)
+
+    async def _answer(self, _sender: PodId, _body: object) -> object:
+        return sorted({one.effect.value for one in self.stances})
 
     # -- facts
 
@@ -217,8 +228,7 @@ class Crisis:
         parts.metadata.tree.on_delta(self._tree_changed)
         async with anyio.create_task_group() as group:
             group.start_soon(self.notifying.run)
-            if parts.editor is None:
-                group.start_soon(self._hear_news)
+            group.start_soon(self._hear_news if parts.editor is None else self._ask_often)
             while True:
                 self._wake = anyio.Event()
                 await self.look()
@@ -231,6 +241,18 @@ class Crisis:
             await self._parts.transfer.news()
             self._news()
             await anyio.sleep(SOON_S)
+
+    async def _ask_often(self) -> None:
+        """On a client pod: ask the full pod that serves it what it does. Gossip comes to clients rarely."""
+        parts = self._parts
+        while True:
+            pod = None if parts.editor is None else parts.editor.serves()
+            if pod is not None:
+                with suppress(WormholeError):
+                    told = await parts.mesh.call(pod, Tag.DOING, None, timeout_s=ASK_EVERY_S)
+                    self._followed = {parts.live.name_of(pod): effects_in(told)}
+                    self._wake.set()
+            await anyio.sleep(ASK_EVERY_S)
 
     def _next_at(self) -> float:
         now = anyio.current_time()
@@ -308,14 +330,10 @@ class Crisis:
             drill=self._rehearsed(now),
         )
         if parts.editor is not None:
-            found += follow(self._told(), cut_off=self.contact.is_cut, when_cut_off=when_cut_off)
+            known = {one.effect for one in found}
+            followed = follow(self._followed, cut_off=self.contact.is_cut, when_cut_off=when_cut_off)
+            found += tuple(one for one in followed if one.effect not in known)
         return found
-
-    def _told(self) -> dict[str, frozenset[Effect]]:
-        """Return what the full pods that can be reached do."""
-        alive = self._parts.mesh.alive()
-        members = [one for one in self._parts.mesh.members() if one.role is Role.FULL and one.pod in alive]
-        return {one.name: effects_of(one) for one in members}
 
     async def react(self) -> None:
         """Bring into effect what is to be done now."""
@@ -393,7 +411,11 @@ class Crisis:
 
 def effects_of(member: Member) -> frozenset[Effect]:
     """Return what a pod says that it does."""
-    told = member.meta.get(DOING)
+    return effects_in(member.meta.get(DOING))
+
+
+def effects_in(told: object) -> frozenset[Effect]:
+    """Return the effects that a pod named; what it doesn't know is left out."""
     known = {one.value: one for one in Effect}
     return frozenset(known[one] for one in told if one in known) if isinstance(told, list) else frozenset()
 

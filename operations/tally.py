@@ -70,7 +70,8 @@ def pods_of(parts: Parts) -> Pods:
             told = one.meta.get(ROOM)
             if isinstance(told, int):
                 room[one.pod] = told
-    return Pods(frozenset(present), frozenset(planned), frozenset(lost), room)
+    here = frozenset[PodId]() if parts.editor is None else frozenset({parts.mesh.pod_id})
+    return Pods(frozenset(present), frozenset(planned), frozenset(lost), room, here)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,8 @@ class Pods:
     """Who hasn't answered for `absent_after`, and said nothing."""
     room: Mapping[PodId, int] = field(default_factory=dict)
     """Bytes that those present can still store; who isn't in it has room enough."""
+    here: frozenset[PodId] = frozenset()
+    """A client pod that judges: what it has can be read here, and counts for nobody else."""
 
     @property
     def full(self) -> int:
@@ -107,7 +109,7 @@ class Pods:
     def without(self, gone: Collection[PodId]) -> Pods:
         """Return the same after some pods have vanished."""
         gone = frozenset(gone)
-        return Pods(self.present - gone, self.planned - gone, self.lost | gone, self.room)
+        return Pods(self.present - gone, self.planned - gone, self.lost | gone, self.room, self.here)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,7 @@ class Survey:
         if not holders and held.author is not None:  # who wrote it has the bytes before its holdings are known
             holders = frozenset({held.author})
         wanted = min(held.copies, pods.full)
-        kept, cached = held.kept & pods.present, (holders - held.kept) & pods.present
+        kept, cached = held.kept & pods.present, (holders - held.kept) & (pods.present | pods.here)
         planned, absent = holders & pods.planned, holders & pods.lost
         found = standing(
             wanted=wanted,
