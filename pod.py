@@ -47,7 +47,7 @@ from operations.client import RemoteTree
 from operations.handlers import handlers
 from operations.housekeeping import Housekeeping, shortage
 from operations.live import LiveConfiguration
-from operations.mount_facts import attribute, limit_bytes, space
+from operations.mount_facts import attribute, limit_bytes, local_space, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
 from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
@@ -65,6 +65,7 @@ from operations.settings import (
 from operations.soundness import check_complete, damage, no_member, place_of
 from operations.tidying import Cluster, tidy
 from operations.unplugging import serve_unplugging
+from operations.wishing import Wishing
 from policies.config import ClusterConfig
 from transfer.service import Transfer
 from vfs.journalled import publish_journalled
@@ -138,6 +139,8 @@ class Pod:
         catalogue = TreeCatalogue(metadata.tree, mesh, cluster, pod)
         transfer = Transfer(home, mesh, catalogue, transfer_settings(pod, keeps=not self.is_client))
         catalogue.holders = transfer.holders
+        transfer.quota.limit_bytes = cluster.cluster.storage_limit_bytes
+        transfer.quota.tree_bytes = lambda: metadata.tree.totals().bytes
         catalogue.durable = metadata.committer.durable
         admissions = Admissions(
             home,
@@ -177,8 +180,9 @@ class Pod:
 
         self._housekeeping = Housekeeping(self.parts, mesh.clock_agrees)
         self.parts.live = LiveConfiguration(self.parts, self._cluster, self._housekeeping)
-        self._cluster.short_of_room = lambda: shortage(*space(self.parts)) > 0
+        self._cluster.short_of_room = lambda: shortage(*local_space(self.parts)) > 0
         serve_unplugging(self.parts)
+        self._wishing = None if self.is_client else Wishing(self.parts)
         if transfer.releasing is not None:
             transfer.releasing.may_free = self._may_free
 
@@ -268,6 +272,8 @@ class Pod:
             await group.start(self._supervised, "control socket", self._serve_control)
             await group.start(self._supervised, "discovery", Announcing(parts).run)
             group.start_soon(self._gossip_room)
+            if self._wishing is not None:
+                group.start_soon(self._wishing.run)
             if self._rebirth is not None:
                 group.start_soon(self._rebirth.run)
             await self._catch_up()

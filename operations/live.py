@@ -127,6 +127,7 @@ class LiveConfiguration:
         parts.catalogue.configure(config, parts.pod)
         self._tidying.forget_after_s = config.cluster.forget_after_s
         self._housekeeping.set_keep(config.trash.keep_s)
+        parts.transfer.quota.limit_bytes = config.cluster.storage_limit_bytes
         if config.redundancy.absent_after_s != before.redundancy.absent_after_s:
             parts.mesh.set_absent_after(config.redundancy.absent_after_s)
         if any(change.key in _PLACING or change.key.startswith("rule[") for change in found):
@@ -146,6 +147,7 @@ class LiveConfiguration:
         parts.catalogue.configure(parts.cluster, config)
         parts.transfer.configure(transfer_settings(config, keeps=self._parts.editor is None))
         parts.mounts.configure(mount_point(config), config.network.deadline_s)
+        parts.wishes_changed()
         if (before.pod.advertise, before.pod.discovery) != (config.pod.advertise, config.pod.discovery):
             self._announce.set()
         if found := changes(before, config):

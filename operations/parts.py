@@ -46,5 +46,7 @@ class Parts:
     """What takes over changes of the configuration; set by the composition root."""
     editor: RemoteTree | None = None
     """On a client pod: who makes changes."""
+    wishes_changed: Callable[[], None] = lambda: None
+    """Tell the others of other wishes or limits; set on full pods."""
     tallies: Tallies = field(default_factory=Tallies)
     """How many files stand how, for `wormhole status`."""

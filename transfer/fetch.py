@@ -74,6 +74,11 @@ class Sources:
 
         return sorted(pods, key=key)
 
+    def best_rate(self, since: float) -> float | None:
+        """Return the best rate of the pods that answered since then; None when none of them sent much."""
+        rates = [one.rate for one in self._sources.values() if one.rate is not None and one.last_answer_at >= since]
+        return max(rates, default=None)
+
     def part_bytes(self, pod: PodId) -> int:
         """Return how much to ask for in one message: about half a second's worth, so that progress shows."""
         rate = self.of(pod).rate

@@ -28,8 +28,10 @@ from transfer.caching import Caching
 from transfer.copies import Copies
 from transfer.draft import Draft
 from transfer.draft_bytes import DraftMemory
+from transfer.dropping import Dropping
 from transfer.fetch import Candidates
 from transfer.fetcher import Fetcher, Urgency, Wanted
+from transfer.figures import Figures
 from transfer.gather import gather, is_whole, is_whole_kept
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
@@ -53,7 +55,7 @@ MAX_OTHERS_ASKED: Final = 16
 SYNC_EVERY_S: Final = 5.0
 
 
-class Transfer(Copies):
+class Transfer(Copies, Figures):
     """The bytes of one pod."""
 
     def __init__(
@@ -103,16 +105,39 @@ class Transfer(Copies):
             rng or random.Random(),
             lambda: self._holdings.knows_all(self._mesh.alive() & self._full_pods()),
             self._batches,
+            mesh.alive,
         )
         self.scrubbing = Scrubbing(
             self._access, self._database, catalogue, self._caching, self._replication, self._record, self._has_copies
         )
         self.releasing: Releasing | None = None
         """Frees what nothing refers to any more; None when nobody can tell what that is."""
+        self.dropping: Dropping | None = None
+        """Drops copies that are too many; None where nothing is freed."""
         if self._memory is not None:
             has_copies, drop = self._has_copies, self._caching.drop
             parts = (self._access, self._database, self._memory, self._record)
             self.releasing = Releasing(*parts, drop, has_copies)
+            self.releasing.busy = self._replication.is_busy
+            self.dropping = Dropping(
+                mesh,
+                self._access,
+                self._database,
+                catalogue,
+                self.releasing,
+                self._replication.is_surplus,
+                self._copies_of,
+                lambda: self._holdings.knows_all(mesh.alive() & self._full_pods()) and not catalogue.is_behind(),
+                rng or random.Random(),
+            )
+            self._replication.on_surplus = self.dropping.consider
+        self._replication.on_refused = self._refused
+        self.on_used: Callable[[ContentId], None] = lambda _: None
+        """Called with each content that a program of this machine opens for reading."""
+        self.quota = self._access.quota
+        """What all files may take together."""
+        self.on_refused: Callable[[int], None] = lambda _: None
+        """Called with the bytes of a copy that found no room here."""
         self._draft_memory = DraftMemory(settings.all_drafts_bytes)
         self._brought: frozenset[ContentId] = frozenset()
         self._lost: set[ChunkId] = set()
@@ -133,6 +158,8 @@ class Transfer(Copies):
             await self._caching.sweep()
         if self._memory is not None and self._may_have_orphans:
             await sweep_orphans(self._store, self._database, self._memory, self._offload)
+        if self.dropping is not None:
+            await self.dropping.resume()
         try:
             async with anyio.create_task_group() as group:
                 self._fetcher.start(group)
@@ -145,6 +172,8 @@ class Transfer(Copies):
                 group.start_soon(self._strike_lost)
                 if self.releasing is not None:
                     group.start_soon(self.releasing.run)
+                if self.dropping is not None:
+                    group.start_soon(self.dropping.run, group)
                 if not self._database.was_clean:
                     group.start_soon(self._offload.run, self._store.recount)
                 task_status.started()
@@ -211,6 +240,7 @@ class Transfer(Copies):
         A client pod keeps nothing: there it goes into the cache.
         """
         single = self._access.claims.published(content)
+        self.quota.published(content)
         if self._settings.keeps:
             self._replication.published(content, single=single)
         elif content != EMPTY_CONTENT:
@@ -275,6 +305,14 @@ class Transfer(Copies):
         await self._caching.give_way()
         return await self.releasing.free() if self.releasing is not None else 0
 
+    def look_at(self, contents: Collection[ContentId]) -> None:
+        """Say that these contents may belong elsewhere now."""
+        self._replication.consider(contents)
+
+    def pass_every(self, pause_s: Callable[[], float]) -> None:
+        """Have all contents looked at again after so long; the settings' time is the longest."""
+        self._replication.pass_every_s = pause_s
+
     def reconsider(self) -> None:
         """Say that placement may have changed for all contents (a new configuration)."""
         self._replication.changed()
@@ -285,24 +323,6 @@ class Transfer(Copies):
 
     def _keeps(self, pod: PodId) -> bool:
         return self._settings.keeps if pod == self._mesh.pod_id else pod not in self._clients
-
-    # -- figures
-
-    def bytes_used(self) -> int:
-        """Return the bytes of all pieces in the store."""
-        return self._store.bytes_used
-
-    def moving(self) -> tuple[int, int]:
-        """Return how many pieces are coming in and going out at this moment."""
-        return self._fetcher.running, self._server.running
-
-    def bytes_moved(self) -> tuple[int, int]:
-        """Return the bytes of pieces that came in and went out since the start."""
-        return self._fetcher.bytes_in, self._server.bytes_out
-
-    def exchanged(self) -> frozenset[PodId]:
-        """Return the pods whose holdings were followed to their end since the start."""
-        return frozenset(self._holdings.exchanged)
 
     # -- inside
 
@@ -319,6 +339,16 @@ class Transfer(Copies):
             rest = [*(pod for pod, is_linked in self._clients.items() if is_linked), *rest]
         rest = rest[:MAX_OTHERS_ASKED]
         return Candidates(frozenset(holders), frozenset(rest), author if spare else None)
+
+    def _copies_of(self, content: ContentId) -> int:
+        info = self._catalogue.info(content)
+        return 1 if info is None else self.copies_wanted(info)
+
+    async def _refused(self, content: ContentId, size: int) -> None:
+        """Let go of what arrived of a content that found no room, and say that there is none."""
+        if self.releasing is not None and self._database.own(content) is Holding.NONE:
+            await self.releasing.drop([content])
+        self.on_refused(size)
 
     async def _record(self, changes: dict[ContentId, Holding]) -> None:
         await self._database.record(changes)
