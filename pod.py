@@ -139,6 +139,7 @@ class Pod:
         catalogue = TreeCatalogue(metadata.tree, mesh, cluster, pod)
         transfer = Transfer(home, mesh, catalogue, transfer_settings(pod, keeps=not self.is_client))
         catalogue.holders = transfer.holders
+        transfer.set_fan_out(cluster.redundancy.fan_out)
         transfer.quota.limit_bytes = cluster.cluster.storage_limit_bytes
         transfer.quota.tree_bytes = lambda: metadata.tree.totals().bytes
         catalogue.durable = metadata.committer.durable

@@ -127,6 +127,7 @@ class LiveConfiguration:
         parts.catalogue.configure(config, parts.pod)
         self._tidying.forget_after_s = config.cluster.forget_after_s
         self._housekeeping.set_keep(config.trash.keep_s)
+        parts.transfer.set_fan_out(config.redundancy.fan_out)
         parts.transfer.quota.limit_bytes = config.cluster.storage_limit_bytes
         if config.redundancy.absent_after_s != before.redundancy.absent_after_s:
             parts.mesh.set_absent_after(config.redundancy.absent_after_s)

@@ -119,6 +119,12 @@ class Sources:
         rate = size * max(1, source.running) / max(elapsed_s, 1e-6)
         source.rate = rate if source.rate is None else source.rate + SMOOTHING * (rate - source.rate)
 
+    def seen(self, pod: PodId, now: float) -> None:
+        """Note an answer that tells nothing of the network: it may have waited for something else."""
+        source = self.of(pod)
+        source.last_answer_at = now
+        source.failures = 0
+
     def failed(self, pod: PodId, now: float, *, damaged: bool = False) -> None:
         """Note that a pod didn't answer, or sent something else than was asked for."""
         source = self.of(pod)
@@ -178,6 +184,8 @@ class Candidates:
     holders: frozenset[PodId]
     others: frozenset[PodId]
     avoid: PodId | None = None
+    coming: PodId | None = None
+    """One that is only getting it, and can be asked to answer once it has."""
 
 
 @dataclass(slots=True)

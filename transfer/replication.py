@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
@@ -23,6 +24,7 @@ from transfer.api import Catalogue, ContentInfo
 from transfer.batching import MAX_BYTES, MAX_PIECES, SMALL_BYTES, Batches
 from transfer.caching import Caching
 from transfer.chunking import is_single
+from transfer.fanning import FRESH_S, Fanning, Plan, plan
 from transfer.fetcher import Urgency, Wanted
 from transfer.gather import gather, is_whole_kept
 from transfer.holdings import Holding
@@ -45,6 +47,10 @@ PASS_SHARE: Final = 3.0
 PASS_REST: Final = 5.0
 """Passes rest for so many times as long as the last one took, where placement changes while time passes."""
 MAX_PUBLISHED: Final = 100_000
+SPREAD: Final = 3
+"""With fewer copies there is one target, which fetches all from the writer."""
+WAIT_S: Final = 0.5
+"""A small content that is on its way to who is to send it is looked at again after so long, or when it is there."""
 MOVES: Final = 2
 """Contents that only change their place are fetched so many at a time: what lacks copies, and readers, go first."""
 BULK: Final = 32
@@ -78,6 +84,10 @@ class Replication:
         self._knows_holders = knows_holders
         self._batches = batches
         self._alive = alive
+        self.fanning = Fanning()
+        """From whom what is new is fetched."""
+        self.on_arrival: Callable[[], None] = lambda: None
+        """Called after each piece of what is fetched here."""
         self._queue = WorkQueue()
         self._moves = WorkQueue()
         """What has its copies, and belongs here."""
@@ -143,6 +153,12 @@ class Replication:
     def is_busy(self) -> Collection[ContentId]:
         """Return the contents that are being gathered, or are complete and not yet recorded."""
         return {*self._working, *self._done}
+
+    def coming(self, content: ContentId) -> bool | None:
+        """Tell whether a content is being fetched here: True when it gets on, False when it hardly does, None if not."""
+        if self.fanning.gets_on(content, anyio.current_time()):
+            return True
+        return False if content in self._working or content in self._queue or content in self._moves else None
 
     def is_surplus(self, content: ContentId) -> bool:
         """Tell whether this pod keeps a content that belongs elsewhere, where enough keep it."""
@@ -249,7 +265,7 @@ class Replication:
                     await self._wake.wait()
                 continue
             await anyio.lowlevel.checkpoint()
-            if content in self._working or content in self._done:
+            if content in self._working or content in self._done or self._waits(content, queue):
                 continue
             if self._small(content, queue) is not None:
                 async with self._batches.gate:
@@ -287,6 +303,40 @@ class Replication:
         wanted = Duty.MOVE if queue is self._moves else Duty.FETCH
         return info if self._duty(info) is wanted and self._knows_holders() else None
 
+    def _plan(self, info: ContentInfo) -> Plan | None:
+        """Return from whom to fetch a content that was written lately; None: from anybody who has it."""
+        if info.copies < SPREAD or time.time() - info.born_s >= FRESH_S:
+            return None
+        alive, now = self._alive(), anyio.current_time()
+        holders = self._database.others(info.content)
+        keepers = {pod for pod, holding in holders.items() if holding is Holding.KEPT and pod in alive}
+        root = info.author
+        if root not in keepers and (keepers or root not in alive):
+            return None
+        placed = self._catalogue.place(info)
+        found = plan(info.content, self._me, root, placed, self.fanning.fan_out, now)
+        return self.fanning.begin(info.content, found)
+
+    def _waits(self, content: ContentId, queue: WorkQueue) -> bool:
+        """Put off a small content that is to come from somebody who hasn't said yet that it is there."""
+        info = self._catalogue.info(content)
+        if (
+            info is None
+            or info.copies < SPREAD
+            or not 0 < info.size <= SMALL_BYTES
+            or self._access.store.has(ChunkId(content))
+        ):
+            return False
+        found = self._plan(info) if self._duty(info) in {Duty.FETCH, Duty.MOVE} else None
+        now = anyio.current_time()
+        if found is None or not found.is_hopeful(now):
+            return False
+        source = found.source(ChunkId(content))
+        if source == found.root or self._database.others(content).get(source, Holding.NONE) is not Holding.NONE:
+            return False
+        queue.put_off(content, now + WAIT_S)
+        return True
+
     async def _work_batch(self, first: ContentId, queue: WorkQueue) -> None:
         """Fetch a small content together with others that wait; what doesn't come is fetched alone later."""
         batch, others = self._take_batch(first, queue)
@@ -319,7 +369,7 @@ class Replication:
         size, now = 0, anyio.current_time()
         content: ContentId | None = first
         while content is not None:
-            if content not in self._working and content not in self._done:
+            if content not in self._working and content not in self._done and not self._waits(content, queue):
                 info = self._small(content, queue)
                 if info is None:
                     others.append(content)
@@ -359,10 +409,23 @@ class Replication:
         else:
             if manifest is None:
                 manifest = await access.manifest(content, info.size, info.author, Urgency.BACKGROUND)
-            await gather(access, content, manifest, info.author, Area.KEPT, self._rng)
+            await self._gather(info, manifest)
         if not is_single(info.size):
             access.remember(content, manifest)
         await self._complete(content, manifest)
+
+    async def _gather(self, info: ContentInfo, manifest: Manifest) -> None:
+        """Fetch what is missing of a content."""
+
+        def arrived() -> None:
+            self.fanning.progressed(info.content, anyio.current_time())
+            self.on_arrival()
+
+        found = self._plan(info)
+        try:
+            await gather(self._access, info.content, manifest, info.author, Area.KEPT, self._rng, found, arrived)
+        finally:
+            self.fanning.end(info.content)
 
     async def _complete(self, content: ContentId, manifest: Manifest) -> None:
         """Hand over a content whose pieces are all in the store, to be made durable and recorded."""
@@ -386,6 +449,7 @@ class Replication:
             finally:
                 for content in batch:
                     self._done.pop(content, None)
+                    self.fanning.end(content)
                 self._done_taken.set()
                 self._done_taken = anyio.Event()
             for content in whole:

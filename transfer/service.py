@@ -22,7 +22,7 @@ from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId, hash_bytes
 from mesh.api import Mesh, Role, State
 from mesh.wire import Tag
 from transfer.access import Access
-from transfer.api import Catalogue, ContentInfo, Memory
+from transfer.api import Catalogue, Memory
 from transfer.batching import Batches
 from transfer.caching import Caching
 from transfer.copies import Copies
@@ -48,6 +48,7 @@ from transfer.serve import ChunkServer
 from transfer.settings import TransferSettings
 from transfer.store import MOST_WAITING_BYTES
 from transfer.store_open import open_store
+from transfer.striking import Striking
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +91,9 @@ class Transfer(Copies, Figures):
             self._database.set_meta_now("store", self._store.store_id)
         self._fetcher = Fetcher(mesh, self._offload, settings.deadline_s, self._candidates)
         self._access = Access(self._store, self._fetcher, self._offload, settings)
-        self._access.on_damage = self._damaged
-        self._server = ChunkServer(self._store, self._damaged)
+        self._striking = Striking(self._catalogue, self._database, self._access, self._record)
+        self._access.on_damage = self._striking.damaged
+        self._server = ChunkServer(self._store, self._striking.damaged)
         self._holdings = HoldingsSync(mesh, self._database, self._news, self._exchanged_one, self._keeps)
         self._caching = Caching(self._access, self._database, catalogue, self._record)
         self._batches = Batches(mesh, self._fetcher, settings.deadline_s, self._candidates)
@@ -114,24 +116,7 @@ class Transfer(Copies, Figures):
         """Frees what nothing refers to any more; None when nobody can tell what that is."""
         self.dropping: Dropping | None = None
         """Drops copies that are too many; None where nothing is freed."""
-        if self._memory is not None:
-            has_copies, drop = self._has_copies, self._caching.drop
-            parts = (self._access, self._database, self._memory, self._record)
-            self.releasing = Releasing(*parts, drop, has_copies)
-            self.releasing.busy = self._replication.is_busy
-            self.dropping = Dropping(
-                mesh,
-                self._access,
-                self._database,
-                catalogue,
-                self.releasing,
-                self._replication.is_surplus,
-                self._copies_of,
-                lambda: self._holdings.knows_all(mesh.alive() & self._full_pods()) and not catalogue.is_behind(),
-                rng or random.Random(),
-            )
-            self._replication.on_surplus = self.dropping.consider
-        self._replication.on_refused = self._refused
+        self._connect(rng or random.Random())
         self.on_used: Callable[[ContentId], None] = lambda _: None
         """Called with each content that a program of this machine opens for reading."""
         self.quota = self._access.quota
@@ -140,14 +125,38 @@ class Transfer(Copies, Figures):
         """Called with the bytes of a copy that found no room here."""
         self._draft_memory = DraftMemory(settings.all_drafts_bytes)
         self._brought: frozenset[ContentId] = frozenset()
-        self._lost: set[ChunkId] = set()
-        self._lost_event = anyio.Event()
         self._changed = anyio.Event()
         self._clients: dict[PodId, bool] = {}
         """The client pods, and whether they can be asked for what they wrote."""
         self._members: frozenset[tuple[PodId, Role, State, bool]] = frozenset()
         mesh.handle(Tag.CHUNK_GET, self._server.handle)
         mesh.on_change(self._members_changed)
+
+    def _connect(self, rng: random.Random) -> None:
+        """Make what gives room, and tell the parts of each other."""
+        mesh, catalogue, replication = self._mesh, self._catalogue, self._replication
+        self._striking.repair = replication.repair
+        replication.on_refused = self._refused
+        replication.on_arrival = self._server.arrived
+        self._server.coming = replication.coming
+        self._fetcher.on_coming = lambda content: replication.fanning.progressed(content, anyio.current_time())
+        if self._memory is None:
+            return
+        parts = (self._access, self._database, self._memory, self._record)
+        self.releasing = Releasing(*parts, self._caching.drop, self._has_copies)
+        self.releasing.busy = replication.is_busy
+        self.dropping = Dropping(
+            mesh,
+            self._access,
+            self._database,
+            catalogue,
+            self.releasing,
+            replication.is_surplus,
+            self._copies_of,
+            lambda: self._holdings.knows_all(mesh.alive() & self._full_pods()) and not catalogue.is_behind(),
+            rng,
+        )
+        replication.on_surplus = self.dropping.consider
 
     # -- running
 
@@ -169,7 +178,7 @@ class Transfer(Copies, Figures):
                 group.start_soon(self._caching.run)
                 group.start_soon(self._sync_often)
                 group.start_soon(self._access.claims.run, self._memory, self._database.holds)
-                group.start_soon(self._strike_lost)
+                group.start_soon(self._striking.run)
                 if self.releasing is not None:
                     group.start_soon(self.releasing.run)
                 if self.dropping is not None:
@@ -305,6 +314,10 @@ class Transfer(Copies, Figures):
         await self._caching.give_way()
         return await self.releasing.free() if self.releasing is not None else 0
 
+    def set_fan_out(self, fan_out: int) -> None:
+        """Let what is written be sent to so many pods by each that gets it."""
+        self._replication.fanning.fan_out = fan_out
+
     def look_at(self, contents: Collection[ContentId]) -> None:
         """Say that these contents may belong elsewhere now."""
         self._replication.consider(contents)
@@ -329,8 +342,14 @@ class Transfer(Copies, Figures):
     def _candidates(self, wanted: Wanted, urgency: Urgency) -> Candidates:
         """Say whom to ask. Replication spares the author when others hold the content, too."""
         alive = self._mesh.alive()
-        holders = {pod for pod in self._database.others(wanted.content) if pod in alive}
+        others = self._database.others(wanted.content)
+        holders = {pod for pod in others if pod in alive}
         author = wanted.author
+        if urgency is Urgency.BACKGROUND:
+            one = self._replication.fanning.source(wanted.content, wanted.piece, anyio.current_time())
+            if one is not None and one in alive:
+                is_coming = one != author and one not in others
+                return Candidates(frozenset({one}), frozenset(), coming=one if is_coming else None)
         spare = urgency is Urgency.BACKGROUND and bool(holders - {author})
         if author is not None and (author in alive or self._clients.get(author)):
             holders.add(author)
@@ -380,40 +399,6 @@ class Transfer(Copies, Figures):
     def _signal(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
-
-    def _damaged(self, _content: ContentId, piece: ChunkId) -> None:
-        """Note that a piece was damaged and set aside."""
-        self._lost.add(piece)
-        self._lost_event.set()
-
-    async def _strike_lost(self) -> None:
-        """Say of the contents that a lost piece belongs to that they aren't complete here, and fetch it again."""
-        while True:
-            await self._lost_event.wait()
-            self._lost_event = anyio.Event()
-            lost, self._lost = self._lost, set()
-            after: ContentId | None = None
-            while page := self._catalogue.page(after, 64):
-                for info in page:
-                    await self._strike(info, lost)
-                after = page[-1].content
-                await anyio.lowlevel.checkpoint()
-
-    async def _strike(self, info: ContentInfo, lost: set[ChunkId]) -> None:
-        holding = self._database.own(info.content)
-        if holding is Holding.NONE:
-            return
-        try:
-            manifest = self._access.manifest_now(info.content, info.size)
-        except DamagedError:
-            manifest = None
-        if ChunkId(info.content) not in lost and manifest is not None and lost.isdisjoint(manifest.chunks):
-            return
-        if self.is_whole(info.content, info.size):
-            return
-        await self._record({info.content: Holding.NONE})
-        if holding is Holding.KEPT:
-            self._replication.repair(info.content)
 
     def is_whole(self, content: ContentId, size: int) -> bool:
         """Tell whether every piece of a content is on this pod's disk, told to others or not."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from base.errors import ConfigError
+from policies.active import ACTIVE
 from policies.changing import Change, changes, find_key, get_value, set_key, toml_value, unquoted, warnings, written
 from policies.config import parse_cluster, parse_pod
 from policies.edit import default_cluster_toml, default_pod_toml
@@ -125,7 +126,8 @@ def test_toml_values() -> None:
     assert toml_value("home") == "home"
 
 
-def test_changes_and_what_to_know_of_them() -> None:
+def test_changes_and_what_to_know_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ACTIVE, "cluster", ACTIVE["cluster"] - {"redundancy.fan_out", "rule.read_only"})
     old = parse_cluster("[[rule]]\nmatch = 'a'\ncopies = 2\n[[rule]]\nmatch = 'b'\n")
     new = parse_cluster("[redundancy]\ncopies = 3\nfan_out = 3\n[[rule]]\nmatch = 'a'\nread_only = true\n")
     found = changes(old, new)

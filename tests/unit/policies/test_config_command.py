@@ -9,6 +9,7 @@ import pytest
 
 from base.errors import ConfigError, NotFoundError
 from commands.config import check, read_text, show
+from policies.active import ACTIVE
 from policies.config import parse_cluster
 from policies.edit import default_pod_toml, render
 
@@ -85,7 +86,8 @@ def test_check_of_what_is_not_there(tmp_path):
             check(path)
 
 
-def test_show(tmp_path):
+def test_show(tmp_path, monkeypatch):
+    monkeypatch.setitem(ACTIVE, "cluster", ACTIVE["cluster"] - {"redundancy.fan_out"})
     result = show("[redundancy]\ncopies = 4\nfan_out = 1", "cluster")
     assert result.values["redundancy"]["copies"] == 4
     assert "copies = 4" in result.text

@@ -108,7 +108,9 @@ def test_effective_has_every_key_and_is_json():
     assert 'match = "ä/**"\nkeep = true' in render(config)
 
 
-def test_what_is_not_active_is_told():
+def test_what_is_not_active_is_told(monkeypatch):
+    for level, keys in (("cluster", {"redundancy.replicate", "rule.read_only"}), ("pod", {"affinity.hot"})):
+        monkeypatch.setitem(ACTIVE, level, ACTIVE[level] - keys)
     text = """\
 [redundancy]
 copies = 3
