@@ -7,7 +7,7 @@ hit rates", IEEE/ACM Transactions on Networking 6(1), 1998). A pod that comes ta
 pod that goes leaves only what it had.
 
 Who keeps a content goes on keeping it, but for three reasons, none of which can move it back and forth: somebody
-*wishes* for it more, a pod that came later *claims* the share that it wins by the hash, or its keeper is *full*.
+*wishes* for it more, a pod that came later *claims* the share that it wins by the hash, or its writer is *full*.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Candidate:
     takes: bool = True
     """Whether it can fetch now; one that can't goes on keeping what it has."""
     is_full: bool = False
-    """Short of room: what it keeps without being wished or claimed goes to others that want it as much."""
+    """Short of room: what it wrote, and isn't wished for or claimed there, goes to others that want it as much."""
     is_slow: bool = False
     """Its network is far slower than the others'."""
     excess: float = 0.0
@@ -111,7 +111,7 @@ def settle(case: Case, candidates: Sequence[Candidate]) -> tuple[PodId, ...]:
             return (
                 one.first if is_first else one.wish,
                 one.pod in claims,
-                not (one.is_full and keeps),
+                not (one.is_full and writes),
                 keeps,
                 writes and not claims,
                 not one.is_slow,
