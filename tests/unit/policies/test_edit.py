@@ -109,8 +109,8 @@ def test_effective_has_every_key_and_is_json():
 
 
 def test_what_is_not_active_is_told(monkeypatch):
-    for level, keys in (("cluster", {"redundancy.replicate", "rule.read_only"}), ("pod", {"affinity.hot"})):
-        monkeypatch.setitem(ACTIVE, level, ACTIVE[level] - keys)
+    monkeypatch.setitem(ACTIVE, "cluster", ACTIVE["cluster"] - {"redundancy.replicate", "rule.read_only"})
+    monkeypatch.setitem(ACTIVE, "pod", ACTIVE["pod"] - {"affinity.hot"})
     text = """\
 [redundancy]
 copies = 3
