@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 from base.errors import DamagedError, FileSystemError
 from base.ids import ContentId, Dot, InodeId, LinkId, WriterId
 from crdt_meta.hlc import MAX_CLOCK
+from crdt_meta.marks import OWN_XATTRS
 from crdt_meta.node import Kind
 from crdt_meta.records import NAME_LIMIT_BYTES, TARGET_LIMIT_BYTES, XATTR_LIMIT_BYTES
 from crdt_meta.trash import TrashEntry
@@ -30,7 +31,6 @@ PURGE_LIMIT: Final = 128
 PATH_LIMIT_BYTES: Final = 64 << 10
 SIZE_LIMIT: Final = 1 << 44
 STORED_XATTRS: Final = (b"user.", b"trusted.", b"security.")
-OWN_XATTRS: Final = b"user.wormhole."
 _TIME: Final = (1 << 63) - 1
 _OWNER: Final = (1 << 32) - 1
 _ATTRIBUTES: Final = {"mode": (0, 0o7777), "uid": (0, _OWNER), "gid": (0, _OWNER), "mtime_ns": (-_TIME, _TIME)}

@@ -239,13 +239,17 @@ class Reading:
 
     def path(self, inode: InodeId) -> bytes | None:
         """Return a path of an inode (``/a/b``; the root is ``/``); None when it isn't shown."""
+        return next(self.paths(inode), None)
+
+    def paths(self, inode: InodeId) -> Iterator[bytes]:
+        """Yield all paths of an inode, as `path` gives one."""
         if inode == ROOT_INODE:
-            return b"/"
+            yield b"/"
+            return
         for parent, name in self._parents(inode):
             above = self._directory_path(parent)
             if above is not None:
-                return above + b"/" + name
-        return None
+                yield above + b"/" + name
 
     def _directory_path(self, directory: InodeId) -> bytes | None:
         """Return the path of a directory, nothing for the root; None when it isn't attached to it."""
@@ -301,6 +305,10 @@ class Reading:
     def xattrs(self, inode: InodeId) -> dict[bytes, bytes]:
         """Return the extended attributes of an inode."""
         return merged_xattrs(self.view.records.of(self.view.sibling_owner.get(inode, inode), "x"))
+
+    def marks(self, inode: InodeId) -> dict[bytes, bytes]:
+        """Return the extended attributes of an inode below ``user.wormhole.``, quickly; as a rule there are none."""
+        return self.view.marks.of(self.view.sibling_owner.get(inode, inode))
 
     def contents(self, after: ContentId | None, limit: int) -> list[tuple[ContentId, int, PodId | None]]:
         """Return (content, size, author) of what files show and what is in the trash, in the order of the contents' ids."""

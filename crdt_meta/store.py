@@ -57,13 +57,14 @@ CREATE INDEX IF NOT EXISTS trash_by_time ON trash (removed);
 CREATE INDEX IF NOT EXISTS trash_by_content ON trash (content) WHERE content IS NOT NULL;
 CREATE INDEX IF NOT EXISTS trash_by_name ON trash (name) WHERE name IS NOT NULL;
 CREATE INDEX IF NOT EXISTS trash_by_place ON trash (parent, name) WHERE parent IS NOT NULL;
+CREATE TABLE IF NOT EXISTS mark (inode BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS journal (inode BLOB PRIMARY KEY, link BLOB NOT NULL, content BLOB NOT NULL,
     size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, replaces BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS journal_write (number INTEGER PRIMARY KEY, inode BLOB NOT NULL, at INTEGER NOT NULL,
     bytes BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS journal_write_inode ON journal_write (inode);
 """
-VIEW_TABLES: Final = ("link", "hardlink", "inode", "sibling", "directory", "twin", "trash")
+VIEW_TABLES: Final = ("link", "hardlink", "inode", "sibling", "directory", "twin", "trash", "mark")
 
 
 class Store:

@@ -27,6 +27,7 @@ from crdt_meta.derive import (
     versions_of,
 )
 from crdt_meta.links import KEPT, LinkRow, Links
+from crdt_meta.marks import Marks
 from crdt_meta.naming import Naming
 from crdt_meta.node import Delta, Kind
 from crdt_meta.records import Attributes, Birth, Body, Content, Key, LinkBirth, Name, Overwritten, Place, Xattrs
@@ -62,6 +63,8 @@ class _Batch:
     """Directories that came, went or moved."""
     look: set[InodeId] = field(default_factory=set)
     """Inodes of whose trash something may have changed."""
+    marked: set[InodeId] = field(default_factory=set)
+    """Inodes with other extended attributes."""
     links: set[LinkId] = field(default_factory=set)
     alive: dict[LinkId, bool] = field(default_factory=dict)
     edges: dict[InodeId, int] = field(default_factory=dict)
@@ -77,6 +80,7 @@ class View:
         self.rows = Rows(store)
         self.trash = Trashed(store, self.records)
         self.naming = Naming(self, pod_name_of)
+        self.marks = Marks(store, self.records)
         self.moves = 0  # of directories: what was derived from their places holds until the next
         self.reload()
         store.on_flush.append(self._write_totals)
@@ -85,6 +89,7 @@ class View:
         """Read what is kept in memory anew from the rows."""
         self.moves += 1
         self.files, self.directories, self.bytes = self._written = self.rows.totals()  # first: queries write them
+        self.marks.reload()
         self.twins = self.rows.twins()
         self.kept = self.links.kept()
         self.demoted = self.links.repaired()
@@ -125,10 +130,17 @@ class View:
         for inode in batch.inodes:
             if not self._is_plain(batch, inode):
                 self._refresh_inode(batch, inode)
+        for inode in filter(self.marks.refresh, batch.marked):
+            batch.delta.contents.update(self._contents(inode))
         self._repair(batch)
         self._refresh_links(batch)
         self.naming.update(batch.delta, batch.altered, batch.moved)
         return batch.delta
+
+    def _contents(self, inode: InodeId) -> list[ContentId]:
+        row = self.rows.inode(inode)
+        siblings = self.rows.siblings(inode) if inode in self.contested else []
+        return [one.content for one in (row, *siblings) if one is not None]
 
     def _mark(self, batch: _Batch, change: Changed) -> None:
         key = change.key
@@ -138,6 +150,8 @@ class View:
             batch.look.add(InodeId(key.node))
         if key.kind in "ax":
             batch.delta.inodes.add(InodeId(key.node))
+        if key.kind == "x":
+            batch.marked.add(InodeId(key.node))
         if key.kind in "lpnd":
             batch.links.add(LinkId(key.node))
             self._mark_link(batch, LinkId(key.node), change.before, look=key.kind in "ld")

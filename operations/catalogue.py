@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from base.ids import ContentId, PodId
+from base.ids import ContentId, InodeId, PodId
 from crdt_meta.hlc import nanoseconds
 from crdt_meta.node import Node
 from crdt_meta.tree import Tree
 from mesh.api import Mesh
 from operations.placing import Placing
 from policies.config import ClusterConfig, PodConfig
+from policies.wishes import wish_of
 from transfer.api import ContentInfo, Holders
 
 REFERENCES_LOOKED_AT: Final = 64
 """A content that more files share than this is judged by the first of them."""
+
+
+class Wanted(NamedTuple):
+    """What is wanted for one file."""
+
+    copies: int
+    """Before the number of full pods limits it."""
+    cache: bool
+    keep: bool
+    """Whether this pod must hold it."""
 
 
 class TreeCatalogue:
@@ -72,15 +83,25 @@ class TreeCatalogue:
                 continue
             node = found
             text = path.decode("utf-8", "surrogateescape")
-            wanted, here = self._cluster.for_path(text), self._pod.for_path(text)
+            wanted = self.wanted(inode, text)
             copies = max(copies, wanted.copies)
-            cache = cache and here.may_cache(wanted)
-            keep = keep or here.keep
+            cache = cache and wanted.cache
+            keep = keep or wanted.keep
         if node is None:
             trashed = self._tree.trashed(content)
             return None if trashed is None else ContentInfo(content, *self._of_trash(*trashed), is_shown=False)
         born_s = nanoseconds(max((dot.clock for dot in node.shown), default=0)) / 1e9 if node.shown else math.inf
         return ContentInfo(content, node.size, self._keeper(node), copies, cache, keep, born_s)
+
+    def wanted(self, inode: InodeId, path: str) -> Wanted:
+        """Return what is wanted for one file: what stands at itself, or else the rules."""
+        ruled, here = self._cluster.for_path(path), self._pod.for_path(path)
+        wish = wish_of(self._tree.marks(inode))
+        return Wanted(
+            ruled.copies if wish.copies is None else wish.copies,
+            here.may_cache(ruled),
+            here.keep if wish.keep is None else wish.keep,
+        )
 
     def _keeper(self, node: Node) -> PodId:
         """Return who is to keep the first copy of what a file shows: its author, or who published it for a client pod."""

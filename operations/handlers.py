@@ -18,6 +18,7 @@ from operations.parts import Parts
 from operations.pinning import pin, unpin
 from operations.planning import plan
 from operations.pods import pods
+from operations.preparing import prepare
 from operations.requests import approve, deny, requests
 from operations.scrubbing import scrub
 from operations.status import status
@@ -74,6 +75,7 @@ TELLING: dict[str, Telling] = {
     "import": import_files,
     "leave": leave,
     "pin": pin,
+    "prepare": prepare,
     "safe_to_unplug": safe_to_unplug,
     "scrub": scrub,
     "sync": sync,

@@ -83,6 +83,7 @@ class LiveConfiguration:
 
     def start(self) -> None:
         """Begin to follow the roster; what is in force now was taken over when the parts were built."""
+        pace(self._parts)
         usable = usable_configuration(self._parts.roster.roster)
         self.problem = usable.problem
         self._seen = self._parts.roster.roster.config_id()
@@ -127,8 +128,7 @@ class LiveConfiguration:
         parts.catalogue.configure(config, parts.pod)
         self._tidying.forget_after_s = config.cluster.forget_after_s
         self._housekeeping.set_keep(config.trash.keep_s)
-        parts.transfer.set_fan_out(config.redundancy.fan_out)
-        parts.transfer.quota.limit_bytes = config.cluster.storage_limit_bytes
+        pace(parts)
         if config.redundancy.absent_after_s != before.redundancy.absent_after_s:
             parts.mesh.set_absent_after(config.redundancy.absent_after_s)
         if any(change.key in _PLACING or change.key.startswith("rule[") for change in found):
@@ -249,6 +249,15 @@ class LiveConfiguration:
                 "--pod-level`, or at the next `wormhole up`."
             )
         return found
+
+
+def pace(parts: Parts) -> None:
+    """Have new contents copied when and how the configuration says, and no more taken than it offers."""
+    wanted = parts.cluster.redundancy
+    parts.transfer.pace(wanted.replicate, wanted.settle_s, wanted.interval_s)
+    parts.transfer.set_fan_out(wanted.fan_out)
+    parts.transfer.quota.tree_bytes = lambda: parts.metadata.tree.totals().bytes
+    parts.transfer.quota.limit_bytes = parts.cluster.cluster.storage_limit_bytes
 
 
 _PLACING: Final = frozenset({"redundancy.copies"})

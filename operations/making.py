@@ -1,9 +1,13 @@
-"""Changes of the tree that commands make: here at once on a full pod, by way of one on a client pod."""
+"""Changes of the tree that commands make: here at once on a full pod, by way of one on a client pod.
+
+What a rule makes read only is refused here, too (`vfs.gate`): EROFS.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from base.errors import FileSystemError, RefusedError
 from base.ids import ContentId, InodeId
 from crdt_meta.node import Kind, Node
 from crdt_meta.trash import TrashEntry
@@ -23,6 +27,7 @@ async def create(
     target: bytes = b"",
 ) -> Node:
     """Make a file, directory, link or special file. Raises `FileSystemError`."""
+    parts.gate.name(parent, name, folder=kind is Kind.DIRECTORY)
     if parts.editor is None:
         return parts.metadata.tree.create(
             parent, name, kind, mode=mode, uid=uid, gid=gid, mtime_ns=mtime_ns, target=target
@@ -55,7 +60,8 @@ async def set_mtime(parts: Parts, inode: InodeId, mtime_ns: int) -> None:
 
 
 async def restore(parts: Parts, entry: TrashEntry) -> Node | None:
-    """Bring something back from the trash. Raises `FileSystemError`."""
+    """Bring something back from the trash. Raises `FileSystemError`, `RefusedError`."""
+    _ask(parts, entry.path)
     if parts.editor is None:
         return parts.metadata.tree.restore(entry)
     return await parts.editor.restore(entry)
@@ -69,8 +75,16 @@ async def purge(parts: Parts, entries: Sequence[TrashEntry]) -> int:
 
 
 async def keep(parts: Parts, path: bytes, version: InodeId) -> None:
-    """Let a version have the name of a conflict. Raises `FileSystemError`."""
+    """Let a version have the name of a conflict. Raises `FileSystemError`, `RefusedError`."""
+    _ask(parts, path)
     if parts.editor is None:
         parts.metadata.tree.keep(path, version)
     else:
         await parts.editor.keep(path, version)
+
+
+def _ask(parts: Parts, path: bytes) -> None:
+    try:
+        parts.gate.path(path)
+    except FileSystemError as error:
+        raise RefusedError(error.message, "See the rules with `wormhole config show`.", errno=error.errno) from None

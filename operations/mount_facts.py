@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Final
 
-from crdt_meta.node import Node
+from base.errors import FileSystemError
+from crdt_meta.node import Kind, Node
 from mesh.api import Role, State
+from operations.catalogue import Wanted
 from operations.parts import Parts
 from operations.where import names
 from policies.forms import Share
 from policies.room import whole_copies
+from policies.wishes import WRITABLE, normal
 
 LIMIT_STEP_BYTES: Final = 1 << 26
 LIMIT_DIGITS: Final = 7
 """Binary digits told of a limit that depends on how full a disk is, so that it isn't told anew all the time."""
 
 
-def attribute(parts: Parts, name: bytes, node: Node) -> bytes | None:
-    """Return a ``user.wormhole.`` attribute of a file."""
-    path = parts.metadata.tree.path(node.inode)
-    text = "" if path is None else path.decode("utf-8", "surrogateescape")
-    match name:
-        case b"user.wormhole.holders":
-            holders = parts.transfer.holders(node.content)
-            return ",".join(names(parts, holders.kept | holders.cached)).encode()
-        case b"user.wormhole.copies":
-            return str(parts.cluster.for_path(text).copies).encode()
-        case b"user.wormhole.content":
-            return node.content.hex().encode()
-        case b"user.wormhole.keep":
-            return b"1" if parts.pod.for_path(text).keep else b"0"
-    return None
+class OwnAttributes:
+    """The attributes ``user.wormhole.*`` of files: `vfs.xattrs.XattrInfo`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def value(self, name: bytes, node: Node) -> bytes | None:
+        """Return one of a file, None of anything else; what was set at the file itself goes before all rules."""
+        parts = self._parts
+        if node.kind is not Kind.FILE:
+            return None
+        match name:
+            case b"user.wormhole.holders":
+                holders = parts.transfer.holders(node.content)
+                return ",".join(names(parts, holders.kept | holders.cached)).encode()
+            case b"user.wormhole.copies":
+                return str(self._wanted(node).copies).encode()
+            case b"user.wormhole.content":
+                return node.content.hex().encode()
+            case b"user.wormhole.keep":
+                return b"1" if self._wanted(node).keep else b"0"
+        return None
+
+    def _wanted(self, node: Node) -> Wanted:
+        path = self._parts.metadata.tree.path(node.inode)
+        return self._parts.catalogue.wanted(node.inode, "" if path is None else path.decode("utf-8", "surrogateescape"))
+
+    def accepted(self, name: bytes, value: bytes | None, node: Node) -> bytes | None:
+        """Return what is stored when one is set (None: removed). Raises FileSystemError: EPERM, EISDIR, EINVAL."""
+        if name not in WRITABLE or not self._parts.roster.roster.is_admin(self._parts.mesh.pod_id):
+            raise FileSystemError(errno.EPERM)
+        if node.kind is not Kind.FILE:
+            raise FileSystemError(errno.EISDIR if node.is_directory else errno.EPERM)
+        try:
+            return None if value is None else normal(name, value)
+        except ValueError as error:
+            raise FileSystemError(errno.EINVAL, f"{name.decode()} {error}.") from None
 
 
 def local_space(parts: Parts) -> tuple[int, int]:

@@ -18,8 +18,10 @@ from operations.mounting import MountKeeper
 from operations.tally import Tallies
 from policies.config import ClusterConfig, PodConfig
 from transfer.service import Transfer
+from vfs.gate import Gate
 
 if TYPE_CHECKING:
+    from operations.barrier import Barrier
     from operations.live import LiveConfiguration
 
 
@@ -40,10 +42,14 @@ class Parts:
     mounts: MountKeeper
     gossip: Callable[[Mapping[str, object]], None]
     """Tell all pods small values about this one; those told earlier stay."""
+    gate: Gate
+    """Says what may be changed in the tree."""
     stop: Callable[[], None]
     """Ask the pod to end in order."""
     live: LiveConfiguration = field(init=False)
     """What takes over changes of the configuration; set by the composition root."""
+    barrier: Barrier = field(init=False)
+    """Waits until other pods have what is written; set by the composition root."""
     editor: RemoteTree | None = None
     """On a client pod: who makes changes."""
     wishes_changed: Callable[[], None] = lambda: None

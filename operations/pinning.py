@@ -1,5 +1,6 @@
 """`wormhole pin` and `unpin`: files that this pod keeps whatever the cluster's placement says.
 
+A client pod, which keeps no copies, holds them in its cache, where they count for nobody else.
 A pin is a rule of pod.toml (`policies.pinning`); the byte store fetches and keeps what the rules say. Nothing is dropped
 when a pin is taken away.
 """
@@ -14,7 +15,7 @@ from anyio import lowlevel
 from base.errors import NotFoundError, RefusedError, UsageError
 from base.ids import EMPTY_CONTENT, ContentId
 from control.server import Emit
-from crdt_meta.node import Delta, Kind
+from crdt_meta.node import Delta, Kind, Node
 from operations.configuration import file_of, take, text_of
 from operations.finding import files_below, find, number_argument, text_argument
 from operations.finding import text_of as path_text
@@ -27,10 +28,17 @@ SLICE: Final = 500
 
 async def pin(parts: Parts, args: dict[str, object], emit: Emit) -> dict[str, object]:
     """Keep a file or folder here from now on; return when all of it is here, or after ``timeout_s``."""
-    if parts.editor is not None:
-        raise RefusedError("This is a client pod: it keeps no copies.", "Pin it on a full pod.")
     timeout_s = number_argument(args, "timeout_s", 3600.0)
     raw, node = find(parts.metadata.tree, text_argument(args, "path") or "/")
+    path = path_text(raw)
+    await add(parts, raw, node)
+    with anyio.move_on_after(timeout_s):
+        await _arrived(parts, path, emit)
+    return _answer(parts, path)
+
+
+async def add(parts: Parts, raw: bytes, node: Node) -> None:
+    """Pin a file or folder; return at once. Raises `UsageError`, `ConfigError`."""
     path = path_text(raw)
     if node.kind not in (Kind.FILE, Kind.DIRECTORY):
         raise UsageError(f"'{path}' has no content to keep.", "Name a file or a folder.")
@@ -39,9 +47,6 @@ async def pin(parts: Parts, args: dict[str, object], emit: Emit) -> dict[str, ob
     async with parts.live.changing:
         before = text_of(parts, "pod")
         await take(parts, "pod", before, with_pin(before, pattern, file_of(parts, "pod")))
-    with anyio.move_on_after(timeout_s):
-        await _arrived(parts, path, emit)
-    return _answer(parts, path)
 
 
 async def unpin(parts: Parts, args: dict[str, object]) -> dict[str, object]:
@@ -65,6 +70,11 @@ async def unpin(parts: Parts, args: dict[str, object]) -> dict[str, object]:
     return _answer(parts, path) | {"changed": after != before}
 
 
+def is_pinned(parts: Parts, path: str) -> bool:
+    """Tell whether a rule keeps a file, or a folder as a whole, here."""
+    return _rule(parts, path) is not None
+
+
 def _rule(parts: Parts, path: str) -> int | None:
     """Return the number of the rule that keeps a file, or a folder as a whole, here."""
     try:
@@ -78,13 +88,15 @@ def _wanted(parts: Parts, path: str) -> dict[ContentId, tuple[int, int]]:
     """Return the contents at and below a path that are to be kept here → (files, bytes of each)."""
     found: dict[ContentId, tuple[int, int]] = {}
     for raw, node in files_below(parts.metadata.tree, path):
-        if parts.pod.for_path(path_text(raw)).keep:
+        if parts.catalogue.wanted(node.inode, path_text(raw)).keep:
             found[node.content] = found.get(node.content, (0, 0))[0] + 1, node.size
     return found
 
 
-def _is_here(parts: Parts, content: ContentId) -> bool:
-    return content == EMPTY_CONTENT or parts.mesh.pod_id in parts.transfer.holders(content).kept
+def is_here(parts: Parts, content: ContentId) -> bool:
+    """Tell whether all of a content is here and stays: kept, or on a client pod in the cache."""
+    local = parts.transfer.local(content)
+    return local == "kept" or (local == "cached" and parts.editor is not None)
 
 
 async def _arrived(parts: Parts, path: str, emit: Emit) -> None:
@@ -95,7 +107,7 @@ async def _arrived(parts: Parts, path: str, emit: Emit) -> None:
     while True:
         still: dict[ContentId, tuple[int, int]] = {}
         for number, (content, counts) in enumerate(missing.items()):
-            if not _is_here(parts, content) and parts.catalogue.info(content) is not None:
+            if not is_here(parts, content) and parts.catalogue.info(content) is not None:
                 still[content] = counts
             if number % SLICE == SLICE - 1:
                 await lowlevel.checkpoint()
@@ -122,15 +134,15 @@ def _answer(parts: Parts, path: str) -> dict[str, object]:
     try:
         for _, node in files_below(parts.metadata.tree, path):
             files, size = files + 1, size + node.size
-            missing += not _is_here(parts, node.content)
+            missing += not is_here(parts, node.content)
     except NotFoundError:
         pass
-    return {"path": path, "pinned": _rule(parts, path) is not None, "files": files, "bytes": size, "missing": missing}
+    return {"path": path, "pinned": is_pinned(parts, path), "files": files, "bytes": size, "missing": missing}
 
 
 def moved(parts: Parts, delta: Delta) -> None:
     """Have what was moved below a pin fetched: its contents are as they were, so that nothing else tells."""
-    if parts.editor is not None or not any(rule.keep for rule in parts.pod.rules):
+    if not any(rule.keep for rule in parts.pod.rules):
         return
     tree = parts.metadata.tree
     files: list[ContentId] = []

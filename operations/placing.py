@@ -1,4 +1,4 @@
-"""Placement with what the pods say of themselves: joins `policies.placement`, `policies.wishes` and `policies.usage`."""
+"""Placement with what the pods say of themselves: joins `policies.placement`, `policies.offering` and `policies.usage`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Final, NamedTuple
 
 from base.ids import PodId
 from mesh.api import Member, Mesh, Role, State
+from policies.offering import META, Wishes, mean_share, slow_speed, unpack
 from policies.placement import Candidate, Case, settle
 from policies.usage import COLD_AFTER_S, HOT_READS, READER_WISH, YOUNG_S, Uses
-from policies.wishes import META, Wishes, mean_share, slow_speed, unpack
 from transfer.api import ContentInfo, Holders
 
 LEAVING: Final = "leaving"

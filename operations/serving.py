@@ -21,12 +21,29 @@ from base.errors import DamagedError, FileSystemError, RefusedError, Unreachable
 from base.ids import PodId, WriterId, author_of
 from crdt_meta.hlc import FRACTION_BITS, MAX_CLOCK, MAX_DRIFT_MS
 from crdt_meta.metadata import Metadata
-from crdt_meta.operation import Operation, Publish, check, is_done, parse, perform
+from crdt_meta.node import Kind
+from crdt_meta.operation import (
+    Create,
+    Keep,
+    Link,
+    Operation,
+    Publish,
+    Remove,
+    Rename,
+    Restore,
+    SetAttributes,
+    SetXattr,
+    check,
+    is_done,
+    parse,
+    perform,
+)
 from mesh.node import MeshNode
 from mesh.quiet import QuietLog
 from mesh.roster import Roster
 from mesh.wire import Tag
 from transfer.service import Transfer
+from vfs.gate import Gate
 
 WAITING_LIMIT: Final = 256
 """Operations of one client at a time."""
@@ -74,7 +91,8 @@ def read_request(body: object) -> Request:
 class Serving:
     """See the module. Registers itself with the mesh."""
 
-    def __init__(self, roster: Roster, metadata: Metadata, transfer: Transfer, mesh: MeshNode) -> None:
+    def __init__(self, roster: Roster, metadata: Metadata, transfer: Transfer, mesh: MeshNode, gate: Gate) -> None:
+        self._gate = gate
         self._roster = roster
         self._metadata = metadata
         self._transfer = transfer
@@ -144,12 +162,34 @@ class Serving:
         tree, operation = self._metadata.tree, request.operation
         try:
             check(tree, operation)
+            self._ask(operation)
             perform(tree, author, stamp, operation)
         except FileSystemError:
             if request.again and is_done(tree, author, stamp, operation, MAX_CLOCK):
                 return True
             raise
         return False
+
+    def _ask(self, operation: Operation) -> None:
+        """Refuse what a rule forbids. What was written before it came in force is published."""
+        gate, display = self._gate, self._metadata.tree.display
+        match operation:
+            case Create(parent=parent, name=name, kind=kind):
+                gate.name(parent, name, folder=kind is Kind.DIRECTORY)
+            case Remove(parent=parent, name=name, directory=directory):
+                gate.name(parent, name, folder=directory)
+            case Link(inode=inode, parent=parent, name=name):
+                gate.inode(inode)
+                gate.name(parent, name)
+            case Rename(parent=parent, name=name, new_parent=new_parent, new_name=new_name):
+                for place in ((parent, name), (new_parent, new_name)):
+                    gate.name(*place, folder=display.directory(*place) is not None)
+            case SetAttributes(inode=inode) | SetXattr(inode=inode):
+                gate.inode(inode)
+            case Restore(entry=entry):
+                gate.path(entry.path)
+            case Keep(path=path):
+                gate.path(path)
 
     async def _bytes_are_here(self, sender: PodId, operation: Publish, data: bytes | None) -> bool:
         with anyio.move_on_after(BYTES_S):

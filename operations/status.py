@@ -121,6 +121,6 @@ def file_facts(parts: Parts, path: str, node: Node) -> dict[str, object]:
     """Return what only files have."""
     return {
         "content": node.content.hex(),
-        "copies_wanted": parts.catalogue.copies_wanted(parts.cluster.for_path(path).copies),
+        "copies_wanted": parts.catalogue.copies_wanted(parts.catalogue.wanted(node.inode, path).copies),
         "kept": names(parts, parts.transfer.holders(node.content).kept),
     }

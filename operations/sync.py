@@ -36,11 +36,16 @@ async def sync(parts: Parts, args: dict[str, object], emit: Emit) -> dict[str, o
     failure: WormholeError | None = None  # raised outside of the group, which would wrap it
     async with anyio.create_task_group() as group:
         group.start_soon(report)
+        group.start_soon(parts.barrier.hurry, list(contents), copies or None, timeout_s)
         with news:
             try:
+                until = anyio.current_time() + timeout_s
                 await parts.transfer.wait_copies(list(contents), copies or None, timeout_s, progress)
+                if copies > 1:
+                    await parts.barrier.keep([], copies, until - anyio.current_time())
             except WormholeError as error:
                 failure = error
+        group.cancel_scope.cancel()
     if failure is not None:
         raise failure
     return {"path": path or "/", "contents": len(contents), "copies": copies or None}

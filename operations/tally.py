@@ -63,7 +63,7 @@ class Tallies:
         if self._last is not None and now < self._last[0] and members == self._last[1]:
             return self._last[2]
         copies = {parts.cluster.redundancy.copies, *(rule.copies for rule in parts.cluster.rules if rule.copies)}
-        if len(copies) == 1:
+        if len(copies) == 1 and not parts.metadata.tree.view.marks:
             await parts.metadata.committer.durable()  # the query sees what is committed
             found = await _by_query(parts)
         else:

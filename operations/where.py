@@ -16,7 +16,7 @@ async def where(parts: Parts, args: dict[str, object]) -> dict[str, object]:
         raise UsageError(f"'{text_of(path)}' is no file.", "Name a file; a folder's files are held one by one.")
     holders = parts.transfer.holders(node.content)
     chunks = await parts.transfer.chunks(node.content, node.size)
-    copies = parts.cluster.for_path(text_of(path)).copies
+    copies = parts.catalogue.wanted(node.inode, text_of(path)).copies
     return {
         "path": text_of(path),
         "size": node.size,

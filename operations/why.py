@@ -12,6 +12,7 @@ from operations.finding import find, text_argument, text_of
 from operations.parts import Parts
 from policies.explaining import Facts, copies_rule, named, no_cache_rule, reason
 from policies.pinning import keeping_rule
+from policies.wishes import KEEP, Wish, wish_of
 from transfer.api import ContentInfo
 
 GONE: Final = (State.LEFT, State.EVICTED)
@@ -24,14 +25,14 @@ async def why(parts: Parts, args: dict[str, object]) -> dict[str, object]:
     if node.kind is not Kind.FILE:
         raise UsageError(f"'{path}' is no file.", "Name a file; a folder's files are held one by one.")
     info = parts.catalogue.info(node.content)
-    copies = parts.cluster.for_path(path).copies if info is None else info.copies
+    copies = parts.catalogue.wanted(node.inode, path).copies if info is None else info.copies
     wanted = parts.catalogue.copies_wanted(copies)
     members = sorted((one for one in parts.mesh.members() if one.state not in GONE), key=lambda one: one.name)
     return {
         "path": path,
         "content": node.content.hex(),
         "copies_wanted": wanted,
-        "rule": copies_rule(parts.cluster, path, copies, wanted),
+        "rule": copies_rule(parts.cluster, path, copies, wanted, _wish(parts, node)),
         "pods": _rows(parts, path, node, info, wanted, members),
     }
 
@@ -48,15 +49,31 @@ def _rows(
     rows: list[dict[str, object]] = []
     for one in members:
         holding = known.get(one.pod)
-        facts = _facts(parts, path, info, one, places, "none" if holding is None else holding.name.lower())
+        facts = _facts(parts, path, node, info, one, places, "none" if holding is None else holding.name.lower())
         rows.append({"name": one.name, "state": one.state.value, "has": facts.has, "reason": reason(facts, wanted)})
     return rows
 
 
-def _facts(parts: Parts, path: str, info: ContentInfo, member: Member, places: dict[PodId, int], has: str) -> Facts:
+def _wish(parts: Parts, node: Node) -> Wish:
+    return wish_of(parts.metadata.tree.marks(node.inode))
+
+
+def _pin(parts: Parts, path: str, node: Node, member: Member) -> str:
+    """Return what says that a pod must keep a file, as far as this pod knows; empty when nothing does."""
+    if member.role is not Role.FULL and member.pod != parts.mesh.pod_id:
+        return ""
+    wish = _wish(parts, node).keep
+    if wish is not None:
+        return f"{KEEP.decode()} = 1 at the file itself" if wish else ""
+    pin = keeping_rule(parts.pod, path) if member.pod == parts.mesh.pod_id else None
+    return "" if pin is None else named(pin, parts.pod, "keep = true")
+
+
+def _facts(
+    parts: Parts, path: str, node: Node, info: ContentInfo, member: Member, places: dict[PodId, int], has: str
+) -> Facts:
     me = parts.mesh.pod_id
     given_up, leaving = parts.catalogue.set_apart()
-    pin = keeping_rule(parts.pod, path) if member.pod == me and member.role is Role.FULL else None
     return Facts(
         has=has,
         is_client=member.role is Role.CLIENT,
@@ -66,6 +83,6 @@ def _facts(parts: Parts, path: str, info: ContentInfo, member: Member, places: d
         is_given_up=member.pod in given_up,
         is_leaving=member.pod in leaving,
         place=places.get(member.pod),
-        pin="" if pin is None else named(pin, parts.pod, "keep = true"),
+        pin=_pin(parts, path, node, member),
         no_cache=no_cache_rule(parts.cluster, parts.pod if member.pod == me else None, path),
     )

@@ -1,6 +1,6 @@
 """What this pod tells the others for placement, and what it hears: room, wishes, load, speed; what its programs read.
 
-Room and wishes go with the gossip, in coarse steps (`policies.wishes`). Reads are pushed to the other full pods when
+Room and wishes go with the gossip, in coarse steps (`policies.offering`). Reads are pushed to the other full pods when
 their steps change (`policies.usage`). The speed of this pod's network is measured by half a mebibyte each way, now and
 then, with one other pod; what it fetches meanwhile counts more.
 """
@@ -20,8 +20,8 @@ from mesh.api import Lane
 from mesh.wire import Tag
 from operations.mount_facts import offered_bytes
 from operations.parts import Parts
+from policies.offering import META, Scale, Wishes
 from policies.usage import MAX_LEVEL, MAX_TOLD, UseCounter
-from policies.wishes import META, Scale, Wishes
 
 TELL_EVERY_S: Final = 5.0
 USES_EVERY_S: Final = 2.0

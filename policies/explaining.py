@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from policies.patterns import MAX_PATTERN
 from policies.schema import ClusterConfig, PodConfig
+from policies.wishes import COPIES, NONE, Wish
 
 SHOWN_PATTERN = min(MAX_PATTERN, 60)
 
@@ -30,7 +31,7 @@ class Facts:
     place: int | None = None
     """Its number, from 1, among those who should keep the content; None when it isn't among them."""
     pin: str = ""
-    """The rule of its pod.toml that says keep; known of this pod only."""
+    """What says that it must keep it: a rule of its pod.toml, known of this pod only, or the file's own attribute."""
     no_cache: str = ""
     """The rule or setting by which it may not cache the content."""
 
@@ -60,6 +61,8 @@ def _kept(facts: Facts, copies: int) -> str:
 
 
 def _cached(facts: Facts, copies: int) -> str:
+    if facts.is_client and facts.pin:
+        return f"pinned here, in the cache of a client pod: {facts.pin}"
     if facts.is_client:
         return "a client pod keeps nothing; cached when it was read or written there"
     found = _coming(facts, copies)
@@ -67,6 +70,8 @@ def _cached(facts: Facts, copies: int) -> str:
 
 
 def _lacking(facts: Facts, copies: int) -> str:
+    if facts.is_client and facts.pin:
+        return f"pinned here: {facts.pin}; not fetched yet"
     if facts.is_client:
         return "a client pod keeps nothing" + (f"; not cached: {facts.no_cache}" if facts.no_cache else "")
     if found := _coming(facts, copies):
@@ -83,14 +88,16 @@ def _coming(facts: Facts, copies: int) -> str:
     return ""
 
 
-def copies_rule(config: ClusterConfig, path: str, copies: int, wanted: int) -> str:
-    """Return by which rule ``wanted`` copies are wanted of a path.
+def copies_rule(config: ClusterConfig, path: str, copies: int, wanted: int, wish: Wish = NONE) -> str:
+    """Return by which rule ``wanted`` copies are wanted of a path, or by which ``wish`` at the file itself.
 
     ``copies`` is what the content gets by all files that show it, before the number of full pods limits it.
     """
     own = config.for_path(path).copies
     ruling = [index for index in config.rules_of(path) if config.rules[index].copies is not None]
     text = f"redundancy.copies = {own}" if not ruling else named(ruling[-1], config, f"copies = {own}")
+    if wish.copies is not None:
+        own, text = wish.copies, f"{COPIES.decode()} = {wish.copies} at the file itself"
     if copies > own:
         text = f"{copies} copies by another file of the same content ({text})"
     if wanted < copies:

@@ -214,6 +214,11 @@ class ClusterConfig(Struct, frozen=True, dict=True):
     def _policies(self) -> dict[tuple[int, ...], FilePolicy]:
         return {}
 
+    @cached_property
+    def protects(self) -> bool:
+        """Whether any rule makes something read only."""
+        return any(rule.read_only for rule in self.rules)
+
     def rules_of(self, path: str) -> tuple[int, ...]:
         """Return the numbers, from 0, of the rules that ``path`` falls under, in order; the last one wins."""
         return self._book.matching(path)

@@ -15,10 +15,10 @@ from typing import Final
 
 import anyio
 
-from base.errors import WormholeError
+from base.errors import NoSpaceError, UnreachableError, WormholeError
 from base.ids import ContentId, PodId
 from transfer.access import Access
-from transfer.api import Catalogue
+from transfer.api import Catalogue, ContentInfo
 from transfer.cache import ReadCounts, keep_copy
 from transfer.fetcher import Urgency
 from transfer.gather import gather, is_whole, stored_pieces
@@ -151,26 +151,50 @@ class Caching:
         )
         await self.trim()
 
+    async def hold(self, info: ContentInfo) -> None:
+        """Have a content that this pod must hold in the cache, where it stays: a client pod keeps nothing else.
+
+        Raises `NoSpaceError` when all that must be held doesn't fit into the cache, `UnreachableError`, `DamagedError`.
+        """
+        content, access = info.content, self._access
+        manifest = implied(content, info.size)
+        if manifest is None:
+            manifest = await access.manifest(content, info.size, info.author, Urgency.BACKGROUND)
+        await self._complete({content: (manifest, info.author)})
+        if self._excess() > 0:
+            await self.drop(content)
+            raise NoSpaceError("The cache is full of what must be held.", "Raise cache.limit, or unpin something.")
+        if self._database.own(content) is Holding.NONE:
+            raise UnreachableError("A content that must be held isn't here yet.")
+
     async def trim(self) -> None:
         """Drop cached contents, the longest unread first, until the limits hold."""
         excess = self._excess()
+        spared: set[ContentId] = set()
         while excess > 0:
-            oldest = self._database.cache_oldest(64)
-            dropped = 0
+            oldest = [one for one in self._database.cache_oldest(64) if one[0] not in spared]
+            if not oldest:
+                return
+            must_stay = [content for content, _ in oldest if self._must_stay(content)]
             for content, size in oldest:
-                if content not in self._access.pinned and content not in self._completing:
+                if content not in must_stay:
                     await self.drop(content)
-                    dropped += 1
                     excess -= size
                     if excess <= 0:
-                        break
-            if not dropped:
-                return
+                        return
+            spared.update(must_stay)
+            await self._database.cache_used(dict.fromkeys(must_stay, time.time()))  # so that others come up
+
+    def _must_stay(self, content: ContentId) -> bool:
+        if content in self._access.pinned or content in self._completing:
+            return True
+        info = self._catalogue.info(content)
+        return info is not None and info.keep
 
     async def give_way(self) -> None:
         """Drop some of the cache: something that must be kept found no room."""
         for content, _ in self._database.cache_oldest(16):
-            if content not in self._access.pinned and content not in self._completing:
+            if not self._must_stay(content):
                 await self.drop(content)
 
     async def drop(self, content: ContentId) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 import anyio
@@ -17,6 +17,7 @@ from transfer.fetcher import Urgency
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
 from transfer.manifest import Manifest, implied
+from transfer.pacing import Replicate
 from transfer.replication import Replication
 from transfer.store import ChunkStore
 
@@ -123,6 +124,20 @@ class Copies:
             f"{len(waiting)} of {total} contents don't have their copies yet.",
             "Check with `wormhole pods` that enough pods are alive and have room, then sync again.",
         )
+
+    def pace(self, mode: Replicate, settle_s: float, interval_s: float) -> None:
+        """Take over when new contents of others are copied to this pod (`transfer.pacing`)."""
+        self._replication.pacing.configure(mode, settle_s, interval_s)
+        self._replication.hurry()
+
+    async def hold(self, contents: Collection[ContentId], timeout_s: float) -> list[ContentId]:
+        """Keep contents here for good, now; return those that are, at the latest after a time."""
+        known = [content for content in contents if self._catalogue.info(content) is not None]
+        self._replication.hold(known)
+        with anyio.move_on_after(timeout_s):
+            while not all(self._database.own(content) is Holding.KEPT for content in known):
+                await self._changed.wait()
+        return [content for content in known if self._database.own(content) is Holding.KEPT]
 
     def _has_copies(self, content: ContentId) -> bool:
         """Tell whether as many pods as should keep a content keep it."""

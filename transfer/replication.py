@@ -30,6 +30,7 @@ from transfer.gather import gather, is_whole_kept
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
 from transfer.manifest import Manifest, implied
+from transfer.pacing import Pacing
 from transfer.pieces import Area
 from transfer.replicator import Duty, Lull, WorkQueue, duty
 
@@ -40,6 +41,7 @@ PAGE: Final = 32
 MAX_BATCH: Final = 2000
 CHANGE_PAUSE_S: Final = 0.3
 """Changes of members are gathered for this long before all contents are looked at."""
+HELD_S: Final = 60.0
 KEPT_PAUSE_S: Final = 1.0
 """What is kept is looked at so often, where something has changed."""
 PASS_SHARE: Final = 3.0
@@ -98,6 +100,8 @@ class Replication:
         self.on_refused: Callable[[ContentId, int], Awaitable[None]] = _nothing
         """Called with a content, and its bytes, for which there was no room."""
         self._published: OrderedDict[ContentId, None] = OrderedDict()
+        self._held: OrderedDict[ContentId, float] = OrderedDict()
+        """What somebody asked this pod to keep → until when it isn't too much."""
         self._working: set[ContentId] = set()
         self._alone: set[ContentId] = set()
         """Small ones that a batch didn't bring."""
@@ -108,6 +112,7 @@ class Replication:
         self._pass_due = anyio.Event()
         self._lull = Lull()
         self.pass_every_s: Callable[[], float] = lambda: access.settings.pass_every_s
+        self.pacing = Pacing()
 
     # -- what there is to look at
 
@@ -144,6 +149,23 @@ class Replication:
         self._published[content] = None
         self.consider([content])
 
+    def hold(self, contents: Collection[ContentId]) -> None:
+        """Keep contents here, whatever the placement says: somebody waits for that."""
+        for content in contents:
+            if content != EMPTY_CONTENT and self._database.own(content) is not Holding.KEPT:
+                self.repair(content)
+            self._held[content] = anyio.current_time() + HELD_S
+            while len(self._held) > MAX_PUBLISHED:
+                self._held.popitem(last=False)
+
+    def _is_put_off(self, content: ContentId, queue: WorkQueue) -> bool:
+        """Tell whether a content is too new to be copied, or is to come from who waits for it; it comes up again."""
+        until = self.pacing.waits_until(content, anyio.current_time())
+        if until is None or content in self._published:
+            return self._waits(content, queue)
+        queue.postpone(content, until)
+        return True
+
     def hurry(self) -> None:
         """Try again now what couldn't be done before: who is there, or who holds what, is known better."""
         self._queue.hurry()
@@ -163,10 +185,13 @@ class Replication:
     def is_surplus(self, content: ContentId) -> bool:
         """Tell whether this pod keeps a content that belongs elsewhere, where enough keep it."""
         info = self._catalogue.info(content)
+        if self._held.get(content, 0.0) > anyio.current_time():
+            return False
         return info is not None and self._duty(info) is Duty.DROP
 
     def changed(self) -> None:
         """Say that members or placement have changed: look at everything."""
+        self.pacing.clear()
         self._pass_due.set()
 
     # -- the work
@@ -237,9 +262,9 @@ class Replication:
             await anyio.sleep(KEPT_PAUSE_S)
 
     def _duty(self, info: ContentInfo) -> Duty:
-        if not self._access.settings.keeps:
-            return Duty.NONE
         holding = self._database.own(info.content)
+        if not self._access.settings.keeps:
+            return Duty.FETCH if info.keep and info.size and holding is Holding.NONE else Duty.NONE
         kept = self._others_that_keep(info.content)
         if holding is Holding.KEPT and kept < info.copies:
             return Duty.NONE  # nothing to decide: no copy is too much
@@ -265,7 +290,7 @@ class Replication:
                     await self._wake.wait()
                 continue
             await anyio.lowlevel.checkpoint()
-            if content in self._working or content in self._done or self._waits(content, queue):
+            if content in self._working or content in self._done or self._is_put_off(content, queue):
                 continue
             if self._small(content, queue) is not None:
                 async with self._batches.gate:
@@ -295,7 +320,7 @@ class Replication:
 
     def _small(self, content: ContentId, queue: WorkQueue) -> ContentInfo | None:
         """Return what is wanted for a content when it is small and must be fetched, else None."""
-        if content in self._alone or self._access.store.has(ChunkId(content)):
+        if content in self._alone or self._access.store.has(ChunkId(content)) or not self._access.settings.keeps:
             return None
         info = self._catalogue.info(content)
         if info is None or not 0 < info.size <= SMALL_BYTES:
@@ -334,7 +359,7 @@ class Replication:
         source = found.source(ChunkId(content))
         if source == found.root or self._database.others(content).get(source, Holding.NONE) is not Holding.NONE:
             return False
-        queue.put_off(content, now + WAIT_S)
+        queue.postpone(content, now + WAIT_S)
         return True
 
     async def _work_batch(self, first: ContentId, queue: WorkQueue) -> None:
@@ -369,7 +394,7 @@ class Replication:
         size, now = 0, anyio.current_time()
         content: ContentId | None = first
         while content is not None:
-            if content not in self._working and content not in self._done and not self._waits(content, queue):
+            if content not in self._working and content not in self._done and not self._is_put_off(content, queue):
                 info = self._small(content, queue)
                 if info is None:
                     others.append(content)
@@ -399,6 +424,9 @@ class Replication:
             return
         if what is not Duty.ADOPT and content not in self._published and not self._knows_holders():
             queue.failed(content, anyio.current_time())
+            return
+        if not self._access.settings.keeps:
+            await self._caching.hold(info)
             return
         access = self._access
         manifest = implied(content, info.size)

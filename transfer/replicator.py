@@ -133,12 +133,12 @@ class WorkQueue:
             return
         heapq.heappush(self._later, (now + min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures - 1, 8)), content))
 
-    def put_off(self, content: ContentId, at: float) -> None:
-        """Look at a content at a certain time, or when it is added before."""
+    def postpone(self, content: ContentId, until: float) -> None:
+        """Look at a content at a time, or when it is added before."""
         if len(self._later) >= MAX_QUEUED:
             self.overflowed = True
             return
-        heapq.heappush(self._later, (at, content))
+        heapq.heappush(self._later, (until, content))
 
     def __contains__(self, content: ContentId) -> bool:
         """Tell whether a content is to be looked at soon."""

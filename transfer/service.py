@@ -299,6 +299,7 @@ class Transfer(Copies, Figures):
                 return
         if self.releasing is not None:
             self.releasing.noticed(contents)
+        self._replication.pacing.noticed(contents, anyio.current_time())
         self._replication.consider(contents)
 
     def waits(self, content: ContentId) -> bool:

@@ -133,10 +133,11 @@ class Entries:
             above = self._tree.parent(directory.inode)
             node = self._tree.get(above[0] if above else directory.inode)
         else:
-            node = self._named(directory.inode, name)
+            node = self.named(directory.inode, name)
         return None if node is None else (self._told(node), node)
 
-    def _named(self, directory: InodeId, name: bytes) -> Node | None:
+    def named(self, directory: InodeId, name: bytes) -> Node | None:
+        """Return what a name leads to in a directory."""
         newborn = self.nursery.lookup(directory, name)
         if newborn is not None:
             return newborn.node
@@ -188,7 +189,7 @@ class Entries:
         where = directory.inode
         if self.changes.open_names.exchanges or not self.nursery.may_hold(where):
             return self.make(parent, name, mode, caller)
-        if self._named(where, name) is not None:
+        if self.named(where, name) is not None:
             raise FileSystemError(errno.EEXIST)
         if where in self.graves:
             raise FileSystemError(errno.ENOENT)
@@ -262,7 +263,7 @@ class Entries:
         """Return what a name leads to if it may be removed here first, and from the tree later; else None. ENOENT."""
         if self.changes.open_names.exchanges or not self.graves.takes or not self.nursery.may_hold(directory.inode):
             return None
-        node = self._named(directory.inode, name)
+        node = self.named(directory.inode, name)
         if node is None:
             raise FileSystemError(errno.ENOENT)
         return node if not node.is_directory or self.nursery.may_hold(node.inode) else None

@@ -228,15 +228,15 @@ class FileSystem(Entries):
         return self.xattrs.get(known, name, lambda: self.node(known))
 
     def set_xattr(self, number: int, name: bytes, value: bytes | None) -> None:
-        """Store or remove (None) an extended attribute. ENODATA, EOPNOTSUPP, EPERM, E2BIG, ESTALE."""
+        """Store or remove (None) an extended attribute. ENODATA, EOPNOTSUPP, EPERM, EINVAL, EISDIR, E2BIG, ESTALE."""
         known = self.inodes.find(number)
         if (newborn := self.nursery.get(known.inode)) is not None:
-            self.xattrs.check(name, value)
+            self.xattrs.accepted(name, value, newborn.node)
             self.publisher.deliver((newborn,))
         self.publisher.bury()
         node = self.node(known)
         with self.changes.own():
-            self.xattrs.set(known, name, value)
+            self.xattrs.set(known, name, value, node)
         if known.xattrs is not None:
             known.orphan = replace(node, ctime_ns=max(time.time_ns(), node.ctime_ns + 1))
         known.attributes = None
@@ -270,8 +270,8 @@ class FileSystem(Entries):
         """Return once the names of a directory are on the disk."""
         self.publisher.bury()
         self.publisher.deliver(self.nursery.within(listing.inode))
-        await self._committer.durable()
+        await self.open_files.sync_names()
 
     def child_now(self, listing: Listing, name: bytes) -> Node | None:
         """Return what a name of a listing leads to now, after it changed."""
-        return self._named(listing.inode, name)
+        return self.named(listing.inode, name)

@@ -30,8 +30,12 @@ if TYPE_CHECKING:
 SLICE_NS: Final = 2_000_000
 """After this long of requests answered without a pause the other tasks get their turn (ns)."""
 
+SPIN_NS: Final = 60_000
+"""After a request it is looked for the next one for this long without sleeping (ns): where the program runs on another
+processor, waking this one takes longer than answering (a stat: 80 µs with that, 40 without)."""
+
 WAIT_NS: Final = 100_000
-"""After a request this long is waited for the next one before the event loop is asked (ns): a process that works through
+"""After that this long is waited for the next one before the event loop is asked (ns): a process that works through
 many files sends it sooner, and going through the event loop takes half as long again."""
 
 
@@ -96,6 +100,8 @@ def poll_first(
     """
     look, look_longer = look_at(descriptor), look_at(descriptor, WAIT_NS)
     clock = time.monotonic_ns
+    # With a single processor the program can't go on while this looks.
+    spin_ns = SPIN_NS if len(os.sched_getaffinity(0)) > 1 else 0
     checkpoint = trio.lowlevel.checkpoint
     yielded, parked = clock(), 0
 
@@ -108,8 +114,15 @@ def poll_first(
                 if clock() - yielded > SLICE_NS:
                     await checkpoint()
                     yielded = clock()
-                if look() > 0 or (served and look_longer() > 0):
+                if look() > 0:
                     return True
+                if served:
+                    until = clock() + spin_ns
+                    while clock() < until:
+                        if look() > 0:
+                            return True
+                    if look_longer() > 0:
+                        return True
             served = False
             parked += 1
             try:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from crdt_meta.committer import Committer
     from crdt_meta.tree import Tree
     from transfer.service import Transfer
+    from vfs.gate import Gate
+    from vfs.openfiles import Barrier
     from vfs.remote import Editor
     from vfs.xattrs import XattrInfo
 
@@ -73,7 +75,7 @@ class MountSettings:
 class Mount:
     """One mount.
 
-    ``xattr_info(name, node)`` returns the value of an extended attribute below ``user.wormhole.``, or None.
+    ``xattr_info`` answers for the extended attributes below ``user.wormhole.``.
     ``space()`` returns (total, free) bytes for ``df``; by default those of the disk below the byte store.
     """
 
@@ -88,9 +90,11 @@ class Mount:
         xattr_info: XattrInfo,
         *,
         space: Callable[[], tuple[int, int]],
+        gate: Gate,
         editor: Editor | None = None,
+        barrier: Barrier | None = None,
     ) -> None:
-        """``editor``: on a client pod, who makes changes."""
+        """``gate`` says what may be changed; ``editor``: on a client pod, who makes changes; ``barrier``: see fsync."""
         self._tree = tree
         self._committer = committer
         self._transfer = transfer
@@ -102,10 +106,11 @@ class Mount:
         self.filesystem: FileSystem
         if editor is None:
             self.filesystem = FileSystem(*parts, owner=owner, deadline_s=settings.deadline_s)
-            self._operations = Operations(self.filesystem, tree, committer, space)
+            self._operations = Operations(self.filesystem, tree, committer, space, gate)
         else:
             self.filesystem = RemoteFileSystem(*parts, owner=owner, deadline_s=settings.deadline_s, editor=editor)
-            self._operations = RemoteOperations(self.filesystem, tree, committer, space)
+            self._operations = RemoteOperations(self.filesystem, tree, committer, space, gate)
+        self.filesystem.open_files.barrier = barrier
         self._device = 0
         self._traffic = loop.Traffic()
         self._serving = False

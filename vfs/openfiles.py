@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from base.errors import FileSystemError, WormholeError
 from vfs.patience import Patience
 
 if TYPE_CHECKING:
-    from base.ids import InodeId
+    from collections.abc import Collection
+
+    from base.ids import ContentId, InodeId
     from crdt_meta.committer import Committer
     from crdt_meta.node import Node
     from crdt_meta.tree import Tree
@@ -45,6 +47,19 @@ class Handle:
         self.privileged = privileged
 
 
+class Barrier(Protocol):
+    """What fsync waits for beyond this pod's disk."""
+
+    @property
+    def needed(self) -> bool:
+        """Whether that is anything."""
+        ...
+
+    async def reached(self, contents: Collection[ContentId]) -> None:
+        """Return once what is published, and these contents, are on the disks of enough pods. Raises `WormholeError`."""
+        ...
+
+
 class OpenFiles:
     """All open files of a mount.
 
@@ -71,6 +86,7 @@ class OpenFiles:
         self._publisher = publisher
         self._clock = clock
         self.patience = Patience(deadline_s, lambda: (transfer.bytes_moved()[0], transfer.bytes_used()))
+        self.barrier: Barrier | None = None
         self._handles: dict[int, Handle] = {}
         self._last = 0
 
@@ -208,14 +224,33 @@ class OpenFiles:
     # -- durability ---------------------------------------------------------------------------------------------------
 
     async def fsync(self, number: int) -> None:
-        """Return once what was written before the call survives a power cut of this pod."""
-        await self.patience.disk(self._fsync(self._handle(number).live))
+        """Return once what was written before the call survives a power cut of this pod.
 
-    async def _fsync(self, live: LiveFile) -> None:
+        Where the cluster asks for more it is published, and on the disks of so many pods (`Barrier`).
+        """
+        live = self._handle(number).live
+        barrier = self.barrier if self.barrier is not None and self.barrier.needed else None
+        await self.patience.disk(self._fsync(live, publish=barrier is not None))
+        if barrier is not None and not live.unlinked:
+            await barrier.reached([live.node.content])
+
+    async def sync_names(self) -> None:
+        """Return once the names that are in the tree are on the disk, or on enough disks (`fsync`)."""
+        await self._committer.durable()
+        if self.barrier is not None and self.barrier.needed:
+            await self.barrier.reached([])
+
+    async def _fsync(self, live: LiveFile, *, publish: bool) -> None:
         if live.unlinked:
             return
         _raise_error(live)
-        if live.queued and not live.dirty:
+        if publish and live.overlaid:
+            if live.newborn is not None:
+                self._publisher.deliver((live.newborn,))
+            await live.seal()
+            self._publisher.queue(live)
+            await self._publisher.settle(live)
+        elif live.queued and not live.dirty:
             await self._publisher.settle(live)
         else:
             if live.newborn is not None:

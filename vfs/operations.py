@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import pyfuse3
@@ -11,14 +12,17 @@ from vfs.boundary import guarded
 from vfs.changes import Listing
 from vfs.entries import NAME_LIMIT_BYTES, Caller
 from vfs.filesystem import Change
+from vfs.xattrs import OWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from base.ids import InodeId
     from crdt_meta.committer import Committer
     from crdt_meta.node import Node
     from crdt_meta.tree import Tree
     from vfs.filesystem import FileSystem
+    from vfs.gate import Gate
 
     Space = Callable[[], tuple[int, int]]
 
@@ -30,14 +34,15 @@ def _caller(ctx: pyfuse3.RequestContext) -> Caller:
 
 
 class Operations(pyfuse3.Operations):
-    """The handlers of one mount. ``space()`` returns (total, free) bytes for statfs."""
+    """The handlers of one mount. ``space()`` returns (total, free) bytes for statfs; ``gate`` says what may be changed."""
 
     supports_dot_lookup = True
     enable_writeback_cache = False
     enable_acl = False
 
-    def __init__(self, filesystem: FileSystem, tree: Tree, committer: Committer, space: Space) -> None:
+    def __init__(self, filesystem: FileSystem, tree: Tree, committer: Committer, space: Space, gate: Gate) -> None:
         super().__init__()
+        self._gate = gate
         self._fs = filesystem
         self._tree = tree
         self._committer = committer
@@ -45,6 +50,44 @@ class Operations(pyfuse3.Operations):
         self._absent = absent()
         self._listings: dict[int, Listing] = {}
         self._last_listing = 0
+
+    # -- what may be changed ------------------------------------------------------------------------------------------
+
+    def _may_name(self, parent: int, name: bytes, *, folder: bool = False) -> None:
+        if not self._gate.is_open:
+            self._gate.name(self._fs.inodes.find(parent).inode, name, folder=folder)
+
+    def _may_change(self, number: int, attribute: bytes = b"") -> None:
+        if not self._gate.is_open and not attribute.startswith(OWN):
+            self._may_change_inode(self._fs.inodes.find(number).inode)
+
+    def _may_change_inode(self, inode: InodeId) -> None:
+        newborn = self._fs.nursery.get(inode)
+        if newborn is None:
+            self._gate.inode(inode)
+        else:
+            self._gate.name(newborn.directory, newborn.name)
+
+    def _may_write(self, handle: int) -> None:
+        if not self._gate.is_open:
+            inode = self._fs.open_files.inode_of(handle)
+            if inode is not None:
+                self._may_change_inode(inode)
+
+    async def _may_move(self, parent: int, name: bytes, new_parent: int, new_name: bytes) -> None:
+        if self._gate.is_open:
+            return
+        self._fs.publisher.bury()
+        places = [
+            (self._fs.inodes.find(number).inode, called) for number, called in ((parent, name), (new_parent, new_name))
+        ]
+        nodes = [self._fs.named(*place) for place in places]
+        folder = any(node is not None and node.is_directory for node in nodes)
+        for place in places:
+            self._gate.name(*place, folder=folder)
+        for node in nodes:
+            if node is not None and self._fs.nursery.get(node.inode) is None:
+                await self._gate.everything(node)
 
     # -- names --------------------------------------------------------------------------------------------------------
 
@@ -62,26 +105,31 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: Any) -> pyfuse3.EntryAttributes:
         """Make a regular or special file."""
+        self._may_name(parent_inode, name)
         return self._fs.attributes.of(*self._fs.make(parent_inode, name, mode, _caller(ctx), rdev=rdev))
 
     @guarded
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: Any) -> pyfuse3.EntryAttributes:
         """Make a directory."""
+        self._may_name(parent_inode, name, folder=True)
         return self._fs.attributes.of(*self._fs.make(parent_inode, name, 0o040000 | mode & 0o7777, _caller(ctx)))
 
     @guarded
     async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
         """Make a symbolic link."""
+        self._may_name(parent_inode, name)
         return self._fs.attributes.of(*self._fs.make(parent_inode, name, 0o120777, _caller(ctx), target=target))
 
     @guarded
     async def unlink(self, parent_inode: int, name: bytes, ctx: Any) -> None:
         """Remove a name."""
+        self._may_name(parent_inode, name)
         self._fs.unlink(parent_inode, name)
 
     @guarded
     async def rmdir(self, parent_inode: int, name: bytes, ctx: Any) -> None:
         """Remove an empty directory."""
+        self._may_name(parent_inode, name, folder=True)
         self._fs.rmdir(parent_inode, name)
 
     @guarded
@@ -95,11 +143,14 @@ class Operations(pyfuse3.Operations):
         ctx: Any,
     ) -> None:
         """Give another name or place."""
+        await self._may_move(parent_inode_old, name_old, parent_inode_new, name_new)
         await self._fs.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
 
     @guarded
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
         """Give a file another name."""
+        self._may_change(inode)
+        self._may_name(new_parent_inode, new_name)
         return self._fs.attributes.of(*await self._fs.link(inode, new_parent_inode, new_name))
 
     @guarded
@@ -119,6 +170,7 @@ class Operations(pyfuse3.Operations):
         self, inode: int, attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: Any
     ) -> pyfuse3.EntryAttributes:
         """Change attributes."""
+        self._may_change(inode)
         change = Change(
             size=attr.st_size if fields.update_size else None,
             mode=attr.st_mode & 0o7777 if fields.update_mode else None,
@@ -143,11 +195,13 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
         """Store an extended attribute."""
+        self._may_change(inode, name)
         self._fs.set_xattr(inode, name, value)
 
     @guarded
     async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
         """Remove an extended attribute."""
+        self._may_change(inode, name)
         self._fs.set_xattr(inode, name, None)
 
     # -- files --------------------------------------------------------------------------------------------------------
@@ -157,12 +211,15 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Any
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """Make a file and open it."""
+        self._may_name(parent_inode, name)
         handle, known, node = await self._fs.create(parent_inode, name, mode, flags, _caller(ctx))
         return pyfuse3.FileInfo(handle, keep_cache=True), self._fs.attributes.of(known, node)
 
     @guarded
     async def open(self, inode: int, flags: int, ctx: Any) -> pyfuse3.FileInfo:
         """Open a file."""
+        if flags & (os.O_ACCMODE | os.O_TRUNC):
+            self._may_change(inode)
         return pyfuse3.FileInfo(await self._fs.open(inode, flags, _caller(ctx)), keep_cache=True)
 
     @guarded
@@ -173,6 +230,7 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Write bytes."""
+        self._may_write(fh)
         return await self._fs.open_files.write(fh, off, buf)
 
     @guarded

@@ -401,7 +401,7 @@ class RemoteFileSystem(FileSystem):
     async def set_xattr_there(self, number: int, name: bytes, value: bytes | None) -> None:
         """Store or remove (None) an extended attribute, as `set_xattr` does."""
         known = self.inodes.find(number)
-        self.xattrs.check(name, value)
+        value = self.xattrs.accepted(name, value, self.node(known))
         if self._tree.get(known.inode) is None:
             self.set_xattr(number, name, value)  # of a file without a name they are kept here
             return

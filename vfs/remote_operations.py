@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from typing import TYPE_CHECKING, Any
 
 from vfs.boundary import guarded
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from crdt_meta.committer import Committer
     from crdt_meta.tree import Tree
+    from vfs.gate import Gate
     from vfs.operations import Space
     from vfs.remote import RemoteFileSystem
 
@@ -20,13 +22,16 @@ if TYPE_CHECKING:
 class RemoteOperations(Operations):
     """The handlers of one mount."""
 
-    def __init__(self, filesystem: RemoteFileSystem, tree: Tree, committer: Committer, space: Space) -> None:
-        super().__init__(filesystem, tree, committer, space)
+    def __init__(
+        self, filesystem: RemoteFileSystem, tree: Tree, committer: Committer, space: Space, gate: Gate
+    ) -> None:
+        super().__init__(filesystem, tree, committer, space, gate)
         self._remote = filesystem
 
     async def _make(
         self, parent: int, name: bytes, mode: int, ctx: Any, *, target: bytes = b"", rdev: int = 0
     ) -> pyfuse3.EntryAttributes:
+        self._may_name(parent, name, folder=stat.S_ISDIR(mode))
         caller = Caller(ctx.uid, ctx.gid)
         return self._fs.attributes.of(
             *await self._remote.make_there(parent, name, mode, caller, target=target, rdev=rdev)
@@ -50,26 +55,31 @@ class RemoteOperations(Operations):
     @guarded
     async def unlink(self, parent_inode: int, name: bytes, ctx: Any) -> None:
         """Remove a name."""
+        self._may_name(parent_inode, name)
         await self._remote.unlink_there(parent_inode, name)
 
     @guarded
     async def rmdir(self, parent_inode: int, name: bytes, ctx: Any) -> None:
         """Remove an empty directory."""
+        self._may_name(parent_inode, name, folder=True)
         await self._remote.rmdir_there(parent_inode, name)
 
     @guarded
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: Any) -> None:
         """Store an extended attribute."""
+        self._may_change(inode, name)
         await self._remote.set_xattr_there(inode, name, value)
 
     @guarded
     async def removexattr(self, inode: int, name: bytes, ctx: Any) -> None:
         """Remove an extended attribute."""
+        self._may_change(inode, name)
         await self._remote.set_xattr_there(inode, name, None)
 
     @guarded
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         """Write bytes."""
+        self._may_write(fh)
         await self._remote.before_write(fh)
         return await self._fs.open_files.write(fh, off, buf)
 

@@ -1,9 +1,12 @@
-"""Extended attributes: those stored in the tree, and the ones below ``user.wormhole.`` that tell about the file."""
+"""Extended attributes: those stored in the tree, and the ones below ``user.wormhole.`` that tell about the file.
+
+Of the latter some can be set; they are stored in the tree like others, and never listed.
+"""
 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from base.errors import FileSystemError
 
@@ -14,10 +17,8 @@ if TYPE_CHECKING:
     from crdt_meta.tree import Tree
     from vfs.inodes import Known
 
-    XattrInfo = Callable[[bytes, Node], bytes | None]
-
 OWN: Final = b"user.wormhole."
-"""Names below this are made up on reading, and never listed."""
+"""Names below this are answered by `XattrInfo`, and never listed."""
 
 STORED: Final = (b"user.", b"trusted.", b"security.")
 """What can be stored. Access control lists (``system.``) can't."""
@@ -25,8 +26,20 @@ STORED: Final = (b"user.", b"trusted.", b"security.")
 VALUE_LIMIT_BYTES: Final = 65_536
 
 
+class XattrInfo(Protocol):
+    """What the names below ``user.wormhole.`` say, and which of them can be set."""
+
+    def value(self, name: bytes, node: Node) -> bytes | None:
+        """Return the value of such a name, or None when there is none."""
+        ...
+
+    def accepted(self, name: bytes, value: bytes | None, node: Node) -> bytes | None:
+        """Return what is to be stored for a value (None: remove it). Raises FileSystemError: EPERM, EINVAL, EISDIR."""
+        ...
+
+
 class ExtendedAttributes:
-    """Reads and writes them; ``info(name, node)`` gives the value of a ``user.wormhole.`` name, or None."""
+    """Reads and writes them."""
 
     def __init__(self, tree: Tree, info: XattrInfo) -> None:
         self._tree = tree
@@ -42,7 +55,7 @@ class ExtendedAttributes:
         """
         if not name.startswith(STORED):
             raise FileSystemError(errno.EOPNOTSUPP)
-        value = self._info(name, node()) if name.startswith(OWN) else self._all(known).get(name)
+        value = self._info.value(name, node()) if name.startswith(OWN) else self._all(known).get(name)
         if value is None:
             raise FileSystemError(errno.ENODATA)
         return value
@@ -52,20 +65,23 @@ class ExtendedAttributes:
         return sorted(name for name in self._all(known) if not name.startswith(OWN))
 
     def check(self, name: bytes, value: bytes | None) -> None:
-        """Raise FileSystemError if this name or value can't be stored: EOPNOTSUPP, EPERM, E2BIG."""
+        """Raise FileSystemError if this name or value can't be stored: EOPNOTSUPP, E2BIG."""
         if not name.startswith(STORED):
             raise FileSystemError(errno.EOPNOTSUPP)
-        if name.startswith(OWN):
-            raise FileSystemError(errno.EPERM)
         if value is not None and len(value) > VALUE_LIMIT_BYTES:
             raise FileSystemError(errno.E2BIG)
 
-    def set(self, known: Known, name: bytes, value: bytes | None) -> None:
-        """Store a value, or remove it (None). Raises FileSystemError as `check`, and ENODATA.
+    def accepted(self, name: bytes, value: bytes | None, node: Node) -> bytes | None:
+        """Return what is to be stored. Raises FileSystemError as `check`, and EPERM, EINVAL, EISDIR for names of our own."""
+        self.check(name, value)
+        return self._info.accepted(name, value, node) if name.startswith(OWN) else value
+
+    def set(self, known: Known, name: bytes, value: bytes | None, node: Node) -> None:
+        """Store a value, or remove it (None). Raises FileSystemError as `accepted`, and ENODATA.
 
         Of a file without a name they are kept for those who have it open.
         """
-        self.check(name, value)
+        value = self.accepted(name, value, node)
         current = self._all(known)
         if value is None and name not in current:
             raise FileSystemError(errno.ENODATA)

@@ -20,7 +20,7 @@ NAMES = [command.name for command in COMMANDS]
 REQUIRED = (
     *("new", "join", "nearby", "invite", "up", "down", "autostart", "mount", "unmount", "pods", "status"),
     *("where", "sync", "import", "leave", "destroy", "demo", "requests", "approve", "deny", "evict", "recover"),
-    *("maintenance", "pin", "unpin", "scrub", "why", "safe-to-unplug", "plan"),
+    *("maintenance", "pin", "unpin", "scrub", "why", "safe-to-unplug", "plan", "prepare"),
 )
 
 

@@ -121,7 +121,15 @@ class Host:
         run("ip", "link", "set", self.veth, "up")
 
     def received_bytes(self) -> int:
-        return int(self.run("cat", "/sys/class/net/eth0/statistics/rx_bytes").stdout)
+        """Return what this host received so far: what the bridge's end of its cable sent."""
+        return self._counted("tx_bytes")
+
+    def sent_bytes(self) -> int:
+        """Return what this host sent so far."""
+        return self._counted("rx_bytes")
+
+    def _counted(self, what: str) -> int:
+        return int(Path(f"/sys/class/net/{self.veth}/statistics/{what}").read_text())
 
     def stored(self) -> set[str]:
         """Return the BLAKE3 hashes of what really lies on this host's disk."""

@@ -8,6 +8,7 @@ pod (``remote``) has a tree and a log of its own; its entries reach this pod by 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -20,17 +21,19 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import anyio
 import anyio.to_thread
 
-from base.errors import WormholeError
+from base.errors import FileSystemError, WormholeError
 from base.home import Home
 from base.ids import EMPTY_CONTENT, ClusterId, PodId, WriterId, hash_bytes
 from crdt_meta.metadata import Metadata, Roots
 from crdt_meta.node import Kind
 from crdt_meta.records import Strategy
 from mesh.api import Member, Role, State
+from policies.config import ClusterConfig, parse_cluster
 from transfer.api import ContentInfo
 from transfer.service import Transfer
 from transfer.settings import TransferSettings
 from vfs.attributes import TYPE_BITS
+from vfs.gate import Gate
 from vfs.mount import Mount, MountSettings
 
 HERE = PodId("1" * 32)
@@ -120,12 +123,33 @@ class Driver:
         self.far = metadata(home.path / "far.db")
         self.transfer = Transfer(home, Alone(), Catalogue(self.meta.tree), TransferSettings())
         settings = MountSettings(directory, ownership, 10.0, os.getuid(), os.getgid(), "wormhole")
+        self.config = ClusterConfig()
         self.mount = Mount(
-            self.meta.tree, self.meta.committer, self.transfer, settings, self.xattr, space=lambda: (1 << 40, 1 << 39)
+            self.meta.tree,
+            self.meta.committer,
+            self.transfer,
+            settings,
+            self,
+            space=lambda: (1 << 40, 1 << 39),
+            gate=Gate(self.meta.tree, lambda: self.config),
         )
 
-    def xattr(self, name, node):
+    def value(self, name, node):
+        """Answer for an attribute of our own."""
+        if name == b"user.wormhole.copies":
+            return self.meta.tree.marks(node.inode).get(name, b"0")
         return node.content.hex().encode() if name == b"user.wormhole.content" else None
+
+    def accepted(self, name, value, node):
+        """Take over any value of one of them."""
+        if name != b"user.wormhole.copies":
+            raise FileSystemError(errno.EPERM)
+        return value
+
+    async def do_configure(self, text):
+        """Put a cluster.toml in force."""
+        self.config = parse_cluster(text)
+        return {}
 
     async def do_settle(self):
         await self.mount.filesystem.publisher.settle_all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from copy import deepcopy
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,6 +58,8 @@ class Replica:
         self.safe = world.folder / f"{index}.safe"
         self.backup = world.folder / f"{index}.backup"
         self.handles: list[Handle] = []
+        self.later: list[Callable[[], None]] = []
+        """What was done on the mount a moment ago and isn't in the tree yet."""
         self.surroundings = Surroundings(self)
         self.open()
 
@@ -73,6 +76,7 @@ class Replica:
         now = lambda: world.now_s + self.skew_s  # noqa: E731
         self.meta = Metadata(self.folder / "metadata.db", roots, now=now, has_room=lambda: True)
         self.tree, self.log = self.meta.tree, self.meta.log
+        self.later.clear()
         self.chronicle = Chronicle(self.meta, b"place")
         self.tree.root_owner = (1, 1)
         world.pods[self.meta.writer] = PodId(f"{self.index:032x}")
@@ -147,6 +151,12 @@ class Replica:
         self._sync()
         self.world.strike_unheard(self.index, self.world.remaining())
         self.world.counts["restored"] += 1
+
+    def catch_up(self) -> None:
+        """Let the tree have what was done on the mount; mail may have come meanwhile."""
+        later, self.later = self.later, []
+        for one in later:
+            one()
 
     @property
     def now_at(self) -> Committed:

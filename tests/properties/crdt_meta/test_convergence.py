@@ -66,6 +66,7 @@ async def converge(world: World, steps: int, check_every: int) -> dict[bytes, Sh
 async def exchange(world: World) -> None:
     """All who are left hear everything from everybody."""
     for one in world.remaining():
+        one.catch_up()
         one.save()
     for one in world.remaining():
         for other in world.remaining():

@@ -17,6 +17,7 @@ import pytest
 
 from base.errors import FileSystemError
 from base.ids import EMPTY_CONTENT, ROOT_INODE, ContentId, InodeId, PodId, WriterId, hash_bytes
+from crdt_meta.bearing import Removal, Unborn
 from crdt_meta.log import Committed
 from crdt_meta.node import Kind, Node
 from crdt_meta.records import Strategy
@@ -42,7 +43,8 @@ def seeded_ids(rng: random.Random) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("crdt_meta.chronicle.os.urandom", rng.randbytes)
         patch.setattr("crdt_meta.log.RECORDS_PER_SEGMENT", rng.choice((3, 10, 1000)))
-        patch.setattr("crdt_meta.tree.new_inode_id", lambda: InodeId(rng.randbytes(16)))
+        for module in ("tree", "bearing"):
+            patch.setattr(f"crdt_meta.{module}.new_inode_id", lambda: InodeId(rng.randbytes(16)))
         patch.setattr("crdt_meta.metadata.new_writer_id", lambda: WriterId(rng.randbytes(8)))
         yield
 
@@ -141,10 +143,10 @@ class World:
             self.counts["evict"] += 1
 
     def strike_unheard(self, index: int, by: list[Replica]) -> None:
-        """Forget what a replica did and none of these heard of."""
+        """Forget what a replica did and none of these can show: a log that waits for a later part may lack this one."""
         for writer, pod in self.pods.items():
             if int(pod, 16) == index:
-                self.forget(writer, max(one.log.table.received.get(writer, 0) for one in by))
+                self.forget(writer, max(one.log.table.applied.get(writer, 0) for one in by))
 
     def pod_id(self, replica: Replica) -> PodId:
         """Return the pod that a replica is."""
@@ -162,6 +164,7 @@ class World:
         replica = self.rng.choice(self.remaining())
         (name,) = self.rng.choices(list(self.weights), list(self.weights.values()))
         try:
+            replica.catch_up()
             OPERATIONS[name][1](self, replica)
             self.counts[name] += 1
         except FileSystemError as error:
@@ -205,6 +208,40 @@ class World:
         assert replica.tree.lookup(parent, name) == node
         if kind is Kind.FILE and self.rng.random() < 0.7:
             self._save(replica, Handle(node.inode, node.link, node.shown, node.content))
+
+    def conceive(self, replica: Replica) -> None:
+        """Make a file on the mount, and write it: it enters the tree a moment later."""
+        parent, name = self.place(replica), self.rng.choice(FILES)
+        if replica.tree.lookup(parent, name) is not None or len(replica.tree.display.group(parent)) > 1:
+            return
+        (inode, made), (changed, _) = replica.tree.conceive(parent, name), replica.tree.stamp()
+        content, mtime_ns = self.content(), self._time()
+
+        def bear() -> None:
+            at = replica.now_at
+            replica.tree.bear([Unborn(inode, parent, name, 0o644, 1, 2, mtime_ns, content, 77, made, changed)])
+            node = replica.tree.get(inode)
+            assert node is None or node.content == content
+            self.saved.append(Saved(at, content, EMPTY_CONTENT))
+
+        replica.later.append(bear)
+
+    def bury(self, replica: Replica) -> None:
+        """Remove a file on the mount: it leaves the tree a moment later, and comes back if it was changed elsewhere."""
+        found = self.some(replica, Kind.FILE)
+        if found is None or replica.tree.has_claims or found[2].nlink > 1:
+            return
+        parent, _, node = found
+        if any(handle.inode == node.inode for handle in replica.handles):
+            return
+        stamp, _ = replica.tree.stamp()
+
+        def bury() -> None:
+            at = replica.now_at
+            replica.tree.bury([Removal(node.inode, node.link, parent, node.shown, stamp)])
+            self.removed.append(Removed(at, node.content, last=True))
+
+        replica.later.append(bury)
 
     def mkdir(self, replica: Replica) -> None:
         parent, name = self.place(replica), self.rng.choice(NAMES)
@@ -477,6 +514,8 @@ FAVOURITES = (
 )
 OPERATIONS: dict[str, tuple[int, Callable[[World, Replica], None]]] = {
     "create": (9, World.create),
+    "conceive": (4, World.conceive),
+    "bury": (3, World.bury),
     "mkdir": (8, World.mkdir),
     "publish": (8, World.publish),
     "open": (3, World.open),

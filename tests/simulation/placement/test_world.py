@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from policies.offering import Wishes
 from policies.usage import COLD_AFTER_S, YOUNG_S
-from policies.wishes import Wishes
 from tests.simulation.placement.world import MIB, World
 
 

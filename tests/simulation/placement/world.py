@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from base.ids import ContentId, PodId, hash_bytes
 from mesh.api import Member, Role, State
 from operations.placing import LEAVING, Placing
-from policies.wishes import META, Scale, Wishes
+from policies.offering import META, Scale, Wishes
 from transfer.api import ContentInfo, Holders
 
 TICK_S = 10.0

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import errno
+from typing import Any
 
 import pytest
+from pycrdt import Doc, Map
 
 from base.errors import FileSystemError
-from base.ids import EMPTY_CONTENT
-from crdt_meta.records import Strategy
-from tests.unit.crdt_meta.pods import Mesh, Pod, content, exchange
+from base.ids import EMPTY_CONTENT, ROOT_INODE, Dot, InodeId, LinkId
+from crdt_meta.node import Kind
+from crdt_meta.records import Birth, Body, Content, Key, LinkBirth, Overwritten, Strategy, Why, encode
+from crdt_meta.segments import ROOT
+from crdt_meta.transaction import Part, make
+from mesh.api import Entry
+from tests.unit.crdt_meta.pods import SENDER, Mesh, Pod, content, exchange
 
 HOUR_S = 3600.0
 
@@ -193,6 +199,36 @@ def test_no_versions_are_kept_when_none_are_wanted(doc: str, world: Mesh, ann: P
     assert ann.trash() == []
     assert ann.tree.references(content("one")) == []
     assert content("one") in ann.deltas[-1].contents
+
+
+async def test_a_version_that_comes_before_what_replaced_it_is_listed(world: Mesh, ann: Pod, bob: Pod) -> None:
+    """Segments that were written anew come one after the other, so the parts of one save may come apart."""
+    inode = bytes(range(16))
+    made, first = Dot(ann.writer, 1), Dot(ann.writer, 2)
+    old, new = content("one"), content("two")
+    doc: Doc[Any] = Doc()
+    doc[ROOT] = found = Map[Any]()
+    told: tuple[tuple[Body, ...], ...] = (
+        (
+            Birth(1, Kind.FILE, 0o644, 1, 1, 1, b"", 0, EMPTY_CONTENT, 0, Strategy.KEEP_BOTH),
+            LinkBirth(1, InodeId(inode), ROOT_INODE, b"doc"),
+            Content(2, old, 3, 1, LinkId(inode), (made,), Strategy.KEEP_BOTH, 0),
+            Overwritten(3, first, old, 3, 1, Why.OVERWRITTEN),
+        ),
+        (Content(3, new, 3, 1, LinkId(inode), (made, first), Strategy.KEEP_BOTH, 0),),
+    )
+    for sequence, bodies in enumerate(told, 1):
+        before = doc.get_state()
+        with doc.transaction():
+            for body in bodies:
+                found[Key.of(body, inode).text()] = encode(body, inode)
+            if sequence > 1:
+                del found[Key.of(told[0][2], inode).text()]
+        blob = make(ann.writer, sequence, 1, (Part(0, 0, doc.get_update(before)),), ann.key.sign).blob()
+        assert await bob.log.receive([Entry(ann.writer, sequence, blob)], SENDER)
+    assert bob.at("doc").content == new
+    assert bob.trash() == [("/doc", "overwritten", old)]
+    assert bob.tree.references(old) != []
 
 
 def test_nothing_is_no_version_and_the_same_neither(doc: str, world: Mesh, ann: Pod) -> None:

@@ -23,6 +23,7 @@ from operations.settings import engine_roots, transfer_settings
 from policies.config import parse_cluster, parse_pod
 from tests.unit.mesh.cluster import Home, admit, found, until
 from transfer.service import Transfer
+from vfs.gate import Gate
 
 
 class Pod:
@@ -46,7 +47,9 @@ class Pod:
         self.catalogue.durable = self.metadata.committer.durable
         self.metadata.committer.on_durable = self.mesh.publish_log
         self.tree.on_delta(lambda delta: self.transfer.noticed(delta.contents) if delta.contents else None)
-        self.serving = None if client else Serving(home.roster, self.metadata, self.transfer, self.mesh)
+        self.cluster = cluster
+        gate = Gate(self.tree, lambda: self.cluster)
+        self.serving = None if client else Serving(home.roster, self.metadata, self.transfer, self.mesh, gate)
         self.editor = RemoteTree(self.metadata, self.transfer, self.mesh, 5.0)
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()

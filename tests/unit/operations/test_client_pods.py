@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from base.errors import DamagedError, FileSystemError, RefusedError
+from base.errors import DamagedError, FileSystemError, NoSpaceError, RefusedError
 from base.ids import ROOT_INODE, ContentId, author_of, new_inode_id, new_writer_id
 from crdt_meta.node import Kind as NodeKind
 from crdt_meta.operation import Create, Link, pack
@@ -20,6 +20,8 @@ from mesh.broadcast import Broadcast
 from mesh.gossip_messages import Kind
 from mesh.records import Config, Writer, seal
 from mesh.wire import Tag
+from operations.settings import transfer_settings
+from policies.config import parse_cluster, parse_pod
 from tests.unit.mesh.cluster import failing, until
 from tests.unit.operations.pods import Pod, cluster
 from transfer.holdings import Holding, Page
@@ -84,6 +86,64 @@ async def test_what_the_tree_refuses_reaches_the_client(tmp_path: Path) -> None:
         with pytest.raises(FileSystemError) as own:
             client.tree.unlink(ROOT_INODE, b"a")
         assert own.value.errno == errno.EROFS, "a client writes no log"
+
+
+async def test_a_full_pod_refuses_a_client_what_a_rule_forbids(tmp_path: Path) -> None:
+    """Whatever the client's own mount believes; but what was written before the rule came is published."""
+    async with cluster(tmp_path) as made:
+        (laptop,) = made.pods
+        client = await made.client("client")
+        folder = await client.create("archive", kind=NodeKind.DIRECTORY)
+        old, other = await client.create("old", folder.inode), await client.create("other")
+        laptop.cluster = parse_cluster('[[rule]]\nmatch = "/archive/"\nread_only = true\n')
+        editor = client.editor
+        for attempt in (
+            lambda: client.create("new", folder.inode),
+            lambda: editor.unlink(folder.inode, b"old"),
+            lambda: editor.rmdir(ROOT_INODE, b"archive"),
+            lambda: editor.rename(folder.inode, b"old", ROOT_INODE, b"out"),
+            lambda: editor.rename(ROOT_INODE, b"archive", ROOT_INODE, b"out"),
+            lambda: editor.rename(ROOT_INODE, b"other", folder.inode, b"in"),
+            lambda: editor.link(old.inode, ROOT_INODE, b"out"),
+            lambda: editor.link(other.inode, folder.inode, b"in"),
+            lambda: editor.set_attributes(old.inode, mode=0),
+            lambda: editor.set_xattr(old.inode, b"user.a", b"b"),
+        ):
+            error = await failing(attempt)
+            assert (type(error), error.errno) == (FileSystemError, errno.EROFS)
+        content, size = await client.store(b"hello")
+        await editor.publish(old.inode, old.link, content, size, 1, old.shown, 1)
+        assert sorted(client.names()) == ["archive", "other"]
+
+
+async def test_a_client_holds_what_is_pinned_in_its_cache(tmp_path: Path) -> None:
+    """It is there unread, stays when the cache is too small for the rest, and a pin that doesn't fit is left alone."""
+    rules = '[cache]\nlimit = "1 MB"\n[[rule]]\nmatch = "/pinned*"\nkeep = true\n'
+    async with cluster(tmp_path) as made:
+        (laptop,) = made.pods
+        client = await made.client("client")
+        pod = parse_pod(rules, "pod.toml")
+        client.catalogue.configure(client.cluster, pod)
+        client.transfer.configure(transfer_settings(pod, keeps=False))
+        writer = await made.client("writer")
+        data = os.urandom(600_000)
+        await writer.save("pinned", data)
+        await until(lambda: kept_at(client, "pinned") == "cached")
+        for number in range(4):
+            await writer.save(f"other{number}", os.urandom(300_000))
+            await until(lambda number=number: f"other{number}" in client.names())  # type: ignore[misc]
+            await client.read(f"other{number}")
+            await until(lambda number=number: kept_at(client, f"other{number}") == "cached")  # type: ignore[misc]
+        assert kept_at(client, "pinned") == "cached"
+        assert kept_at(client, "other0") == "none", "the cache was full"
+        await writer.save("pinned too", os.urandom(700_000))
+        await until(lambda: "pinned too" in client.names())
+        info = client.catalogue.info(client.tree.resolve(b"/pinned too").content)
+        assert info is not None
+        assert isinstance(await failing(lambda: client.transfer._caching.hold(info)), NoSpaceError)
+        assert (kept_at(client, "pinned too"), kept_at(client, "pinned")) == ("none", "cached")
+        await laptop.kill()
+        assert await client.read("pinned") == data
 
 
 async def test_a_full_pod_dies_and_the_client_goes_on_with_the_other(tmp_path: Path) -> None:

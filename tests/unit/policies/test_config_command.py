@@ -60,7 +60,8 @@ def test_check_tells_file_line_and_key(tmp_path):
     assert (body["version"], body["valid"], body["level"], len(body["errors"])) == (1, False, "cluster", 2)
 
 
-def test_check_warns_of_what_is_not_active(tmp_path):
+def test_check_warns_of_what_is_not_active(tmp_path, monkeypatch):
+    monkeypatch.setitem(ACTIVE, "cluster", ACTIVE["cluster"] - {"continuity.critical"})
     file = tmp_path / "x.toml"
     file.write_text('[continuity]\ncritical = "freeze"\nleast_copies = 2\n')
     result = check(file)

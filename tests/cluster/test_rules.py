@@ -1,0 +1,94 @@
+"""What is said of a folder and of a file in it holds on every pod: copies, keep, read only; three real pods."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from base.ids import hash_bytes
+from tests.cluster.lab import Host, Lab, wait_until
+
+RULES = """
+[[rule]]
+match = "/deep/**"
+copies = 3
+[[rule]]
+match = "/archive"
+read_only = true
+"""
+COPIES, KEEP, HOLDERS = (f"user.wormhole.{name}" for name in ("copies", "keep", "holders"))
+
+
+def refused(attempt: Callable[[], object]) -> int:
+    """Return the error number that an attempt ends with; 0: it was done."""
+    try:
+        attempt()
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+def on_disks(bare: Lab, data: bytes) -> int:
+    """Count the hosts on whose disks these bytes, fewer than a chunk, really are."""
+    return sum(hash_bytes(data).hex() in host.stored() for host in bare.hosts)
+
+
+def told(host: Host, path: Path, name: str) -> str:
+    return os.getxattr(host.mount / path, name).decode()
+
+
+def test_rules_and_what_stands_at_a_file(bare: Lab) -> None:
+    laptop, _, nas = bare.cluster()
+    for folder in ("deep", "other", "archive"):
+        (laptop.mount / folder).mkdir()
+    (laptop.mount / "archive" / "1999").write_bytes(b"as it was")
+    config = laptop.folder / "rules.toml"
+    config.write_text(str(laptop.wormhole("config", "export")["toml"]) + RULES)
+    laptop.wormhole("config", "apply", config)
+
+    # the folder says 3, one file in it says 1; it goes on saying so elsewhere, and on other pods
+    ordinary, single = os.urandom(5000), os.urandom(5001)
+    (laptop.mount / "deep" / "ordinary").write_bytes(ordinary)
+    with (laptop.mount / "deep" / "single").open("wb") as file:
+        os.setxattr(file.fileno(), COPIES, b"1")
+        file.write(single)
+    laptop.wormhole("sync")
+    assert (on_disks(bare, ordinary), on_disks(bare, single)) == (3, 1)
+    assert laptop.wormhole("where", "deep/single")["copies_wanted"] == 1
+    assert "at the file itself" in laptop.wormhole("why", "deep/single")["rule"]
+    (laptop.mount / "deep" / "single").rename(laptop.mount / "other" / "single")
+    wait_until((nas.mount / "other" / "single").exists, 10)
+    assert [told(host, Path("other/single"), COPIES) for host in bare.hosts] == ["1", "1", "1"]
+    assert told(nas, Path("deep/ordinary"), COPIES) == "3"
+    assert told(nas, Path("deep/ordinary"), HOLDERS) == "desktop,laptop,nas"
+    assert os.listxattr(nas.mount / "other" / "single") == []
+    os.setxattr(nas.mount / "other" / "single", COPIES, b"2")
+    wait_until(lambda: on_disks(bare, single) == 2, 15, "more copies are made when more are asked for")
+
+    # keep: every pod has it, whatever the rules say
+    (laptop.mount / "other" / "kept").write_bytes(kept := os.urandom(5002))
+    laptop.wormhole("sync")
+    assert on_disks(bare, kept) == 2
+    os.setxattr(laptop.mount / "other" / "kept", KEEP, b"1")
+    wait_until(lambda: on_disks(bare, kept) == 3, 15, "kept on every pod")
+    assert (told(nas, Path("other/kept"), KEEP), told(nas, Path("deep/ordinary"), KEEP)) == ("1", "0")
+
+    # what can't be said, and who may say it
+    path = laptop.mount / "other" / "kept"
+    assert refused(lambda: os.setxattr(path, COPIES, b"many")) == errno.EINVAL
+    assert refused(lambda: os.setxattr(path, HOLDERS, b"me")) == errno.EPERM
+    assert refused(lambda: os.setxattr(laptop.mount / "deep", COPIES, b"1")) == errno.EISDIR
+    laptop.wormhole("config", "set", "cluster.administrators", '["laptop"]')
+    wait_until(lambda: nas.wormhole("config", "get", "administrators")["value"] == ["laptop"], 10)
+    assert refused(lambda: os.setxattr(nas.mount / "other" / "kept", KEEP, b"0")) == errno.EPERM
+    assert refused(lambda: os.setxattr(path, KEEP, b"0")) == 0
+
+    # read only, on every pod
+    for host in bare.hosts:
+        there = host.mount / "archive"
+        assert refused(lambda there=there: (there / "1999").write_bytes(b"x")) == errno.EROFS  # type: ignore[misc]
+        assert refused((there / "1999").unlink) == errno.EROFS
+        assert refused((there / "2000").touch) == errno.EROFS
+        assert (there / "1999").read_bytes() == b"as it was"
