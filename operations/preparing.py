@@ -16,7 +16,7 @@ from control.server import Emit
 from crdt_meta.node import Kind, Node
 from operations import pinning
 from operations.finding import find, number_argument, text_argument, text_of
-from operations.mount_facts import limit_bytes
+from operations.mount_facts import limit_bytes, local_space
 from operations.parts import Parts
 from operations.where import names
 from policies.offline import Missing, cautions, changes
