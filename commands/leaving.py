@@ -37,6 +37,7 @@ def leave(
     pid = holder(home)
     if pid is None:
         raise not_running(home)
+    mount = configured_mount(home)
     with Progress("Handing over") as progress:
 
         def show(event: dict[str, object]) -> None:
@@ -50,6 +51,8 @@ def leave(
     if not force:
         _save_recovery_key(home)
         delete(home)
+        if mount is not None:
+            remove_if_empty(mount)
     if invocation().json:
         document(body)
     elif force:

@@ -1,7 +1,8 @@
 """Group commit: what was written since the last turn becomes one transaction, is synced by a thread, and is then told.
 
-When it is quiet a change waits a few milliseconds for company. A steady stream of changes, for none of which somebody
-waits, is cut into a few large groups a second: a group costs about a millisecond, whatever is in it.
+After a rest a change is committed at once, so that other pods see it soon. While more follow they wait a few
+milliseconds for company, and a steady stream, for none of which somebody waits, is cut into a few large groups a
+second: a group costs about a millisecond, whatever is in it.
 """
 
 from __future__ import annotations
@@ -74,24 +75,25 @@ class Committer:
             await self._wake.wait()
             now = anyio.current_time()
             free_at = max(free_at, now - AT_ONCE * STEADY_S) + STEADY_S
+            rested = now >= free_at
             await self._gather(free_at)
-            await self._turn()
+            await self._turn(prompt=rested)
 
     async def _gather(self, until: float) -> None:
         """Wait for company: until nothing came for a moment or somebody waits, at most until a time."""
-        while not self._hurry.is_set():
+        while not self._hurry.is_set() and anyio.current_time() < until:
             before = self._requested
             with anyio.move_on_after(GATHER_S):
                 await self._hurry.wait()
-            if self._requested == before or anyio.current_time() >= until:
+            if self._requested == before:
                 return
 
-    async def _turn(self) -> None:
-        hurried = self._hurry.is_set()
+    async def _turn(self, *, prompt: bool = False) -> None:
+        prompt = prompt or self._hurry.is_set()
         self._wake, self._hurry = anyio.Event(), anyio.Event()
         upto = self._requested
         sequence = self._log.commit()
-        await self._sync(hurried)
+        await self._sync(prompt)
         entries = self._log.durable(sequence)
         self._finished = upto
         done, self._done = self._done, anyio.Event()
@@ -99,9 +101,9 @@ class Committer:
         if entries:
             self.on_durable(entries)
 
-    async def _sync(self, hurried: bool) -> None:
-        """Sync in a thread; at once when somebody waits for it and the disk is as quick as handing it to a thread."""
-        if hurried and self._slowness_s < QUICK_S and not self._store.is_checkpoint_due:
+    async def _sync(self, prompt: bool) -> None:
+        """Sync in a thread; at once when that is urgent and the disk is as quick as handing it to a thread."""
+        if prompt and self._slowness_s < QUICK_S and not self._store.is_checkpoint_due:
             took_s = self._timed_sync()
         else:
             took_s = await to_thread.run_sync(self._timed_sync)
