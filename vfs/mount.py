@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from crdt_meta.tree import Tree
     from transfer.service import Transfer
     from vfs.gate import Gate
+    from vfs.hold import Hold
     from vfs.openfiles import Barrier
     from vfs.remote import Editor
     from vfs.xattrs import XattrInfo
@@ -93,8 +94,11 @@ class Mount:
         gate: Gate,
         editor: Editor | None = None,
         barrier: Barrier | None = None,
+        hold: Hold | None = None,
     ) -> None:
-        """``gate`` says what may be changed; ``editor``: on a client pod, who makes changes; ``barrier``: see fsync."""
+        """``gate`` says what may be changed, ``hold`` whether anything may be now; ``editor``: on a client pod, who makes
+        changes; ``barrier``: see fsync.
+        """
         self._tree = tree
         self._committer = committer
         self._transfer = transfer
@@ -110,6 +114,8 @@ class Mount:
         else:
             self.filesystem = RemoteFileSystem(*parts, owner=owner, deadline_s=settings.deadline_s, editor=editor)
             self._operations = RemoteOperations(self.filesystem, tree, committer, space, gate)
+        if hold is not None:
+            self._operations.hold = hold
         self.filesystem.open_files.barrier = barrier
         self._device = 0
         self._traffic = loop.Traffic()
