@@ -72,6 +72,7 @@ class Tag(IntEnum):
     HOLDING_ASK = 45
     # client pods
     OPERATION = 50
+    DOING = 51
     # questions of people
     UNPLUG_ASK = 60
 

@@ -17,6 +17,9 @@ from transfer.api import ContentInfo, Holders
 REFERENCES_LOOKED_AT = 64
 """A content that more files share than this is judged by the first of them."""
 
+ROOM = "room"
+"""The value that a pod gossips about itself: how many bytes it can still keep."""
+
 LEAVING = "leaving"
 """The value that a draining pod gossips about itself: others make new copies as if it were gone."""
 
@@ -54,6 +57,8 @@ class TreeCatalogue:
         self._pod = pod
         self._pods: _Pods | None = None
         self._given_up: frozenset[PodId] = frozenset()
+        self.most_copies: int | None = None
+        """While fewer copies are made than configured: so many at most."""
         mesh.on_change(self._members_changed)
         self.holders: Callable[[ContentId], Holders] = lambda _: Holders(frozenset(), frozenset(), frozenset())
         """Set once `transfer` is there: who has a content already."""
@@ -97,6 +102,15 @@ class TreeCatalogue:
         """Return the lesser of ``copies`` and the number of full members."""
         return min(copies, len(self.full_pods()))
 
+    def wanted_now(self, copies: int) -> int:
+        """Return how many copies are made now: `copies_wanted`, or fewer while a reaction says so."""
+        wanted = self.copies_wanted(copies)
+        return wanted if self.most_copies is None else min(wanted, self.most_copies)
+
+    def is_repair(self, content: ContentId) -> bool:
+        """Tell whether a copy of a content is made because a pod that has one stays away."""
+        return bool(self._given_up) and not self._given_up.isdisjoint(self.holders(content).absent)
+
     def info(self, content: ContentId) -> ContentInfo | None:
         """Return what is wanted for a content, or None when nothing refers to it any more.
 
@@ -117,7 +131,8 @@ class TreeCatalogue:
         if node is None:
             trashed = self._tree.trashed(content)
             return None if trashed is None else ContentInfo(content, *self._of_trash(*trashed))
-        return ContentInfo(content, node.size, self._keeper(node), copies, cache, keep)
+        now = copies if self.most_copies is None else min(copies, self.most_copies)
+        return ContentInfo(content, node.size, self._keeper(node), now, cache, keep, configured=copies)
 
     def wanted(self, inode: InodeId, path: str) -> Wanted:
         """Return what is wanted for one file: what stands at itself, or else the rules."""

@@ -24,6 +24,8 @@ class ContentInfo:
     """Whether pods may cache it."""
     keep: bool
     """Whether this pod must always hold it."""
+    configured: int = 0
+    """Kept copies that the configuration wants, where a reaction has fewer made; 0: those of ``copies``."""
 
 
 class Catalogue(Protocol):

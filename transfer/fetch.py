@@ -292,6 +292,12 @@ class ChunkPlan:
         """Note that bytes came in."""
         self.progress_at = now
 
+    def held_up(self, pod: PodId, now: float) -> None:
+        """Note that asking a pod waits for this pod's own limits: it is no fault of that one."""
+        self.progress_at = now
+        if pod in self._running:
+            self._running[pod] = now
+
     def ended(self, pod: PodId, outcome: Outcome) -> None:
         """Note that a pod won't deliver."""
         self._running.pop(pod, None)

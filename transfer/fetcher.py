@@ -20,6 +20,7 @@ from mesh.api import Lane, Mesh
 from mesh.wire import Tag
 from transfer.fetch import Ask, Candidates, ChunkPlan, GiveUp, Outcome, Reason, Sources, Wait
 from transfer.offload import INLINE_BYTES, Offload
+from transfer.pace import Paces
 
 PLACES: Final = 8
 BACKGROUND_PLACES: Final = 5
@@ -81,6 +82,9 @@ class Fetcher:
         self._places_used = 0
         self._background_used = 0
         self.sources = Sources()
+        self.paces = Paces()
+        self.is_repair: Callable[[ContentId], bool] = lambda _: False
+        """Tells whether a content is fetched because another pod that has it stays away."""
         self.bytes_in = 0
 
     @property
@@ -224,7 +228,7 @@ class Fetcher:
         parts: list[bytes] = []
         got, size = 0, wanted.max_bytes
         while got < size:
-            asked = min(self.sources.part_bytes(pod), size - got)
+            asked = await self._turn(flight, pod, min(self.sources.part_bytes(pod), size - got))
             started_at = anyio.current_time()
             body = [wanted.content, wanted.piece, got, asked]
             timeout_s = max(CALL_LEAST_S, self.deadline_s)
@@ -243,11 +247,28 @@ class Fetcher:
             size = total
             parts.append(part)
             got += len(part)
+            self.paces.down.give_back(asked - len(part))
             self.bytes_in += len(part)
             self.sources.answered(pod, len(part), now - started_at, now)
             flight.plan.progressed(now)
             self._progress_at = now
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _turn(self, flight: _Flight, pod: PodId, most: int) -> int:
+        """Wait until bytes may be fetched, within the limits of this pod; return how many, at most ``most``."""
+        down, repair = self.paces.down, self.paces.repair
+        if down.rate is None and repair.rate is None:
+            return most
+
+        def still() -> None:
+            flight.plan.held_up(pod, anyio.current_time())
+
+        size = down.piece_bytes(most)
+        if flight.urgency is Urgency.BACKGROUND and repair.rate is not None and self.is_repair(flight.wanted.content):
+            size = repair.piece_bytes(size)
+            await repair.turn(size, still=still)
+        await down.turn(size, flight.urgency, still)
+        return size
 
     async def _matches(self, piece: ChunkId, data: bytes) -> bool:
         if len(data) <= INLINE_BYTES:

@@ -36,6 +36,7 @@ from transfer.holdings_db import HoldingsDb
 from transfer.holdings_sync import HoldingsSync
 from transfer.manifest import MAX_MANIFEST_BYTES, implied
 from transfer.offload import Offload
+from transfer.pace import Limits
 from transfer.pieces import Area
 from transfer.reader import Reader
 from transfer.recovery import check_recent, sweep_orphans
@@ -89,7 +90,7 @@ class Transfer(Copies):
         self._fetcher = Fetcher(mesh, self._offload, settings.deadline_s, self._candidates)
         self._access = Access(self._store, self._fetcher, self._offload, settings)
         self._access.on_damage = self._damaged
-        self._server = ChunkServer(self._store, self._damaged)
+        self._server = ChunkServer(self._store, self._damaged, self._fetcher.paces.up)
         self._holdings = HoldingsSync(mesh, self._database, self._news, self._exchanged_one, self._keeps)
         self._caching = Caching(self._access, self._database, catalogue, self._record)
         self._batches = Batches(mesh, self._fetcher, settings.deadline_s, self._candidates)
@@ -201,6 +202,18 @@ class Transfer(Copies):
         self._store.room.set_limits(settings.room.limit_bytes, settings.room.full_share)
         self._replication.changed()
 
+    def limit(self, limits: Limits) -> None:
+        """Limit what goes to and comes from other pods from now on."""
+        self._fetcher.paces.set(limits)
+
+    def limits(self) -> Limits:
+        """Return the limits in force."""
+        return self._fetcher.paces.limits
+
+    def repairs(self, is_repair: Callable[[ContentId], bool]) -> None:
+        """Set what tells whether a content is fetched because another pod that has it stays away."""
+        self._fetcher.is_repair = is_repair
+
     def abandon(self, content: ContentId) -> None:
         """Say that a discarded draft's sealed content will never be published; its pieces go unless needed else."""
         self._access.claims.abandon(content)
@@ -284,6 +297,10 @@ class Transfer(Copies):
         """Make others forget what they know of this pod's holdings: its home was restored from an older one."""
         await self._database.begin_anew()
 
+    async def news(self) -> None:
+        """Return when who has what has changed."""
+        await self._changed.wait()
+
     def _keeps(self, pod: PodId) -> bool:
         return self._settings.keeps if pod == self._mesh.pod_id else pod not in self._clients
 
@@ -292,6 +309,10 @@ class Transfer(Copies):
     def bytes_used(self) -> int:
         """Return the bytes of all pieces in the store."""
         return self._store.bytes_used
+
+    def cached_bytes(self) -> int:
+        """Return the bytes of what is only cached, and gives way."""
+        return self._database.cache_bytes()
 
     def moving(self) -> tuple[int, int]:
         """Return how many pieces are coming in and going out at this moment."""

@@ -10,7 +10,6 @@ Must never: call the kernel itself, or wait.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -209,7 +208,7 @@ class Changes:
         live.removed()
         known = self._inodes.get(live.inode)
         if known is not None:
-            known.orphan = replace(live.node, nlink=0)
+            known.orphan = live.node._replace(nlink=0)
 
     # -- the watchdog -------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from crdt_meta.tree import Tree
     from transfer.service import Transfer
     from vfs.gate import Gate
+    from vfs.hold import Hold
     from vfs.openfiles import Barrier
     from vfs.remote import Editor
     from vfs.xattrs import XattrInfo
@@ -96,8 +97,11 @@ class Mount:
         gate: Gate,
         editor: Editor | None = None,
         barrier: Barrier | None = None,
+        hold: Hold | None = None,
     ) -> None:
-        """``gate`` says what may be changed; ``editor``: on a client pod, who makes changes; ``barrier``: see fsync."""
+        """``gate`` says what may be changed, ``hold`` whether anything may be now; ``editor``: on a client pod, who makes
+        changes; ``barrier``: see fsync.
+        """
         self._tree = tree
         self._committer = committer
         self._transfer = transfer
@@ -115,6 +119,8 @@ class Mount:
             self._operations = RemoteWithPrivate(self.filesystem, tree, committer, space, gate)
         ignoring = Ignoring(self.filesystem, tree, transfer)
         self._operations.layered(PrivateTree(settings.private_dir, owner), ignoring)
+        if hold is not None:
+            self._operations.hold = hold
         self.filesystem.open_files.barrier = barrier
         self._device = 0
         self._traffic = loop.Traffic()

@@ -12,6 +12,7 @@ from vfs.boundary import guarded
 from vfs.changes import Listing
 from vfs.entries import NAME_LIMIT_BYTES, Caller
 from vfs.filesystem import Change
+from vfs.hold import Hold
 from vfs.xattrs import OWN
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Operations(pyfuse3.Operations):
 
     def __init__(self, filesystem: FileSystem, tree: Tree, committer: Committer, space: Space, gate: Gate) -> None:
         super().__init__()
+        self.hold = Hold()
+        """Asked by `guarded` before every request."""
         self._gate = gate
         self._fs = filesystem
         self._tree = tree
