@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from base.ids import ContentId, InodeId, PodId
 from crdt_meta.node import Node
 from crdt_meta.tree import Tree
 from mesh.api import Mesh, Role, State
 from policies.config import ClusterConfig, PodConfig
+from policies.ignoring import NAME
 from policies.placement import Candidate, place
 from policies.wishes import wish_of
 from transfer.api import ContentInfo, Holders
@@ -35,6 +36,10 @@ class _Pods(NamedTuple):
     """Client pods, former ones as well."""
     leaving: frozenset[PodId]
     """Who is handing over what it keeps, before it leaves."""
+
+
+_IGNORES: Final = f"/{NAME}"
+"""Without these nobody could tell what may be shared, so every pod has them."""
 
 
 class Wanted(NamedTuple):
@@ -141,7 +146,7 @@ class TreeCatalogue:
         return Wanted(
             ruled.copies if wish.copies is None else wish.copies,
             here.may_cache(ruled),
-            here.keep if wish.keep is None else wish.keep,
+            here.keep or path.endswith(_IGNORES) if wish.keep is None else wish.keep,
         )
 
     def _keeper(self, node: Node) -> PodId:

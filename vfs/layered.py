@@ -26,7 +26,7 @@ from vfs.private import MOVING, PRIVATE, Place, PrivateTree, Spot, join, system
 from vfs.remote_operations import RemoteOperations
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from vfs.ignoring import Ignoring
 
@@ -106,11 +106,14 @@ class WithPrivate(Crossing):
 
     # -- names --------------------------------------------------------------------------------------------------------
 
-    @guarded
-    async def lookup(self, parent_inode: int, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
+    def lookup(self, parent_inode: int, name: bytes, ctx: Any) -> Coroutine[Any, Any, pyfuse3.EntryAttributes]:
         """Find a name."""
         if parent_inode < PRIVATE and not self.private:
-            return await super().lookup(parent_inode, name, ctx)
+            return super().lookup(parent_inode, name, ctx)
+        return self._lookup_both(parent_inode, name, ctx)
+
+    @guarded
+    async def _lookup_both(self, parent_inode: int, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
         spot = None if name in (b".", b"..") else self._spot(parent_inode, name)
         if spot is not None:
             return self.private.told(spot)
@@ -164,9 +167,14 @@ class WithPrivate(Crossing):
         system(os.link, self.private.spot(inode).path, join(above, new_name), follow_symlinks=False)
         return self._made(above, new_name, ctx)
 
-    @guarded
-    async def unlink(self, parent_inode: int, name: bytes, ctx: Any) -> None:
+    def unlink(self, parent_inode: int, name: bytes, ctx: Any) -> Coroutine[Any, Any, None]:
         """Remove a name."""
+        if parent_inode < PRIVATE and not self.private:
+            return super().unlink(parent_inode, name, ctx)
+        return self._unlink_either(parent_inode, name, ctx)
+
+    @guarded
+    async def _unlink_either(self, parent_inode: int, name: bytes, ctx: Any) -> None:
         spot = self._spot(parent_inode, name)
         if spot is None and parent_inode < PRIVATE:
             return await super().unlink(parent_inode, name, ctx)
@@ -251,9 +259,14 @@ class WithPrivate(Crossing):
 
     # -- directories --------------------------------------------------------------------------------------------------
 
-    @guarded
-    async def opendir(self, inode: int, ctx: Any) -> int:
+    def opendir(self, inode: int, ctx: Any) -> Coroutine[Any, Any, int]:
         """Open a directory."""
+        if inode < PRIVATE and not self.private:
+            return super().opendir(inode, ctx)
+        return self._opendir_both(inode, ctx)
+
+    @guarded
+    async def _opendir_both(self, inode: int, ctx: Any) -> int:
         if inode >= PRIVATE:
             spot = self.private.spot(inode)
             self._last_private += 1
@@ -266,9 +279,14 @@ class WithPrivate(Crossing):
                 self._private_listings[handle] = Listed(folder, folder)
         return handle
 
-    @guarded
-    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+    def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> Coroutine[Any, Any, None]:
         """List names with their attributes: the shared ones first."""
+        if fh not in self._private_listings:
+            return super().readdir(fh, start_id, token)
+        return self._readdir_both(fh, start_id, token)
+
+    @guarded
+    async def _readdir_both(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         if fh < PRIVATE and start_id < AFTER_SHARED and not self._fill(fh, start_id, token):
             return
         listed = self._private_listings.get(fh)

@@ -117,7 +117,7 @@ class Mount:
         else:
             self.filesystem = RemoteFileSystem(*parts, owner=owner, deadline_s=settings.deadline_s, editor=editor)
             self._operations = RemoteWithPrivate(self.filesystem, tree, committer, space, gate)
-        ignoring = Ignoring(self.filesystem, tree, transfer)
+        ignoring = Ignoring(tree, transfer, self.filesystem)
         self._operations.layered(PrivateTree(settings.private_dir, owner), ignoring)
         if hold is not None:
             self._operations.hold = hold

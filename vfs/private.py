@@ -202,8 +202,3 @@ class PrivateTree:
         path = (above.path if isinstance(above, Spot) else above) + b"/" + name
         system(os.rename, spot.path, path)
         spot.above, spot.name = above, name
-
-    def stray(self, is_known: Callable[[InodeId], bool]) -> list[Path]:
-        """Return the folders of shared directories that are gone, as far as there is anything in them."""
-        found = (Path(os.fsdecode(self._root)) / os.fsdecode(name) for name in sorted(self._folders))
-        return [path for path in found if not is_known(InodeId(bytes.fromhex(path.name))) and any(path.iterdir())]
