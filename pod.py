@@ -231,6 +231,7 @@ class Pod:
             uid=os.getuid(),
             gid=os.getgid(),
             name=f"wormhole-{parts.roster.roster.cluster_name}",
+            private_dir=parts.home.private,
         )
         return Mount(
             parts.metadata.tree,

@@ -13,6 +13,7 @@ from crdt_meta.tree import Tree
 from mesh.api import Mesh
 from operations.placing import Placing
 from policies.config import ClusterConfig, PodConfig
+from policies.ignoring import NAME
 from policies.wishes import wish_of
 from transfer.api import ContentInfo, Holders
 
@@ -21,6 +22,10 @@ REFERENCES_LOOKED_AT: Final = 64
 
 ROOM: Final = "room"
 """The value that a pod gossips about itself: how many bytes it can still keep."""
+
+
+_IGNORES: Final = f"/{NAME}"
+"""Without these nobody could tell what may be shared, so every pod has them."""
 
 
 class Wanted(NamedTuple):
@@ -116,7 +121,7 @@ class TreeCatalogue:
         return Wanted(
             ruled.copies if wish.copies is None else wish.copies,
             here.may_cache(ruled),
-            here.keep if wish.keep is None else wish.keep,
+            here.keep or path.endswith(_IGNORES) if wish.keep is None else wish.keep,
         )
 
     def _keeper(self, node: Node) -> PodId:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from policies.ignoring import MAX_BYTES
+
 FolderId = tuple[int, int]
 """Device and inode number."""
 
@@ -79,3 +81,12 @@ def xattrs(path: Path) -> Iterator[tuple[bytes, bytes]]:
         for name in os.listxattr(path, follow_symlinks=False):
             if name.startswith("user.") and not name.startswith("user.wormhole."):
                 yield os.fsencode(name), os.getxattr(path, name, follow_symlinks=False)
+
+
+def rules(path: Path) -> str:
+    """Return what a .wormholeignore says; nothing when it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES).decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""

@@ -23,6 +23,8 @@ from crdt_meta.node import Kind, Node
 from operations import import_source, making
 from operations.finding import text_argument
 from operations.parts import Parts
+from policies.ignoring import NAME, Ignored
+from vfs.ignoring import Ignoring
 
 PIECE_BYTES = 1 << 20
 TRIES = 3
@@ -60,6 +62,8 @@ class Import:
     bytes: int = 0
     skipped: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
+    rules: dict[Path, Ignored] = field(default_factory=dict)
+    """Folders of the source with a .wormholeignore of their own."""
     batch: list[Ready] = field(default_factory=list)
     made: list[tuple[InodeId, int]] = field(default_factory=list)
     """Directories made here with the time that they get back once they are filled."""
@@ -162,9 +166,23 @@ async def make_directory(parts: Parts, parent: InodeId, name: bytes, like: os.st
     )
 
 
+async def stays(work: Import, source: Path, root: Node, ignoring: Ignoring, path: Path, *, folder: bool) -> bool:
+    """Tell whether an entry is ignored: by the source's own rules, or else by those of the tree above it."""
+    for above in path.parents:
+        rules = work.rules.get(above)
+        relative = str(path.relative_to(above)) + ("/" if folder else "")
+        decided = None if rules is None or path.name == NAME else rules.decision(relative)
+        if decided is not None:
+            return decided
+        if above == source:
+            break
+    return await ignoring.is_ignored(root.inode, os.fsencode(path.relative_to(source)), folder=folder)
+
+
 async def import_directory(work: Import, source: Path, target: Node) -> None:
     """Import what is in one folder; folders are walked with a list, not with recursion, so depth is no limit."""
-    todo = [(source, target)]
+    target_root, todo = target, [(source, target)]
+    ignoring = Ignoring(work.parts.metadata.tree, work.parts.transfer)
     while todo:
         folder, node = todo.pop()
         try:
@@ -172,8 +190,13 @@ async def import_directory(work: Import, source: Path, target: Node) -> None:
         except OSError as error:
             work.skip(folder, error)
             continue
+        if any(name == NAME for name, _ in entries):
+            work.rules[folder] = Ignored(await to_thread.run_sync(import_source.rules, folder / NAME))
         for name, found in entries:
             path = folder / name
+            if await stays(work, source, target_root, ignoring, path, folder=stat.S_ISDIR(found.st_mode)):
+                work.skipped.append(f"{path}: ignored by a .wormholeignore")
+                continue
             below = await import_entry(work, path, found, node)
             if below is not None:
                 todo.append((path, below))

@@ -10,6 +10,7 @@ from typing import Final
 from base.ids import ContentId
 from crdt_meta.node import Kind, Node
 from mesh.api import Member, Role, State
+from operations import staying
 from operations.crisis import connected_now, effects_of
 from operations.finding import find, number_of, text_argument, text_of
 from operations.parts import Parts
@@ -171,6 +172,7 @@ def warnings(parts: Parts, members: list[Member], tally: Tally) -> list[str]:
         )
     found += clock_warnings(parts.mesh.clocks.ahead_s(), {member.pod: member.name for member in members})
     found += parts.live.warnings()
+    found += staying.warnings(parts)
     if parts.mounts.directory is None:
         found.append("The tree is not mounted on this pod. Mount it with `wormhole mount`.")
     return found

@@ -138,6 +138,10 @@ class Scale:
         if self._refused is None or now >= self._refused[0] or size <= self._refused[1]:
             self._refused = now + REFUSED_S, size
 
+    def limits_changed(self) -> None:
+        """Forget what found no room: there may be more of it now."""
+        self._refused = None
+
     def capacity(self, capacity_bytes: int) -> int:
         """Return the step of a capacity."""
         return round(CAPACITY_STEPS * math.log2(capacity_bytes)) if capacity_bytes > 1 else 0

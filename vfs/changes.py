@@ -166,6 +166,10 @@ class Changes:
         """Have names forgotten that may lead elsewhere than the kernel was told."""
         self._lead_elsewhere(entries)
 
+    def forget_entry(self, number: int, name: bytes) -> None:
+        """Have a name in a directory forgotten, shared or private."""
+        self._notifier.entry(number, name)
+
     def closed_file(self, inode: InodeId) -> None:
         """Note that a handle of a file is gone."""
         self._lead_elsewhere(self.open_names.closed(inode))
