@@ -81,8 +81,8 @@ class Dropping:
         self._wake = anyio.Event()
         self.says_no = False
         """Set while this pod is handing over what it keeps: nobody is to rely on its copies."""
-        self.dropped = 0
-        """Contents dropped since the start."""
+        self.dropped = anyio.Event()
+        """Set, and replaced, when something was dropped."""
         mesh.handle(Tag.HOLDING_ASK, self._answer)
 
     def consider(self, content: ContentId) -> None:
@@ -209,7 +209,8 @@ class Dropping:
             ]
             if dropped:
                 await self._releasing.drop(dropped)
-                self.dropped += len(dropped)
+                self.dropped.set()
+                self.dropped = anyio.Event()
                 log.info("dropped %d copies that were too many", len(dropped))
         finally:
             with anyio.CancelScope(shield=True):
