@@ -154,6 +154,7 @@ class Dropping:
     async def resume(self) -> None:
         """After a start: what was being dropped is held again if all of it is here, else told to be gone."""
         marked = self._database.dropping()
+        left = [content for content in marked if self._database.own(content) is Holding.NONE]
         gone: dict[ContentId, Holding] = {}
         for content in marked:
             info = self._catalogue.info(content)
@@ -162,7 +163,7 @@ class Dropping:
                 gone[content] = Holding.NONE
         if gone:
             await self._database.record(gone)
-        if left := [content for content in marked if self._database.own(content) is Holding.NONE]:
+        if left:
             await self._releasing.drop(left)
         await self._database.mark_dropping(marked, on=False)
 

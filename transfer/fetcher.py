@@ -25,6 +25,7 @@ PLACES: Final = 8
 BACKGROUND_PLACES: Final = 5
 MAX_FLYING_BYTES: Final = 96 << 20
 CALL_LEAST_S: Final = 2.0
+LOOK_AGAIN_S: Final = 1.0
 
 
 class Urgency(IntEnum):
@@ -192,7 +193,9 @@ class Fetcher:
                         self.sources.started(pod, flight.wanted.max_bytes)
                         group.start_soon(self._ask, flight, pod, pod == candidates.coming)
                     case Wait(until):
-                        with anyio.move_on_at(until):
+                        # by a plan (`fanning`) only one is asked, until patience ends
+                        is_planned = len(candidates.holders) == 1 and not candidates.others
+                        with anyio.move_on_at(min(until, now + LOOK_AGAIN_S) if is_planned else until):
                             await flight.stir.wait()
                     case GiveUp(reason):
                         flight.error = _unreachable(reason)
