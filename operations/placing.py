@@ -77,7 +77,7 @@ class Placing:
         members = self._mesh.members()
         alive = self._mesh.alive() | {self._mesh.pod_id}
         full = [one for one in members if one.role is Role.FULL and one.state not in (State.LEFT, State.EVICTED)]
-        leaving = frozenset(one.pod for one in members if one.meta.get(LEAVING) is True)
+        leaving = frozenset(one.pod for one in full if one.meta.get(LEAVING) is True)
         wishes = {one.pod: unpack(one.meta.get(META)) or UNKNOWN for one in full}
         mean = mean_share(said for pod, said in wishes.items() if pod in alive and pod not in leaving)
         slow = slow_speed(one.speed for one in wishes.values())

@@ -117,11 +117,12 @@ class Wishing:
 
     def _look(self) -> None:
         """Look at all contents again when a pod says something else that placement depends on."""
-        placing = self._parts.catalogue.placing
-        seen = {
+        pods = self._parts.catalogue.placing.pods()
+        values = {
             pod: (said.capacity, said.is_full, said.replicas, said.new_files, said.hot, said.cold, said.joined_s)
-            for pod, said in placing.pods().wishes.items()
+            for pod, said in pods.wishes.items()
         }
+        seen = values, pods.leaving
         if seen != self._seen:
             self._seen = seen
             self._parts.transfer.reconsider()
