@@ -43,12 +43,13 @@ from mesh.roster_store import RosterStore
 from operations import pinning
 from operations.announcing import Announcing
 from operations.barrier import Barrier
-from operations.catalogue import TreeCatalogue
+from operations.catalogue import ROOM, TreeCatalogue
 from operations.client import RemoteTree
+from operations.crisis import Crisis
 from operations.handlers import handlers
 from operations.housekeeping import Housekeeping, shortage
 from operations.live import LiveConfiguration
-from operations.mount_facts import OwnAttributes, limit_bytes, local_space, space
+from operations.mount_facts import OwnAttributes, limit_bytes, local_space, room_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
 from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
@@ -70,6 +71,7 @@ from operations.wishing import Wishing
 from policies.config import ClusterConfig
 from transfer.service import Transfer
 from vfs.gate import Gate
+from vfs.hold import Hold
 from vfs.journalled import publish_journalled
 from vfs.mount import Mount, MountSettings
 
@@ -178,12 +180,14 @@ class Pod:
             gossip=self._gossip,
             stop=self._stopping.set,
             editor=editor,
+            hold=self._hold,
             gate=gate,
         )
 
         self.parts.barrier = Barrier(self.parts)
         self._housekeeping = Housekeeping(self.parts, mesh.clock_agrees)
         self.parts.live = LiveConfiguration(self.parts, self._cluster, self._housekeeping)
+        self.parts.crisis = Crisis(self.parts)
         self._cluster.short_of_room = lambda: shortage(*local_space(self.parts)) > 0
         serve_unplugging(self.parts)
         self._wishing = None if self.is_client else Wishing(self.parts)
@@ -195,11 +199,12 @@ class Pod:
     ) -> RemoteTree | None:
         """Make what only a full pod or only a client pod has; return what changes the tree on a client pod."""
         self._rebirth: Rebirth | None = None
+        self._hold = Hold()
         if self.is_client:
             mesh.strays.on_restored = self._chronicle.begin_anew
             return RemoteTree(metadata, transfer, mesh, deadline_s)
         self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
-        Serving(mesh.roster, metadata, transfer, mesh, Gate(metadata.tree, self._config))
+        Serving(mesh.roster, metadata, transfer, mesh, Gate(metadata.tree, self._config), self._hold)
         return None
 
     def _config(self) -> ClusterConfig:
@@ -226,6 +231,7 @@ class Pod:
             uid=os.getuid(),
             gid=os.getgid(),
             name=f"wormhole-{parts.roster.roster.cluster_name}",
+            private_dir=parts.home.private,
         )
         return Mount(
             parts.metadata.tree,
@@ -236,6 +242,7 @@ class Pod:
             space=partial(space, parts),
             gate=parts.gate,
             editor=parts.editor,
+            hold=parts.hold,
             barrier=parts.barrier,
         )
 
@@ -288,6 +295,8 @@ class Pod:
                 group.start_soon(tidy, self._cluster, parts.metadata, parts.mesh)
                 group.start_soon(self._housekeeping.run)
                 group.start_soon(Repairs(parts).run)
+            await parts.crisis.react()  # what was said while this pod was down holds before anybody writes
+            group.start_soon(parts.crisis.run)
             if self._failure is None:
                 await self._start_mount(group)
                 gc.freeze()
@@ -365,7 +374,9 @@ class Pod:
     async def _gossip_room(self) -> None:
         """Tell the others how full this pod is."""
         while True:
-            self._gossip({"bytes_used": self.parts.transfer.bytes_used(), "bytes_limit": limit_bytes(self.parts)})
+            used, limit = self.parts.transfer.bytes_used(), limit_bytes(self.parts)
+            self._gossip({"bytes_used": used, "bytes_limit": limit, ROOM: room_bytes(self.parts)})
+            self.parts.rates.note(time.monotonic(), *self.parts.transfer.bytes_moved())
             await anyio.sleep(GOSSIP_EVERY_S)
 
     def close(self) -> None:

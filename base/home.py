@@ -51,6 +51,11 @@ class Home:
         return self.path / "store"
 
     @property
+    def private(self) -> Path:
+        """The files that stay on this pod (``.wormholeignore``)."""
+        return self.path / "private"
+
+    @property
     def holdings_db(self) -> Path:
         """Which content is held by whom, SQLite."""
         return self.path / "holdings.db"

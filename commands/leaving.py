@@ -37,6 +37,7 @@ def leave(
     pid = holder(home)
     if pid is None:
         raise not_running(home)
+    mount = configured_mount(home)
     with Progress("Handing over") as progress:
 
         def show(event: dict[str, object]) -> None:
@@ -49,7 +50,10 @@ def leave(
     autostart.disable(home)
     if not force:
         _save_recovery_key(home)
+        _save_private_files(home)
         delete(home)
+        if mount is not None:
+            remove_if_empty(mount)
     if invocation().json:
         document(body)
     elif force:
@@ -104,6 +108,18 @@ def _save_recovery_key(home: Home) -> None:
     except OSError as error:
         raise MachineError(f"The recovery key can't be moved to {kept}: {error.strerror}.", f"Move {key}.") from error
     note(f"The cluster's recovery key is in {printable(kept)} now: move it to a safe place.")
+
+
+def _save_private_files(home: Home) -> None:
+    """Keep the files that were on this pod only. Raises `MachineError`."""
+    kept = home.path.with_name(f"{home.path.name}-private")
+    if not home.private.is_dir() or not any(home.private.iterdir()):
+        return
+    try:
+        home.private.rename(kept)
+    except OSError as error:
+        raise MachineError(f"{home.private} can't be moved to {kept}: {error.strerror}.", "Move it by hand.") from error
+    note(f"The files that a .wormholeignore kept on this pod are in {printable(kept)} now.")
 
 
 def _stop(home: Home, force: bool) -> None:

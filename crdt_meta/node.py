@@ -21,8 +21,7 @@ class Kind(IntEnum):
     BLOCK = 7
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """What one name in the tree shows at one moment."""
 
     inode: InodeId

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Final
 
 from base.errors import FileSystemError
@@ -88,7 +87,7 @@ class Reading:
         row = self.view.rows.inode(inode)
         if row is None or row.kind is not Kind.DIRECTORY:
             return None
-        return replace(self._node(row, LinkId(inode), 0), nlink=0)
+        return self._node(row, LinkId(inode), 0)._replace(nlink=0)
 
     def _must(self, inode: InodeId) -> Node:
         node = self.get(inode)
@@ -182,11 +181,10 @@ class Reading:
             node = self.get(entry.inode.id)
             if node is None:
                 raise FileSystemError(errno.ENOENT)
-            return node if node.link == entry.link.id else replace(node, link=entry.link.id)
+            return node if node.link == entry.link.id else node._replace(link=entry.link.id)
         sibling = entry.sibling
         base = self._node(entry.inode, entry.link.id, 1)
-        return replace(
-            base,
+        return base._replace(
             inode=sibling.id,
             mtime_ns=sibling.mtime_ns,
             size=sibling.size,
@@ -199,7 +197,7 @@ class Reading:
     @staticmethod
     def gone(node: Node) -> Node:
         """Return a node whose last name is gone."""
-        return replace(node, nlink=0)
+        return node._replace(nlink=0)
 
     # -- names and paths ----------------------------------------------------------------------------------------------
 

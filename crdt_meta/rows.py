@@ -16,6 +16,9 @@ from crdt_meta.table import Table
 
 CACHED_INODES: Final = 16384
 TOTALS: Final = "totals"
+_KINDS: Final = {kind.value: kind for kind in Kind}
+_STRATEGIES: Final = {strategy.value: strategy for strategy in Strategy}
+"""Looking there takes a tenth of the time that calling an enumeration does, and every row has both."""
 
 
 class InodeRow(NamedTuple):
@@ -83,7 +86,7 @@ class Rows:
         dot = Dot(self._store.writer_of(number), clock)
         content = EMPTY_CONTENT if content is None else content
         dots = () if more is None else unpack_dots(more)
-        kind, strategy, target = Kind(kind), Strategy(strategy), target or b""
+        kind, strategy, target = _KINDS[kind], _STRATEGIES[strategy], target or b""
         return InodeRow(inode, kind, mode, uid, gid, mtime, ctime, size, content, target, rdev, dot, dots, strategy)
 
     def _load_inode(self, inode: InodeId) -> InodeRow | None:

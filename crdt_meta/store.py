@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -175,10 +176,15 @@ class Store:
             forget()
         self.db.execute("PRAGMA shrink_memory")
 
-    def free_pages(self, limit: int) -> None:
-        """Give pages of the file that are of no use back to the file system."""
+    def free_pages(self, limit_s: float) -> None:
+        """Give pages of the file that are of no use back to the file system, for so long at most."""
         self.begin()
-        self.db.execute(f"PRAGMA incremental_vacuum({limit})").fetchall()
+        (unused,) = self.db.execute("PRAGMA freelist_count").fetchone()
+        until = time.perf_counter() + limit_s
+        while unused and time.perf_counter() < until:
+            # The pragma yields once a page, without a row: Python takes that for its end, whatever number it is given.
+            self.db.execute("PRAGMA incremental_vacuum(1)")
+            unused -= 1
 
     def close(self) -> None:
         """Close; what was not committed is gone."""

@@ -31,7 +31,8 @@ from crdt_meta.view import View
 SLICE_S: Final = 0.002
 SEGMENTS_A_TURN: Final = 20
 CANDIDATES_LIMIT: Final = 20_000
-PAGES_FREED_A_TURN: Final = 2_000
+FREEING_S: Final = 0.005
+"""How long a turn gives unused pages of the file back (s)."""
 CHANGES_LIMIT_BYTES: Final = 4096
 """A full segment is written anew when the changes since it was last written as a whole are larger than this, and..."""
 CHANGES_SHARE: Final = 0.5
@@ -93,7 +94,7 @@ class Tidying:
             await self._compact()
             await self._adoption.turn(peers)
             await self._collect(peers, now)
-        self._store.free_pages(PAGES_FREED_A_TURN)
+        self._store.free_pages(FREEING_S)
         self._log.commit()
 
     def answer(self, peers: Peers, now: float) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from base.ids import PodId, WriterId
-from mesh.records import Maintenance, Record, Retire, Void, Writer
+from mesh.records import Maintenance, Order, Record, RecordId, Retire, Void, Writer
 
 MAX_WRITERS_OF_POD: Final = 256
 
@@ -69,3 +70,34 @@ def maintenance_number(found: Iterable[Record], pod: PodId) -> int:
     """Return the number for a pod's next word about its maintenance."""
     numbers = (one.payload.number for one in found if isinstance(one.payload, Maintenance) and one.signer == pod)
     return 1 + max(numbers, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What administrators said last to the whole cluster."""
+
+    freeze: tuple[PodId, Order] | None = None
+    """Who froze it, if nobody has lifted that since."""
+    unfreeze: tuple[PodId, Order] | None = None
+    """The last acceptance."""
+    drill: tuple[PodId, Order] | None = None
+    """The last drill, over or not, unless it was ended."""
+    number: int = 0
+    """The greatest number given so far."""
+
+
+def orders(found: Iterable[Record], counts: Callable[[PodId, RecordId], bool]) -> Orders:
+    """Return the orders in force; ``counts`` tells whether a signer administered by a configuration."""
+    given = [
+        (record.payload.number, record.id, record.signer, record.payload)
+        for record in found
+        if isinstance(record.payload, Order) and counts(record.signer, record.payload.config)
+    ]
+    last: dict[str, tuple[PodId, Order]] = {}
+    for _, _, signer, order in sorted(given, key=lambda one: one[:2]):
+        last[order.what] = (signer, order)
+        if order.what == "unfreeze":
+            last.pop("freeze", None)
+            last.pop("drill", None)
+    number = max((one[0] for one in given), default=0)
+    return Orders(last.get("freeze"), last.get("unfreeze"), last.get("drill"), number)

@@ -30,6 +30,10 @@ MAX_ORDER: Final = 1 << 48
 MAX_SEQUENCE: Final = 1 << 62
 MAX_ADMINISTRATORS: Final = 1_000
 MAX_HONOURED: Final = 8_000
+MAX_ORDERED_PODS: Final = 1_000
+MAX_ACCEPTED: Final = 2_000
+NAME_BYTES: Final = 16
+ORDERS: Final = ("freeze", "unfreeze", "drill")
 PREFIX: Final = b"wormhole roster record\0"
 EVERYBODY: Final = "*"
 
@@ -157,7 +161,27 @@ class Retire:
     """The copies are all in transactions of ``by`` after this one."""
 
 
-Payload = Found | Admit | Writer | Void | Left | Maintenance | Revoke | Config | Retire
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A word of an administrator to the whole cluster: freeze, unfreeze, drill. Of several the greatest number counts."""
+
+    number: int
+    what: str
+    """One of `ORDERS`."""
+    config: RecordId
+    """The configuration in force when it was given, by which the signer administered. Empty: none."""
+    time_ns: int
+    situation: str = ""
+    """What is rehearsed, or what was in force when a situation was accepted."""
+    for_ms: int = 0
+    """How long a drill goes on."""
+    pods: tuple[PodId, ...] = ()
+    """The pods whose loss is accepted; sorted."""
+    contents: tuple[bytes, ...] = ()
+    """The missing contents accepted besides, by the first `NAME_BYTES` of their ids; sorted."""
+
+
+Payload = Found | Admit | Writer | Void | Left | Maintenance | Revoke | Config | Retire | Order
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +322,8 @@ def _fields(payload: Payload) -> list[Any]:
             return [parent, toml, time_ns, *([] if plain else [list(administrators), order, b"".join(honours)])]
         case Retire(writer, upto, by, sequence, since, begun):
             return [writer, upto, by, sequence, since, begun]
+        case Order(number, what, config, time_ns, situation, for_ms, pods, contents):
+            return [number, what, config, time_ns, situation, for_ms, list(pods), b"".join(contents)]
 
 
 def _read_found(fields: list[Any], signer: PodId) -> Found:
@@ -411,6 +437,33 @@ def _read_retire(fields: list[Any], _signer: PodId) -> Retire:
     raise DamagedError("A record of an adoption is malformed.")
 
 
+def _read_order(fields: list[Any], _signer: PodId) -> Order:
+    match fields:
+        case [
+            int(number),
+            str(what),
+            bytes(config),
+            int(time_ns),
+            str(situation),
+            int(for_ms),
+            list(pods),
+            bytes(rest),
+        ] if (
+            0 < number < MAX_SEQUENCE
+            and what in ORDERS
+            and len(config) in (0, 16)
+            and len(situation) <= MAX_NAME_BYTES
+            and 0 <= for_ms < MAX_SEQUENCE
+            and len(pods) <= MAX_ORDERED_PODS
+            and all(isinstance(pod, str) and is_id(pod) for pod in pods)
+            and len(rest) % NAME_BYTES == 0
+            and len(rest) // NAME_BYTES <= MAX_ACCEPTED
+        ):
+            named = tuple(PodId(pod) for pod in pods)
+            return Order(number, what, config, time_ns, situation, for_ms, named, _split_ids(rest))
+    raise DamagedError("A record of an order to the cluster is malformed.")
+
+
 _READERS: Final[dict[str, Callable[[list[Any], PodId], Payload]]] = {
     "found": _read_found,
     "admit": _read_admit,
@@ -421,4 +474,5 @@ _READERS: Final[dict[str, Callable[[list[Any], PodId], Payload]]] = {
     "revoke": _read_revoke,
     "config": _read_config,
     "retire": _read_retire,
+    "order": _read_order,
 }

@@ -17,10 +17,11 @@ from typing import Final
 
 from base.errors import DamagedError, RefusedError
 from base.ids import ClusterId, PodId, WriterId, hash_bytes
-from mesh import derivation, records
+from mesh import configuration, derivation, records
 from mesh.api import Role
 from mesh.configuration import Configuration
-from mesh.records import EVERYBODY, Admit, Config, Found, Left, Record, RecordId, Retire, Revoke, Void, Writer
+from mesh.derivation import Orders
+from mesh.records import EVERYBODY, Admit, Config, Found, Left, Order, Record, RecordId, Retire, Revoke, Void, Writer
 from mesh.trust import Facts, Standing, Trust, admission_key, judge, lineage, proof
 
 MAX_RECORDS: Final = 100_000
@@ -28,7 +29,7 @@ MAX_REVOCATIONS_BEYOND: Final = 10_000
 """So many more are accepted, if they are revocations: whoever fills the roster can still be evicted."""
 MAX_UNKNOWN: Final = 1_000
 ID_BYTES: Final = 16
-OF_FULL_PODS: Final = Admit | Revoke | Config | Retire | Writer | Void
+OF_FULL_PODS: Final = Admit | Revoke | Config | Retire | Writer | Void | Order
 """What client pods can't say."""
 
 
@@ -69,6 +70,7 @@ class Roster:
         self._voids: dict[WriterId, list[Void]] = {}
         self._maintained: set[PodId] = set()
         self._administrators: set[PodId] = set()
+        self._orders = Orders()
         self._digest: bytes | None = None
 
     # -- what is in it
@@ -217,6 +219,10 @@ class Roster:
     def next_maintenance(self, pod: PodId) -> int:
         """Return the number for a pod's next word about its maintenance."""
         return derivation.maintenance_number(self._records.values(), pod)
+
+    def orders(self) -> Orders:
+        """Return what administrators said last to the whole cluster: freeze, unfreeze, drill."""
+        return self._orders
 
     @property
     def recovery_key(self) -> bytes:
@@ -447,8 +453,18 @@ class Roster:
         self._adoptions = derivation.adoptions(self._records.values())
         self._voids = derivation.voids(self._records.values(), self._writers)
         self._maintained = derivation.maintained(self._records.values())
+        self._orders = derivation.orders(self._records.values(), self._may_order)
         named = {pod for pod in trust.administrators() if self.is_full_member(pod)}
         self._administrators = named or {pod for pod in (self._facts.founder,) if self.is_full_member(pod)}
+
+    def _may_order(self, pod: PodId, version: RecordId) -> bool:
+        """Tell whether a pod, not evicted since, administered by a version: what it said then goes on counting."""
+        assert self._facts is not None
+        assert self._trust is not None
+        known = self._facts.versions.get(version)
+        if known is None and version:
+            return False
+        return configuration.administers(known.config if known else None, pod, self._trust.admitted)
 
     def _entry(self, pod: PodId, trust: Trust, left: bool) -> PodEntry:
         founding, found = self._founding()

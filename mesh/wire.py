@@ -74,6 +74,7 @@ class Tag(IntEnum):
     SPEED = 47
     # client pods
     OPERATION = 50
+    DOING = 51
     # questions of people
     UNPLUG_ASK = 60
 

@@ -13,11 +13,19 @@ from crdt_meta.tree import Tree
 from mesh.api import Mesh
 from operations.placing import Placing
 from policies.config import ClusterConfig, PodConfig
+from policies.ignoring import NAME
 from policies.wishes import wish_of
 from transfer.api import ContentInfo, Holders
 
 REFERENCES_LOOKED_AT: Final = 64
 """A content that more files share than this is judged by the first of them."""
+
+ROOM: Final = "room"
+"""The value that a pod gossips about itself: how many bytes it can still keep."""
+
+
+_IGNORES: Final = f"/{NAME}"
+"""Without these nobody could tell what may be shared, so every pod has them."""
 
 
 class Wanted(NamedTuple):
@@ -40,6 +48,8 @@ class TreeCatalogue:
         self._pod = pod
         self.placing = Placing(mesh)
         """Where copies belong."""
+        self.most_copies: int | None = None
+        """While fewer copies are made than configured: so many at most."""
         mesh.on_change(self.placing.members_changed)
         self.holders: Callable[[ContentId], Holders] = lambda _: Holders(frozenset(), frozenset(), frozenset())
         """Set once `transfer` is there: who has a content already."""
@@ -70,6 +80,16 @@ class TreeCatalogue:
         """Return the lesser of ``copies`` and the number of full members."""
         return min(copies, len(self.full_pods()))
 
+    def wanted_now(self, copies: int) -> int:
+        """Return how many copies are made now: `copies_wanted`, or fewer while a reaction says so."""
+        wanted = self.copies_wanted(copies)
+        return wanted if self.most_copies is None else min(wanted, self.most_copies)
+
+    def is_repair(self, content: ContentId) -> bool:
+        """Tell whether a copy of a content is made because a pod that has one stays away."""
+        given_up = self.placing.given_up
+        return bool(given_up) and not given_up.isdisjoint(self.holders(content).absent)
+
     def info(self, content: ContentId) -> ContentInfo | None:
         """Return what is wanted for a content, or None when nothing refers to it any more.
 
@@ -91,7 +111,8 @@ class TreeCatalogue:
             trashed = self._tree.trashed(content)
             return None if trashed is None else ContentInfo(content, *self._of_trash(*trashed), is_shown=False)
         born_s = nanoseconds(max((dot.clock for dot in node.shown), default=0)) / 1e9 if node.shown else math.inf
-        return ContentInfo(content, node.size, self._keeper(node), copies, cache, keep, born_s)
+        now = copies if self.most_copies is None else min(copies, self.most_copies)
+        return ContentInfo(content, node.size, self._keeper(node), now, cache, keep, born_s, configured=copies)
 
     def wanted(self, inode: InodeId, path: str) -> Wanted:
         """Return what is wanted for one file: what stands at itself, or else the rules."""
@@ -100,7 +121,7 @@ class TreeCatalogue:
         return Wanted(
             ruled.copies if wish.copies is None else wish.copies,
             here.may_cache(ruled),
-            here.keep if wish.keep is None else wish.keep,
+            here.keep or path.endswith(_IGNORES) if wish.keep is None else wish.keep,
         )
 
     def _keeper(self, node: Node) -> PodId:

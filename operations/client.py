@@ -271,6 +271,10 @@ class RemoteTree:
         if not self.connected:
             raise UnreachableError("The last full pod is gone; what was asked of it may be done all the same.")
 
+    def serves(self) -> PodId | None:
+        """Return the full pod that operations are sent to now; None when there is none."""
+        return self._choose(set())
+
     def _choose(self, refused: set[PodId]) -> PodId | None:
         """Return the full pod to ask: the one asked last, else the nearest; None when all were asked."""
         alive = self._mesh.alive() - refused

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
+from base.errors import RefusedError
 from control.server import Emit, Handler
 from operations.configuration import config_apply, config_lost, config_set, config_show, config_text
 from operations.conflicts import conflicts, conflicts_keep
 from operations.evicting import evict, recover
 from operations.finding import text_argument
+from operations.freezing import drill, freeze, unfreeze
 from operations.importing import import_files
 from operations.invite import invite
 from operations.leaving import destroy_check, down, leave
@@ -57,6 +60,7 @@ QUIET: dict[str, Quiet] = {
     "destroy_check": destroy_check,
     "down": down,
     "evict": evict,
+    "freeze": freeze,
     "invite": invite,
     "maintenance": maintenance,
     "mount": mount,
@@ -66,12 +70,14 @@ QUIET: dict[str, Quiet] = {
     "requests": requests,
     "status": status,
     "trash_restore": trash_restore,
+    "unfreeze": unfreeze,
     "unmount": unmount,
     "unpin": unpin,
     "where": where,
     "why": why,
 }
 TELLING: dict[str, Telling] = {
+    "drill": drill,
     "import": import_files,
     "leave": leave,
     "pin": pin,
@@ -84,13 +90,43 @@ TELLING: dict[str, Telling] = {
 }
 
 
+WRITES: Final = frozenset({"conflicts_keep", "import", "trash_restore"})
+"""What waits until the cluster isn't frozen any more."""
+NOT_STOPPED: Final = WRITES | {"pin", "scrub", "sync", "unpin", "where", "why", "conflicts", "trash_list"}
+"""What waits besides until it isn't stopped any more: whatever neither says how it is nor cures."""
+
+
+def check_held(parts: Parts, operation: str) -> None:
+    """Raise `RefusedError` for what a reaction holds up."""
+    crisis = parts.crisis
+    if crisis.stopped and operation in NOT_STOPPED:
+        raise RefusedError(
+            f"The pod has stopped. {crisis.stopped}",
+            "See `wormhole status`; solve it, or accept it with `wormhole unfreeze`.",
+        )
+    if crisis.frozen and operation in WRITES:
+        raise RefusedError(
+            f"Nothing is written now. {crisis.frozen}",
+            "See `wormhole status`; solve it, or accept it with `wormhole unfreeze`.",
+        )
+
+
 def handlers(parts: Parts) -> dict[str, Handler]:
     """Return the handlers of a pod's control socket."""
 
-    def quiet(operation: Quiet) -> Handler:
-        return lambda args, emit: operation(parts, args)
+    def quiet(name: str, operation: Quiet) -> Handler:
+        async def handle(args: dict[str, object], _emit: Emit) -> dict[str, object]:
+            check_held(parts, name)
+            return await operation(parts, args)
 
-    def telling(operation: Telling) -> Handler:
-        return lambda args, emit: operation(parts, args, emit)
+        return handle
 
-    return {name: quiet(one) for name, one in QUIET.items()} | {name: telling(one) for name, one in TELLING.items()}
+    def telling(name: str, operation: Telling) -> Handler:
+        async def handle(args: dict[str, object], emit: Emit) -> dict[str, object]:
+            check_held(parts, name)
+            return await operation(parts, args, emit)
+
+        return handle
+
+    quiets = {name: quiet(name, one) for name, one in QUIET.items()}
+    return quiets | {name: telling(name, one) for name, one in TELLING.items()}

@@ -1,7 +1,7 @@
 """`wormhole import`: bring existing files into the tree, with progress.
 
 The bytes go straight into the chunk store; a file appears in the tree once its content is durable. With ``move`` a source
-file is removed only after that, and only if it did not change meanwhile.
+file is removed only after that, once its bytes were read back from the disk, and only if it did not change meanwhile.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from base.errors import FileSystemError, NoSpaceError, NotFoundError, UsageError
 from base.ids import EMPTY_CONTENT, ContentId, InodeId
 from control.server import Emit
 from crdt_meta.node import Kind, Node
-from operations import making
+from operations import import_source, making
 from operations.finding import text_argument
 from operations.parts import Parts
+from policies.ignoring import NAME, Ignored
+from vfs.ignoring import Ignoring
 
 PIECE_BYTES = 1 << 20
 TRIES = 3
@@ -30,10 +32,6 @@ TRIES = 3
 BATCH_FILES = 200
 BATCH_BYTES = 64 << 20
 REPORT_EVERY_S = 0.2
-
-
-FolderId = tuple[int, int]
-"""Device and inode number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Import:
     parts: Parts
     move: bool
     emit: Emit
-    own: frozenset[FolderId]
+    own: frozenset[import_source.FolderId]
     """The pod's own folders, which are not imported when they lie in the source."""
     total_files: int = 0
     total_bytes: int = 0
@@ -64,6 +62,8 @@ class Import:
     bytes: int = 0
     skipped: list[str] = field(default_factory=list)
     different: list[str] = field(default_factory=list)
+    rules: dict[Path, Ignored] = field(default_factory=dict)
+    """Folders of the source with a .wormholeignore of their own."""
     batch: list[Ready] = field(default_factory=list)
     made: list[tuple[InodeId, int]] = field(default_factory=list)
     """Directories made here with the time that they get back once they are filled."""
@@ -103,9 +103,11 @@ async def import_files(parts: Parts, args: dict[str, object], emit: Emit) -> dic
     mount = parts.mounts.directory
     if mount is not None and (await to_thread.run_sync(source.resolve)).is_relative_to(mount):
         raise UsageError(f"{source} lies in the mount itself.", "Move files within the mount with 'mv'.")
-    own = await to_thread.run_sync(own_folders, [parts.home.path, *([Path(mount)] if mount is not None else [])])
+    own = await to_thread.run_sync(
+        import_source.own_folders, [parts.home.path, *([Path(mount)] if mount is not None else [])]
+    )
     work = Import(parts, args.get("move") is True, emit, own)
-    work.total_files, work.total_bytes = await to_thread.run_sync(measure, source, own)
+    work.total_files, work.total_bytes = await to_thread.run_sync(import_source.measure, source, own)
     await work.report("", always=True)
     root = await make_path(parts, target.encode("utf-8", "surrogateescape"), await to_thread.run_sync(os.lstat, source))
     try:
@@ -122,34 +124,9 @@ async def import_files(parts: Parts, args: dict[str, object], emit: Emit) -> dic
             await making.set_mtime(parts, inode, mtime_ns)
     await parts.metadata.committer.durable()
     if work.move:
-        await to_thread.run_sync(remove_empty, source)
+        await to_thread.run_sync(import_source.remove_empty, source)
     await work.report("", always=True)
     return {"files": work.files, "bytes": work.bytes, "skipped": work.skipped, "different": work.different}
-
-
-def own_folders(paths: list[Path]) -> frozenset[FolderId]:
-    """Return which folders these are: the home and the mount, whatever the way that leads to them."""
-    found = set()
-    for path in paths:
-        with suppress(OSError):
-            there = path.stat()
-            found.add((there.st_dev, there.st_ino))
-    return frozenset(found)
-
-
-def measure(source: Path, own: frozenset[FolderId]) -> tuple[int, int]:
-    """Count files and bytes below a folder, without following links or looking into the pod's own folders."""
-    files = size = 0
-    for folder, below, names in os.walk(source):
-        below[:] = [name for name in below if not own_folders([Path(folder) / name]) & own]
-        for name in names:
-            try:
-                found = os.lstat(Path(folder) / name)
-            except OSError:
-                continue
-            files += 1
-            size += found.st_size if stat.S_ISREG(found.st_mode) else 0
-    return files, size
 
 
 async def make_path(parts: Parts, path: bytes, like: os.stat_result) -> Node:
@@ -189,24 +166,37 @@ async def make_directory(parts: Parts, parent: InodeId, name: bytes, like: os.st
     )
 
 
-def scan(folder: Path) -> list[tuple[str, os.stat_result]]:
-    """Return the entries of a folder with what they are, sorted by name."""
-    with os.scandir(folder) as entries:
-        return sorted((entry.name, entry.stat(follow_symlinks=False)) for entry in entries)
+async def stays(work: Import, source: Path, root: Node, ignoring: Ignoring, path: Path, *, folder: bool) -> bool:
+    """Tell whether an entry is ignored: by the source's own rules, or else by those of the tree above it."""
+    for above in path.parents:
+        rules = work.rules.get(above)
+        relative = str(path.relative_to(above)) + ("/" if folder else "")
+        decided = None if rules is None or path.name == NAME else rules.decision(relative)
+        if decided is not None:
+            return decided
+        if above == source:
+            break
+    return await ignoring.is_ignored(root.inode, os.fsencode(path.relative_to(source)), folder=folder)
 
 
 async def import_directory(work: Import, source: Path, target: Node) -> None:
     """Import what is in one folder; folders are walked with a list, not with recursion, so depth is no limit."""
-    todo = [(source, target)]
+    target_root, todo = target, [(source, target)]
+    ignoring = Ignoring(work.parts.metadata.tree, work.parts.transfer)
     while todo:
         folder, node = todo.pop()
         try:
-            entries = await to_thread.run_sync(scan, folder)
+            entries = await to_thread.run_sync(import_source.scan, folder)
         except OSError as error:
             work.skip(folder, error)
             continue
+        if any(name == NAME for name, _ in entries):
+            work.rules[folder] = Ignored(await to_thread.run_sync(import_source.rules, folder / NAME))
         for name, found in entries:
             path = folder / name
+            if await stays(work, source, target_root, ignoring, path, folder=stat.S_ISDIR(found.st_mode)):
+                work.skipped.append(f"{path}: ignored by a .wormholeignore")
+                continue
             below = await import_entry(work, path, found, node)
             if below is not None:
                 todo.append((path, below))
@@ -277,7 +267,7 @@ async def import_file(work: Import, path: Path, found: os.stat_result, parent: N
     for _ in range(TRIES):
         content, size = await store(work, path)
         now = os.lstat(path)
-        if is_same(found, now) and size == found.st_size:
+        if import_source.is_same(found, now) and size == found.st_size:
             break
         abandon(work, content)
         found = now
@@ -326,8 +316,15 @@ async def finish_batch(work: Import) -> None:
     work.parts.metadata.committer.request()
     if work.move:
         await work.parts.metadata.committer.durable()
-        left = [one for one in batch if str(one.path) not in work.different]
-        work.skipped += await to_thread.run_sync(free, left)
+        left = []
+        for one in batch:
+            if str(one.path) in work.different:
+                continue
+            if one.content is None or await work.parts.transfer.reread(one.content, one.size):
+                left.append((one.path, one.found))
+            else:
+                work.skipped.append(f"{one.path}: imported, but it can't be read back, so the source stays")
+        work.skipped += await to_thread.run_sync(import_source.free, left)
 
 
 def abandon(work: Import, content: ContentId | None) -> None:
@@ -364,40 +361,7 @@ async def show(work: Import, one: Ready, content: ContentId) -> bool:
 
 
 async def copy_xattrs(parts: Parts, path: Path, inode: InodeId) -> None:
-    """Take over the extended attributes that people and programs set; those of the system stay behind."""
-    with suppress(OSError):  # not every file system has them
-        for name in os.listxattr(path, follow_symlinks=False):
-            if name.startswith("user.") and not name.startswith("user.wormhole."):
-                value = os.getxattr(path, name, follow_symlinks=False)
-                with suppress(WormholeError):
-                    await making.set_xattr(parts, inode, os.fsencode(name), value)
-
-
-def is_same(was: os.stat_result, now: os.stat_result) -> bool:
-    """Tell by size, times and inode whether a source is still what it was."""
-    return (now.st_size, now.st_mtime_ns, now.st_ino) == (was.st_size, was.st_mtime_ns, was.st_ino)
-
-
-def free(imported: list[Ready]) -> list[str]:
-    """Remove source files that are still what was imported; return those that had to stay, with the reason."""
-    stayed = []
-    for one in imported:
-        try:
-            if is_same(one.found, os.lstat(one.path)):
-                one.path.unlink()
-            else:
-                stayed.append(f"{one.path}: changed after it was imported, so the source stays")
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            stayed.append(f"{one.path}: imported, but the source stays: {error.strerror}")
-    return stayed
-
-
-def remove_empty(source: Path) -> None:
-    """Remove the folders that an import with ``move`` emptied."""
-    for folder, _, _ in os.walk(source, topdown=False):
-        try:
-            Path(folder).rmdir()
-        except OSError:
-            continue
+    """Take over extended attributes."""
+    for name, value in import_source.xattrs(path):
+        with suppress(WormholeError):
+            await making.set_xattr(parts, inode, name, value)

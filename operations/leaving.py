@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
-from anyio import lowlevel
+from anyio import lowlevel, to_thread
 
 from base.errors import RefusedError
 from base.ids import EMPTY_CONTENT, ContentId
 from control.server import Emit
-from operations.finding import text_of
+from operations.finding import number_of, text_of
 from operations.parts import Parts
 from operations.placing import LEAVING
+from operations.staying import private_files
 from policies.placement import has_room
 from transfer.dropping import BATCH, may_drop
 
@@ -159,6 +160,11 @@ async def destroy_check(parts: Parts, args: dict[str, object]) -> dict[str, obje
     """Refuse while this pod holds the only live copy of something; the last pod of a cluster may go."""
     others = [pod for pod in parts.catalogue.full_pods() if pod != parts.mesh.pod_id]
     await parts.mounts.settle()
+    if files := await to_thread.run_sync(private_files, parts.home):
+        raise RefusedError(
+            f"This pod has {number_of(files, 'file')} that stay here, as a .wormholeignore says, and nobody else has.",
+            f"Take what you need from {parts.home.private}, then destroy with --force.",
+        )
     if parts.editor is not None:
         return {"safe": True, "last": False}
     if others:

@@ -148,6 +148,7 @@ class LiveConfiguration:
         parts.catalogue.configure(parts.cluster, config)
         parts.transfer.configure(transfer_settings(config, keeps=self._parts.editor is None))
         parts.mounts.configure(mount_point(config), config.network.deadline_s)
+        parts.crisis.stir()
         parts.wishes_changed()
         if (before.pod.advertise, before.pod.discovery) != (config.pod.advertise, config.pod.discovery):
             self._announce.set()

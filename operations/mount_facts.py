@@ -119,3 +119,10 @@ def limit_bytes(parts: Parts) -> int:
     most = parts.transfer.bytes_used() + local_space(parts)[1]
     step = min(LIMIT_STEP_BYTES, 1 << max(0, most.bit_length() - LIMIT_DIGITS))
     return most - most % step
+
+
+def room_bytes(parts: Parts) -> int:
+    """Return how many bytes of contents this pod can still keep, in steps; what it only caches gives way."""
+    room = offered_bytes(parts)[1]
+    step = 1 << max(0, room.bit_length() - LIMIT_DIGITS)
+    return room - room % step

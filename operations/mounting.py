@@ -89,6 +89,11 @@ class MountKeeper:
         if self._mount is not None:
             yield from (live.inode for live in self._mount.filesystem.files if live.overlaid)
 
+    async def forget_everything(self) -> None:
+        """Have the kernel ask again for everything that it could answer by itself."""
+        if self._mount is not None:
+            await self._mount.filesystem.changes.forget_everything()
+
     async def settle(self) -> None:
         """Wait until every closed file is published."""
         if self._mount is not None:

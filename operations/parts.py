@@ -15,13 +15,16 @@ from mesh.roster_store import RosterStore
 from operations.catalogue import TreeCatalogue
 from operations.client import RemoteTree
 from operations.mounting import MountKeeper
+from operations.rates import Rates
 from operations.tally import Tallies
 from policies.config import ClusterConfig, PodConfig
 from transfer.service import Transfer
 from vfs.gate import Gate
+from vfs.hold import Hold
 
 if TYPE_CHECKING:
     from operations.barrier import Barrier
+    from operations.crisis import Crisis
     from operations.live import LiveConfiguration
 
 
@@ -48,6 +51,8 @@ class Parts:
     """Ask the pod to end in order."""
     live: LiveConfiguration = field(init=False)
     """What takes over changes of the configuration; set by the composition root."""
+    crisis: Crisis = field(init=False)
+    """What looks at the situation and reacts; set by the composition root."""
     barrier: Barrier = field(init=False)
     """Waits until other pods have what is written; set by the composition root."""
     editor: RemoteTree | None = None
@@ -57,4 +62,8 @@ class Parts:
     is_short: Callable[[], bool] = lambda: False
     """Say that something that is written found no room; tells whether another pod can take over what this one wrote."""
     tallies: Tallies = field(default_factory=Tallies)
-    """How many files stand how, for `wormhole status`."""
+    """How many files stand how."""
+    rates: Rates = field(default_factory=Rates)
+    """How fast contents come and go."""
+    hold: Hold = field(default_factory=Hold)
+    """What keeps the mount from taking changes, or from answering."""

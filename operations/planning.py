@@ -5,19 +5,18 @@ The same judgement as `status` makes afterwards (`policies.situation`), of holde
 
 from __future__ import annotations
 
-from anyio import lowlevel
-
 from base.errors import UsageError
-from base.ids import EMPTY_CONTENT, ContentId, PodId
+from base.ids import PodId
 from mesh.api import State
+from operations.crisis import by_admission, is_counted
 from operations.evicting import who
 from operations.finding import text_argument
 from operations.parts import Parts
 from operations.scrubbing import names_of
-from policies.situation import Standing, Tally, judge, standing
-from transfer.api import Holders
-
-PAGE = 256
+from operations.tally import look_one_by_one, pods_of
+from policies.reactions import reaction_to
+from policies.situation import Grade, Standing, Verdict, is_connected
+from transfer.api import ContentInfo
 
 
 async def plan(parts: Parts, args: dict[str, object]) -> dict[str, object]:
@@ -26,53 +25,35 @@ async def plan(parts: Parts, args: dict[str, object]) -> dict[str, object]:
     if not names:
         raise UsageError("It isn't said which pods are lost.", "Name them: `wormhole plan --lose nas,desktop`.")
     entries = {entry.pod: entry.name for entry in (who(parts.roster.roster, name) for name in names)}
-    tally, lost = await _without(parts, frozenset(entries))
-    left = [pod for pod in parts.catalogue.full_pods() if pod not in entries and _answers(parts, pod)]
-    copies = parts.catalogue.copies_wanted(parts.cluster.redundancy.copies)
-    verdict = judge(tally, reachable_full_pods=len(left), copies=copies)
-    continuity = parts.cluster.continuity
-    reactions = {"favourable": continuity.favourable, "degraded": continuity.degraded, "critical": continuity.critical}
+    pods = pods_of(parts).without(entries.keys() & set(parts.catalogue.full_pods()))
+    lost: list[str] = []
+
+    def note(found: Standing, info: ContentInfo) -> None:
+        if found in (Standing.PENDING, Standing.MISSING):
+            lost.extend(names_of(parts, info.content)[0])
+
+    verdict = (await look_one_by_one(parts, pods, parts.crisis.acceptance(), note)).verdict
+    reaction, by = _reaction(parts, frozenset(entries), verdict)
     return {
         "lose": sorted(entries.values()),
-        "lost": lost,
-        "short_of_copies": tally.short,
-        "files": tally.total,
+        "lost": sorted(lost),
+        "short_of_copies": verdict.tally.short,
+        "files": verdict.tally.total,
         "situation": verdict.situation.value,
         "reason": verdict.reason,
-        "reaction": reactions[verdict.situation.value],
+        "reaction": reaction,
+        "reaction_of": by,
     }
 
 
-def _answers(parts: Parts, pod: PodId) -> bool:
-    return pod == parts.mesh.pod_id or pod in parts.mesh.alive()
-
-
-async def _without(parts: Parts, gone: frozenset[PodId]) -> tuple[Tally, list[str]]:
-    """Judge every content as if some pods were gone; return the counts of files, and the paths that nobody could read."""
-    announced = frozenset(one.pod for one in parts.mesh.members() if one.announced and one.state is not State.ALIVE)
-    paths: dict[Standing, list[str]] = {one: [] for one in Standing}
-    after: ContentId | None = None
-    while page := parts.catalogue.page(after, PAGE):
-        for info in page:
-            if info.content != EMPTY_CONTENT:
-                found = _standing(parts, parts.transfer.holders(info.content), info.copies, gone, announced - gone)
-                if found is not Standing.SAFE:
-                    paths[found] += names_of(parts, info.content)[0]
-        after = page[-1].content
-        await lowlevel.checkpoint()
-    short, pending, missing = (paths[one] for one in (Standing.SHORT, Standing.PENDING, Standing.MISSING))
-    total = parts.metadata.tree.totals().files
-    return Tally(total, len(short), len(pending), len(missing)), sorted(missing + pending)
-
-
-def _standing(
-    parts: Parts, holders: Holders, copies: int, gone: frozenset[PodId], announced: frozenset[PodId]
-) -> Standing:
-    absent = (holders.absent | (holders.kept | holders.cached) & gone) - announced
-    return standing(
-        wanted=parts.catalogue.copies_wanted(copies),
-        kept=len(holders.kept - gone),
-        cached=len(holders.cached - gone),
-        planned=len(holders.absent & announced),
-        absent=len(absent),
-    )
+def _reaction(parts: Parts, gone: frozenset[PodId], verdict: Verdict) -> tuple[str, str]:
+    """Return what those left would do, and by which part of the configuration."""
+    counted = [one for one in by_admission(parts, parts.mesh.members()) if is_counted(one)]
+    left = [one.pod for one in counted if one.state is State.ALIVE and one.pod not in gone]
+    order = [one.pod for one in counted]
+    quorum = parts.pod.disconnected.quorum
+    if left and not any(is_connected(pod, order, left, quorum) for pod in left):
+        return parts.pod.disconnected.reaction, "disconnected"
+    if verdict.open is Grade.WELL:
+        return "continue", "continuity"
+    return reaction_to(verdict.open.situation, parts.cluster.continuity), "continuity"

@@ -13,8 +13,8 @@ import anyio
 
 from base.ids import PodId
 from mesh.api import State
+from operations.crisis import by_admission, is_counted
 from operations.parts import Parts
-from operations.status import by_admission, is_counted
 from policies.absence import Absences
 from policies.situation import is_connected
 

@@ -28,6 +28,7 @@ from crdt_meta.operation import (
     Link,
     Operation,
     Publish,
+    Purge,
     Remove,
     Rename,
     Restore,
@@ -44,6 +45,8 @@ from mesh.roster import Roster
 from mesh.wire import Tag
 from transfer.service import Transfer
 from vfs.gate import Gate
+from vfs.hold import Hold
+from vfs.xattrs import OWN
 
 WAITING_LIMIT: Final = 256
 """Operations of one client at a time."""
@@ -91,8 +94,12 @@ def read_request(body: object) -> Request:
 class Serving:
     """See the module. Registers itself with the mesh."""
 
-    def __init__(self, roster: Roster, metadata: Metadata, transfer: Transfer, mesh: MeshNode, gate: Gate) -> None:
+    def __init__(
+        self, roster: Roster, metadata: Metadata, transfer: Transfer, mesh: MeshNode, gate: Gate, hold: Hold
+    ) -> None:
+        """``gate`` says what may be changed, ``hold`` whether this pod takes changes now."""
         self._gate = gate
+        self._hold = hold
         self._roster = roster
         self._metadata = metadata
         self._transfer = transfer
@@ -149,6 +156,7 @@ class Serving:
                 return None
             was_done = is_done(tree, *whose, operation)
         if not was_done:
+            self._check_held(operation)
             was_done = self._perform(*whose, request)
         if isinstance(operation, Publish):
             self._transfer.published(operation.content)
@@ -156,6 +164,13 @@ class Serving:
         vector, writer = self._metadata.log.vector(), self._metadata.writer
         marks = sorted(vector.items())[:MARKS_LIMIT] if was_done else [(writer, vector.get(writer, 0))]
         return [list(mark) for mark in marks]
+
+    def _check_held(self, operation: Operation) -> None:
+        """Refuse what writes while this pod is frozen. What was written before is published, and removing goes on."""
+        is_cure = isinstance(operation, Publish | Remove | Purge)
+        is_configuration = isinstance(operation, SetXattr) and operation.name.startswith(OWN)
+        if self._hold.is_on and not is_cure and not is_configuration:
+            self._hold.refuse()
 
     def _perform(self, author: WriterId, stamp: int, request: Request) -> bool:
         """Carry out an operation; tell whether it turns out to have been done before. Raises `FileSystemError`."""

@@ -1,35 +1,44 @@
-"""`wormhole status`: the situation and its reason, what is missing or short, transfers, warnings."""
+"""`wormhole status`: the situation and its reason, what is done about it, who has how much room, transfers, warnings."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterable
+from typing import Final
 
+from base.ids import ContentId
 from crdt_meta.node import Kind, Node
 from mesh.api import Member, Role, State
+from operations import staying
+from operations.crisis import connected_now, effects_of
 from operations.finding import find, number_of, text_argument, text_of
 from operations.parts import Parts
+from operations.scrubbing import names_of
+from operations.tally import GONE, Found
 from operations.timekeeping import clock_warnings
 from operations.where import names
-from policies.situation import Situation, Tally, Verdict, is_connected, judge
+from policies.reactions import Cause
+from policies.situation import Grade, Situation, Standing, Tally
+
+NAMED: Final = 20
+"""Files that are named of each kind."""
+FULL_SHARE: Final = 0.95
+"""A pod with less room left than this leaves is warned of."""
 
 
 async def status(parts: Parts, args: dict[str, object]) -> dict[str, object]:
     """Describe the pod, the cluster as it sees it, and with ``path`` one file or folder."""
     members = parts.mesh.members()
-    tally = await parts.tallies.tally(parts)
-    counted = [member for member in members if is_counted(member)]
-    reachable = frozenset(one.pod for one in counted if one.state is State.ALIVE)
-    connected = is_connected(parts.mesh.pod_id, [one.pod for one in by_admission(parts, counted)], reachable)
-    copies = parts.catalogue.copies_wanted(parts.cluster.redundancy.copies)
-    if parts.editor is not None:
-        connected = parts.editor.connected
-    verdict = judge(tally, reachable_full_pods=len(reachable), copies=copies)
-    if not connected and parts.editor is not None:
-        reason = "No full pod can be reached: this client pod can only read what it has."
-        verdict = Verdict(Situation.DEGRADED, reason)
+    found = await parts.tallies.look(parts, parts.crisis.acceptance())
+    tally = found.verdict.tally
+    situation, reason = _situation(parts, found)
     me = next(member for member in members if member.pod == parts.mesh.pod_id)
-    members_left = [one for one in members if one.role is Role.FULL and one.state not in (State.LEFT, State.EVICTED)]
+    members_left = [one for one in members if one.role is Role.FULL and one.state not in GONE]
     incoming, outgoing = parts.transfer.moving()
+    parts.rates.note(time.monotonic(), *parts.transfer.bytes_moved())
+    in_rate, out_rate = parts.rates.per_s()
+    crisis = parts.crisis
     answer: dict[str, object] = {
         "cluster": parts.roster.roster.cluster_name,
         "cluster_id": parts.mesh.cluster_id,
@@ -40,59 +49,120 @@ async def status(parts: Parts, args: dict[str, object]) -> dict[str, object]:
         "home": str(parts.home.path),
         "mount": parts.mounts.directory,
         "address": parts.mesh.address,
-        "situation": verdict.situation.value,
-        "reason": verdict.reason,
-        "connected": connected,
-        "frozen": False,
+        "situation": situation.value,
+        "reason": reason,
+        "connected": connected_now(parts),
+        "frozen": bool(crisis.frozen or crisis.stopped),
+        "stopped": bool(crisis.stopped),
+        "doing": [
+            {"reaction": one.effect.value, "cause": one.cause.value, "reason": one.reason} for one in crisis.stances
+        ],
+        "accepted": _accepted(parts, found),
         "pods": {
             "total": len(members_left),
             "alive": sum(one.state is State.ALIVE for one in members_left),
             "absent": sum(one.state is State.ABSENT for one in members_left),
         },
+        "members": [_member(one) for one in members if one.state not in GONE],
         "files": {
             "total": tally.total,
             "short_of_copies": tally.short,
             "pending": tally.pending,
             "missing": tally.missing,
         },
+        "missing": _paths(parts, found.named.get(Standing.MISSING, ())),
+        "pending": _paths(parts, found.named.get(Standing.PENDING, ())),
+        "conflicts": len(parts.metadata.tree.conflicts()),
         "bytes": {"used": parts.transfer.bytes_used(), "limit": me.meta.get("bytes_limit")},
-        "transfers": {"in": incoming, "out": outgoing},
+        "transfers": {
+            "in": incoming,
+            "out": outgoing,
+            "in_bytes_per_s": in_rate,
+            "out_bytes_per_s": out_rate,
+            "limit_bytes_per_s": _limits(parts),
+        },
         "warnings": warnings(parts, members, tally),
     }
     path = text_argument(args, "path")
     return answer | about(parts, path) if path is not None else answer
 
 
-def is_counted(member: Member) -> bool:
-    """Tell whether a pod counts for the situation: full, and not gone or away by its own announcement."""
-    gone = member.state in (State.LEFT, State.EVICTED, State.MAINTENANCE)
-    return member.role is Role.FULL and not gone and not member.announced
+def _situation(parts: Parts, found: Found) -> tuple[Situation, str]:
+    """Return the situation that this pod shows, and why."""
+    crisis, verdict = parts.crisis, found.verdict
+    if parts.editor is not None and (crisis.contact.is_cut or not parts.editor.connected):
+        return Situation.DEGRADED, crisis.cut_off_reason()
+    if crisis.contact.is_cut:
+        return max(Grade.DEGRADED, verdict.grade).situation, crisis.cut_off_reason()
+    if parts.editor is None and not crisis.is_informed():
+        return Situation.FAVOURABLE, "Nothing is judged yet: this pod has not heard from the others since it started."
+    reacts = any(one.cause is Cause.SITUATION for one in crisis.stances)
+    if reacts and verdict.grade < crisis.steady.grade:
+        return crisis.steady.grade.situation, f"It has just been solved. {verdict.reason}"
+    return verdict.situation, verdict.reason
 
 
-def by_admission(parts: Parts, members: list[Member]) -> list[Member]:
-    """Sort members by the time of their admission, the founder first."""
-    entries = parts.roster.roster.pods()
-    return sorted(members, key=lambda member: (entries[member.pod].order, member.pod))
+def _accepted(parts: Parts, found: Found) -> str:
+    """Return who accepted the situation by `unfreeze`; empty: nobody, or something new has been lost since."""
+    said = parts.roster.roster.orders().unfreeze
+    verdict = found.verdict
+    if said is None or verdict.grade is Grade.WELL or verdict.open >= verdict.grade:
+        return ""
+    return parts.live.name_of(said[0])
+
+
+def _member(member: Member) -> dict[str, object]:
+    return {
+        "name": member.name,
+        "role": member.role.value,
+        "state": member.state.value,
+        "announced": member.announced,
+        "bytes_used": member.meta.get("bytes_used"),
+        "bytes_limit": member.meta.get("bytes_limit"),
+        "doing": sorted(one.value for one in effects_of(member)),
+    }
+
+
+def _paths(parts: Parts, contents: Iterable[ContentId]) -> list[str]:
+    """Return the first paths that show some of these contents."""
+    return [path for content in contents for path in names_of(parts, content)[0]][:NAMED]
+
+
+def _limits(parts: Parts) -> dict[str, float | None]:
+    """Return the limits in force for contents between pods."""
+    limits = parts.transfer.limits()
+    return {"in": limits.down, "out": limits.up, "repair": limits.repair}
 
 
 def warnings(parts: Parts, members: list[Member], tally: Tally) -> list[str]:
-    """Return what a person should know although nothing is wrong yet, one sentence each."""
+    """Return what a person should know, one sentence each, with the command that helps."""
     full = len(parts.catalogue.full_pods())
     wanted = parts.cluster.redundancy.copies
-    found: list[str] = []
+    found = [_stance_advice(parts)] if parts.crisis.stances else []
     if full < wanted:
         found.append(
             f"{wanted} copies are wanted and the cluster has {number_of(full, 'full pod')}: "
-            f"files have {full} until more join."
+            f"files have {full} until more join. Invite one with `wormhole invite`."
         )
     if tally.pending:
         found.append(
-            f"{number_of(tally.pending, 'file')} can only be had from an absent pod, which alone has the newest content."
+            f"{number_of(tally.pending, 'file')} can only be had from an absent pod, which alone has the newest content. "
+            "`wormhole where PATH` names it."
+        )
+    if tally.missing:
+        found.append(
+            f"{number_of(tally.missing, 'file')} can't be read: bring back a pod that has them (`wormhole where PATH` "
+            "names it), or accept it with `wormhole unfreeze`."
         )
     found += [
-        f"{member.name} does not answer."
+        f"{member.name} does not answer. If it never returns, remove it with `wormhole evict {member.name}`."
         for member in members
         if member.role is Role.FULL and member.state in (State.SUSPECT, State.ABSENT) and not member.announced
+    ]
+    found += [
+        f"{member.name} is nearly full: raise `storage.limit` in its pod.toml, or free some space."
+        for member in members
+        if member.role is Role.FULL and member.state is State.ALIVE and _is_full(member)
     ]
     conflicts = len(parts.metadata.tree.conflicts())
     if conflicts:
@@ -102,9 +172,31 @@ def warnings(parts: Parts, members: list[Member], tally: Tally) -> list[str]:
         )
     found += clock_warnings(parts.mesh.clocks.ahead_s(), {member.pod: member.name for member in members})
     found += parts.live.warnings()
+    found += staying.warnings(parts)
     if parts.mounts.directory is None:
-        found.append("The tree is not mounted on this pod.")
+        found.append("The tree is not mounted on this pod. Mount it with `wormhole mount`.")
     return found
+
+
+def _is_full(member: Member) -> bool:
+    used, limit = member.meta.get("bytes_used"), member.meta.get("bytes_limit")
+    return isinstance(used, int) and isinstance(limit, int) and limit > 0 and used >= FULL_SHARE * limit
+
+
+def _stance_advice(parts: Parts) -> str:
+    """Return how the strongest of what this pod does ends."""
+    stance = max(parts.crisis.stances, key=lambda one: _STRENGTH.index(one.effect.value))
+    return f"{stance.reason} {_ENDS[stance.cause.value]}"
+
+
+_STRENGTH: Final = ("throttle", "fewer-copies", "freeze", "stop")
+_ENDS: Final = {
+    "situation": "It ends once that is solved, or with `wormhole unfreeze`, which accepts it.",
+    "cut off": "It ends once the pod is connected again.",
+    "by hand": "It ends with `wormhole unfreeze`.",
+    "drill": "It ends by itself, or with `wormhole unfreeze`.",
+    "full pods": "See `wormhole status` there.",
+}
 
 
 def about(parts: Parts, path: str) -> dict[str, object]:
@@ -121,6 +213,6 @@ def file_facts(parts: Parts, path: str, node: Node) -> dict[str, object]:
     """Return what only files have."""
     return {
         "content": node.content.hex(),
-        "copies_wanted": parts.catalogue.copies_wanted(parts.catalogue.wanted(node.inode, path).copies),
+        "copies_wanted": parts.catalogue.wanted_now(parts.catalogue.wanted(node.inode, path).copies),
         "kept": names(parts, parts.transfer.holders(node.content).kept),
     }

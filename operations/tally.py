@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from anyio import lowlevel, to_thread
 
 from base.ids import EMPTY_CONTENT, ContentId, PodId
-from mesh.api import State
-from policies.situation import Standing, Tally, standing
+from mesh.api import Role, State
+from operations.catalogue import ROOM
+from policies.situation import NOTHING, Acceptance, Held, Pods, Standing, Survey, Verdict
+from transfer.api import ContentInfo
 from transfer.holdings import Holding
 
 if TYPE_CHECKING:
@@ -45,84 +48,130 @@ THEIRS: Final = """ifnull((SELECT sum(ifnull(weight, :absent)) FROM theirs LEFT 
     WHERE content = shown.content), 0)"""
 
 
+GONE: Final = (State.LEFT, State.EVICTED)
+SAMPLE: Final = 20
+"""Contents that are named of each standing."""
+
+Note = Callable[[Standing, ContentInfo], None]
+
+
+def pods_of(parts: Parts) -> Pods:
+    """Return the full members as this pod sees them."""
+    present, planned, lost, room = set[PodId](), set[PodId](), set[PodId](), dict[PodId, int]()
+    for one in parts.mesh.members():
+        if one.role is not Role.FULL or one.state in GONE:
+            continue
+        if one.last_seen is None and one.state in (State.SUSPECT, State.ABSENT):
+            continue  # it was let in, and never came: nothing was lost with it
+        if one.announced:
+            planned.add(one.pod)
+        elif one.state is State.ABSENT:
+            lost.add(one.pod)
+        else:
+            present.add(one.pod)
+            told = one.meta.get(ROOM)
+            if isinstance(told, int):
+                room[one.pod] = told
+    here = frozenset[PodId]() if parts.editor is None else frozenset({parts.mesh.pod_id})
+    return Pods(frozenset(present), frozenset(planned), frozenset(lost), room, here)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look at everything found."""
+
+    verdict: Verdict
+    named: Mapping[Standing, tuple[ContentId, ...]]
+    """The first contents that aren't safe, by standing; nothing of a large tree."""
+    took_s: float = 0.0
+
+
 class Tallies:
-    """Remembers the last tally."""
+    """Remembers the last look at a large tree."""
 
     def __init__(self) -> None:
-        self._last: tuple[float, frozenset[object], Tally] | None = None
+        self._last: tuple[float, object, Found] | None = None
 
     def forget(self) -> None:
         """Count anew at the next question: other copies are wanted."""
         self._last = None
 
-    async def tally(self, parts: Parts) -> Tally:
+    async def look(self, parts: Parts, accepted: Acceptance = NOTHING) -> Found:
         """Judge every file."""
+        pods, now = pods_of(parts), time.monotonic()
         if parts.metadata.tree.totals().files < LARGE:
-            return await _one_by_one(parts)
-        now, members = time.monotonic(), frozenset((one.pod, one.state, one.announced) for one in parts.mesh.members())
-        if self._last is not None and now < self._last[0] and members == self._last[1]:
+            return await look_one_by_one(parts, pods, accepted)
+        key = (pods.present, pods.planned, pods.lost, accepted)
+        if self._last is not None and now < self._last[0] and key == self._last[1]:
             return self._last[2]
         copies = {parts.cluster.redundancy.copies, *(rule.copies for rule in parts.cluster.rules if rule.copies)}
-        if len(copies) == 1 and not parts.metadata.tree.view.marks:
+        is_plain = len(copies) == 1 and not parts.metadata.tree.view.marks
+        if is_plain and parts.catalogue.most_copies is None:
             await parts.metadata.committer.durable()  # the query sees what is committed
-            found = await _by_query(parts)
+            found = await _by_query(parts, pods, accepted)
         else:
-            found = await _one_by_one(parts)
+            found = await look_one_by_one(parts, pods, accepted)
         took_s = time.monotonic() - now
-        self._last = (time.monotonic() + REST * took_s, members, found)
+        self._last = (time.monotonic() + REST * took_s, key, found)
         return found
 
 
-async def _one_by_one(parts: Parts) -> Tally:
-    """Judge in slices, so that the mount is not held up."""
-    announced = frozenset(member.pod for member in parts.mesh.members() if member.announced)
-    counts: dict[Standing, int] = {}
+async def look_one_by_one(parts: Parts, pods: Pods, accepted: Acceptance = NOTHING, note: Note | None = None) -> Found:
+    """Judge content by content, in slices, so that the mount is not held up; ``note`` is told of those that aren't safe."""
+    started = time.monotonic()
+    survey, named = Survey(pods, accepted), dict[Standing, list[ContentId]]()
     after: ContentId | None = None
     while page := parts.catalogue.page(after, PAGE):
         for info in page:
-            found = _content_standing(parts, info.content, info.copies, announced)
-            files = len(parts.metadata.tree.showing(info.content)) if found is not Standing.SAFE else 0
-            counts[found] = counts.get(found, 0) + files
+            if info.content == EMPTY_CONTENT:
+                continue
+            found = survey.add(_held(parts, info, pods))
+            if found is not Standing.SAFE:
+                some = named.setdefault(found, [])
+                if len(some) < SAMPLE and parts.metadata.tree.showing(info.content):
+                    some.append(info.content)
+                if note is not None:
+                    note(found, info)
         after = page[-1].content
         await lowlevel.checkpoint()
-    return _tally(parts, counts)
+    verdict = survey.verdict(parts.metadata.tree.totals().files)
+    return Found(verdict, {one: tuple(some) for one, some in named.items()}, time.monotonic() - started)
 
 
-def _content_standing(parts: Parts, content: ContentId, copies: int, announced: frozenset[PodId]) -> Standing:
-    """Judge one content by what is known of its holders."""
-    if content == EMPTY_CONTENT:
-        return Standing.SAFE
-    holders = parts.transfer.holders(content)
-    return standing(
-        wanted=parts.catalogue.copies_wanted(copies),
-        kept=len(holders.kept),
-        cached=len(holders.cached),
-        planned=len(holders.absent & announced),
-        absent=len(holders.absent - announced),
-    )
+def _held(parts: Parts, info: ContentInfo, pods: Pods) -> Held:
+    """Return what is known of one content; of what is only in the trash no file suffers."""
+    known = parts.transfer.known_holdings(info.content)
+    kept = frozenset(pod for pod, holding in known.items() if holding is Holding.KEPT)
+    cached = frozenset(pod for pod, holding in known.items() if holding is Holding.CACHED)
+    copies = info.configured or info.copies
+    safe = pods.full and len(kept & pods.present) + len(kept & pods.planned) >= copies and kept & pods.present
+    files = 0 if safe else len(parts.metadata.tree.showing(info.content))
+    promised = info.copies if info.copies < copies else None
+    return Held(info.content, files, info.size if files else 0, copies, kept, cached, info.author, promised)
 
 
-async def _by_query(parts: Parts) -> Tally:
+async def _by_query(parts: Parts, pods: Pods, accepted: Acceptance) -> Found:
     """Judge by one query: of every file how many pods hold its content, and how they are."""
-    alive = parts.mesh.alive()
+    started = time.monotonic()
     weights: list[tuple[PodId, int, int]] = []
     for member in parts.mesh.members():
         for holding in (Holding.KEPT, Holding.CACHED):
-            if member.pod in alive:
+            if member.pod in pods.present:
                 weight = KEPT if holding is Holding.KEPT else CACHED
-            elif member.state in (State.LEFT, State.EVICTED):
-                weight = 0
+            elif member.pod in pods.planned:
+                weight = PLANNED
             else:
-                weight = PLANNED if member.announced else ABSENT
+                weight = ABSENT if member.pod in pods.lost else 0
             weights.append((member.pod, int(holding), weight))
     groups = await to_thread.run_sync(count_holders, parts.home.metadata_db, parts.home.holdings_db, weights)
     wanted = parts.catalogue.copies_wanted(parts.cluster.redundancy.copies)
-    counts: dict[Standing, int] = {}
+    totals = parts.metadata.tree.totals()
+    survey = Survey(pods, accepted)
     for holders, files in groups.items():
         kept, cached, planned, absent = (holders // place & 0xFFF for place in (KEPT, CACHED, PLANNED, ABSENT))
-        found = standing(wanted=wanted, kept=kept, cached=cached, planned=planned, absent=absent)
-        counts[found] = counts.get(found, 0) + files
-    return _tally(parts, counts)
+        size = totals.bytes // max(1, totals.files)
+        survey.add_many(files, size, wanted=wanted, kept=kept, cached=cached, planned=planned, absent=absent)
+    return Found(survey.verdict(totals.files), {}, time.monotonic() - started)
 
 
 def count_holders(metadata: Path, holdings: Path, weights: Iterable[tuple[PodId, int, int]]) -> dict[int, int]:
@@ -140,8 +189,3 @@ def count_holders(metadata: Path, holdings: Path, weights: Iterable[tuple[PodId,
         query = QUERY.format(own=OWN, theirs=theirs)
         values = {"kept": KEPT, "cached": CACHED, "absent": ABSENT, "empty": EMPTY_CONTENT}
         return dict(database.execute(query, values).fetchall())
-
-
-def _tally(parts: Parts, counts: Mapping[Standing, int]) -> Tally:
-    short, pending, missing = (counts.get(one, 0) for one in (Standing.SHORT, Standing.PENDING, Standing.MISSING))
-    return Tally(parts.metadata.tree.totals().files, short, pending, missing)

@@ -21,7 +21,7 @@ async def where(parts: Parts, args: dict[str, object]) -> dict[str, object]:
         "path": text_of(path),
         "size": node.size,
         "content": node.content.hex(),
-        "copies_wanted": parts.catalogue.copies_wanted(copies),
+        "copies_wanted": parts.catalogue.wanted_now(copies),
         "kept": names(parts, holders.kept),
         "cached": names(parts, holders.cached),
         "holders": names(parts, holders.kept | holders.cached),

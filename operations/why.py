@@ -27,7 +27,7 @@ async def why(parts: Parts, args: dict[str, object]) -> dict[str, object]:
         raise UsageError(f"'{path}' is no file.", "Name a file; a folder's files are held one by one.")
     info = parts.catalogue.info(node.content)
     copies = parts.catalogue.wanted(node.inode, path).copies if info is None else info.copies
-    wanted = parts.catalogue.copies_wanted(copies)
+    wanted = parts.catalogue.wanted_now(copies)
     members = sorted((one for one in parts.mesh.members() if one.state not in GONE), key=lambda one: one.name)
     return {
         "path": path,

@@ -29,6 +29,8 @@ class ContentInfo:
     """When it was written, in seconds since the epoch; infinite: not known."""
     is_shown: bool = True
     """Whether a file shows it; copies that only the trash has stay where they are."""
+    configured: int = 0
+    """Kept copies that the configuration wants, where a reaction has fewer made; 0: those of ``copies``."""
 
 
 class Catalogue(Protocol):

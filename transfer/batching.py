@@ -10,7 +10,7 @@ What a batch doesn't bring, for whatever reason, is left to `fetcher`, which kno
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import anyio
@@ -53,7 +53,8 @@ class Batches:
         found: dict[ChunkId, bytes] = {}
         for pod, pieces in self._by_pod(wanted).items():
             try:
-                await self._ask(pod, pieces, found)
+                for some in self._portions(pieces):
+                    await self._ask(pod, some, found)
             except DamagedError as error:
                 log.info("%s isn't asked for batches: %s", pod, error)
                 self.plain.add(pod)
@@ -73,8 +74,30 @@ class Batches:
                 chosen.setdefault(pods[0], []).append(each)
         return chosen
 
+    def _portions(self, wanted: Sequence[Wanted]) -> Iterator[Sequence[Wanted]]:
+        """Cut a batch into what may be asked for at a time, within this pod's limits."""
+        paces = self._fetcher.paces
+        most = paces.repair.piece_bytes(paces.down.piece_bytes(MAX_BYTES))
+        portion, size = list[Wanted](), 0
+        for each in wanted:
+            if portion and size + each.max_bytes > most:
+                yield portion
+                portion, size = [], 0
+            portion.append(each)
+            size += each.max_bytes
+        yield portion
+
+    async def _turn(self, wanted: Sequence[Wanted]) -> None:
+        """Wait until these may be fetched."""
+        paces, is_repair = self._fetcher.paces, self._fetcher.is_repair
+        repaired = sum(each.max_bytes for each in wanted if is_repair(each.content)) if paces.repair.rate else 0
+        if repaired:
+            await paces.repair.turn(repaired)
+        await paces.down.turn(sum(each.max_bytes for each in wanted), Urgency.BACKGROUND)
+
     async def _ask(self, pod: PodId, wanted: Sequence[Wanted], found: dict[ChunkId, bytes]) -> None:
         sources, expected = self._fetcher.sources, sum(each.max_bytes for each in wanted)
+        await self._turn(wanted)
         body = [[each.piece for each in wanted], MAX_BYTES]
         started_at = anyio.current_time()
         sources.started(pod, expected)

@@ -14,6 +14,7 @@ from mesh.api import Mesh, Role, State
 from transfer.access import Access
 from transfer.api import Catalogue, ContentInfo, Holders
 from transfer.fetcher import Urgency
+from transfer.gather import stored_pieces
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
 from transfer.manifest import Manifest, implied
@@ -138,6 +139,14 @@ class Copies:
             while not all(self._database.own(content) is Holding.KEPT for content in known):
                 await self._changed.wait()
         return [content for content in known if self._database.own(content) is Holding.KEPT]
+
+    async def reread(self, content: ContentId, size: int) -> bool:
+        """Read a content that is here back from the disk, past the page cache; tell whether all of it is as it should be."""
+        manifest = self._access.manifest_now(content, size) if content != EMPTY_CONTENT else None
+        if manifest is None:
+            return content == EMPTY_CONTENT
+        pieces = stored_pieces(content, manifest)
+        return await self._access.offload.run(lambda: all(map(self._store.verify, pieces)))
 
     def _has_copies(self, content: ContentId) -> bool:
         """Tell whether as many pods as should keep a content keep it."""

@@ -20,12 +20,18 @@ FIRST_LATENCY_S: Final = 0.005
 FIRST_RATE: Final = 20e6
 """Bytes per second assumed of a pod that sent nothing yet."""
 SMOOTHING: Final = 0.3
+COUNT_S: Final = 0.25
+"""What a pod sends to several requests at once is counted for so long (s)."""
 BLOCK_FAILED_S: Final = 1.0
 BLOCK_DAMAGED_S: Final = 60.0
 MAX_BLOCK_S: Final = 30.0
 HEDGE_LEAST_S: Final = 1.0
 HEDGE_FACTOR: Final = 4.0
 HEDGE_DEADLINE_SHARE: Final = 0.4
+QUICKER_LEAST_S: Final = 0.1
+QUICKER_FACTOR: Final = 2.0
+LOOK_S: Final = 0.25
+"""Whether somebody else has nothing to do is looked at so often (s)."""
 MAX_ASKED_AT_ONCE: Final = 3
 ROUND_PAUSE_S: Final = 0.25
 PART_S: Final = 0.5
@@ -47,6 +53,11 @@ class Source:
     waiting_bytes: int = 0
     running: int = 0
     last_answer_at: float = float("-inf")
+    counted_from: float = float("-inf")
+    """Since then it was never idle and `counted_bytes` came from it."""
+    counted_bytes: int = 0
+    sent_bytes: int = 0
+    """All that ever came from it."""
     blocked_until: float = float("-inf")
     failures: int = 0
 
@@ -110,18 +121,28 @@ class Sources:
     def answered(self, pod: PodId, size: int, elapsed_s: float, now: float) -> None:
         """Note an answer of ``size`` bytes."""
         source = self.of(pod)
+        if now - elapsed_s > source.last_answer_at:  # it had nothing to do in between
+            source.counted_from, source.counted_bytes = now - elapsed_s, 0
         source.last_answer_at = now
         source.failures = 0
         source.blocked_until = float("-inf")
+        source.counted_bytes += size
+        source.sent_bytes += size
         if size < MIN_PART_BYTES:
             source.latency_s += SMOOTHING * (elapsed_s - source.latency_s)
             return
-        rate = size * max(1, source.running) / max(elapsed_s, 1e-6)
-        source.rate = rate if source.rate is None else source.rate + SMOOTHING * (rate - source.rate)
+        span_s = now - source.counted_from
+        if source.running > 1 and span_s < COUNT_S:
+            return  # of several at once the first to come says too much: buffers along the way were empty
+        rate = source.counted_bytes / max(span_s, 1e-6)
+        source.counted_from, source.counted_bytes = now, 0
+        slower = source.rate is None or rate < source.rate / 2  # a network that became slow is believed at once
+        source.rate = rate if slower or source.rate is None else source.rate + SMOOTHING * (rate - source.rate)
 
-    def seen(self, pod: PodId, now: float) -> None:
-        """Note an answer that tells nothing of the network: it may have waited for something else."""
+    def seen(self, pod: PodId, now: float, size: int = 0) -> None:
+        """Note an answer of ``size`` bytes that tells nothing of the network: it may have waited for something else."""
         source = self.of(pod)
+        source.sent_bytes += size
         source.last_answer_at = now
         source.failures = 0
 
@@ -196,6 +217,8 @@ class ChunkPlan:
     deadline_s: float
     progress_at: float
     _running: dict[PodId, float] = field(default_factory=dict)
+    _queued: dict[PodId, int] = field(default_factory=dict)
+    """What a pod will have sent in all, in bytes, once it has sent what it was asked for before this."""
     _tried: dict[PodId, Outcome] = field(default_factory=dict)
     _resume_at: float | None = None
 
@@ -216,7 +239,7 @@ class ChunkPlan:
         if best is not None and sources.is_full(best, self.length):
             return Wait(deadline_at)
         if not self._running:
-            return self._ask(best, now) if best is not None else self._none_left(now, deadline_at, candidates)
+            return self._ask(best, now, sources) if best is not None else self._none_left(now, deadline_at, candidates)
         reachable = candidates.holders | candidates.others
         stalls = [
             now if pod not in reachable else self._stalls_at(pod, started_at, sources)
@@ -224,10 +247,36 @@ class ChunkPlan:
         ]
         if best is None or len(self._running) >= MAX_ASKED_AT_ONCE:
             return Wait(deadline_at)
-        return self._ask(best, now) if now >= max(stalls) else Wait(min(max(stalls), deadline_at))
+        ask_at = max(*stalls, self._idle_at(best, sources))
+        if now >= ask_at or (best in candidates.holders and self._is_quicker(best, now, sources)):
+            return self._ask(best, now, sources)
+        return Wait(min(ask_at, deadline_at, now + LOOK_S))
 
-    def _ask(self, pod: PodId, now: float) -> Ask:
+    def _is_quicker(self, pod: PodId, now: float, sources: Sources) -> bool:
+        """Tell whether a pod with nothing to do would have sent it long before those that have it in their queues."""
+        source = sources.of(pod)
+        if source.running or source.blocked_until > now:
+            return False
+        left_s: list[float] = []
+        for other, queued in ((sources.of(one), self._queued[one]) for one in self._running):
+            before = queued - other.sent_bytes
+            left_s.append((before + self.length) / other.rate if other.rate and before > 0 else 0.0)
+        return min(left_s) > QUICKER_LEAST_S + QUICKER_FACTOR * source.expected_s(self.length)
+
+    def _idle_at(self, pod: PodId, sources: Sources) -> float:
+        """Return from when on a pod may be asked beside another one.
+
+        While it answers none of its own requests it would hardly be quicker: then the network is slow, not the other pod.
+        """
+        source, asked_at = sources.of(pod), max(self._running.values())
+        if not source.running or source.last_answer_at > asked_at:
+            return asked_at
+        return asked_at + HEDGE_DEADLINE_SHARE * self.deadline_s
+
+    def _ask(self, pod: PodId, now: float, sources: Sources) -> Ask:
         self._running[pod] = now
+        source = sources.of(pod)
+        self._queued[pod] = source.sent_bytes + source.waiting_bytes
         return Ask(pod)
 
     def _best(self, now: float, candidates: Candidates, sources: Sources) -> PodId | None:
@@ -256,6 +305,12 @@ class ChunkPlan:
     def progressed(self, now: float) -> None:
         """Note that bytes came in."""
         self.progress_at = now
+
+    def held_up(self, pod: PodId, now: float) -> None:
+        """Note that asking a pod waits for this pod's own limits: it is no fault of that one."""
+        self.progress_at = now
+        if pod in self._running:
+            self._running[pod] = now
 
     def ended(self, pod: PodId, outcome: Outcome) -> None:
         """Note that a pod won't deliver."""

@@ -20,6 +20,7 @@ from mesh.api import Lane, Mesh
 from mesh.wire import Tag
 from transfer.fetch import Ask, Candidates, ChunkPlan, GiveUp, Outcome, Reason, Sources, Wait
 from transfer.offload import INLINE_BYTES, Offload
+from transfer.pace import Paces
 
 PLACES: Final = 8
 BACKGROUND_PLACES: Final = 5
@@ -82,6 +83,9 @@ class Fetcher:
         self._places_used = 0
         self._background_used = 0
         self.sources = Sources()
+        self.paces = Paces()
+        self.is_repair: Callable[[ContentId], bool] = lambda _: False
+        """Tells whether a content is fetched because another pod that has it stays away."""
         self.on_coming: Callable[[ContentId], None] = lambda _: None
         """Called when a pod says that it is getting the content itself."""
         self.bytes_in = 0
@@ -233,12 +237,14 @@ class Fetcher:
         parts: list[bytes] = []
         got, size = 0, wanted.max_bytes
         while got < size:
-            asked = min(self.sources.part_bytes(pod), size - got)
+            asked = await self._turn(flight, pod, min(self.sources.part_bytes(pod), size - got))
             started_at = anyio.current_time()
             body = [wanted.content, wanted.piece, got, asked, *([True] if is_coming else [])]
             timeout_s = max(CALL_LEAST_S, self.deadline_s)
             answer = await self._mesh.call(pod, Tag.CHUNK_GET, body, timeout_s=timeout_s, lane=Lane.BULK)
             now = anyio.current_time()
+            if not isinstance(answer, list):
+                self.paces.down.give_back(asked)
             if answer is True and is_coming:
                 self.sources.seen(pod, now)
                 self.on_coming(wanted.content)
@@ -261,14 +267,31 @@ class Fetcher:
             size = total
             parts.append(part)
             got += len(part)
+            self.paces.down.give_back(asked - len(part))
             self.bytes_in += len(part)
             if is_coming and len(parts) == 1:  # it may have waited for the piece
-                self.sources.seen(pod, now)
+                self.sources.seen(pod, now, len(part))
             else:
                 self.sources.answered(pod, len(part), now - started_at, now)
             flight.plan.progressed(now)
             self._progress_at = now
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _turn(self, flight: _Flight, pod: PodId, most: int) -> int:
+        """Wait until bytes may be fetched, within the limits of this pod; return how many, at most ``most``."""
+        down, repair = self.paces.down, self.paces.repair
+        if down.rate is None and repair.rate is None:
+            return most
+
+        def still() -> None:
+            flight.plan.held_up(pod, anyio.current_time())
+
+        size = down.piece_bytes(most)
+        if flight.urgency is Urgency.BACKGROUND and repair.rate is not None and self.is_repair(flight.wanted.content):
+            size = repair.piece_bytes(size)
+            await repair.turn(size, still=still)
+        await down.turn(size, flight.urgency, still)
+        return size
 
     async def _matches(self, piece: ChunkId, data: bytes) -> bool:
         if len(data) <= INLINE_BYTES:

@@ -17,10 +17,13 @@ from base.errors import DamagedError, RefusedError
 from base.ids import ChunkId, ContentId, PodId
 from transfer.batching import MAX_BYTES, MAX_PIECES
 from transfer.fetch import MAX_PART_BYTES
+from transfer.pace import Pacer
 from transfer.store import ChunkStore
 
 MAX_RUNNING: Final = 4
 MAX_WAITING: Final = 64
+BEHIND: Final = 1
+"""The urgency of batches, which only copies are made by; a single piece may be what somebody waits for."""
 MAX_WAIT_S: Final = 1.0
 """So long a piece that is coming is waited for; then the asker is told that it goes on coming."""
 LOOK_EVERY_S: Final = 0.25
@@ -37,8 +40,10 @@ class _Line:
 class ChunkServer:
     """Serves what is in the store."""
 
-    def __init__(self, store: ChunkStore, on_damage: Callable[[ContentId, ChunkId], None]) -> None:
+    def __init__(self, store: ChunkStore, on_damage: Callable[[ContentId, ChunkId], None], pace: Pacer) -> None:
+        """``pace`` limits what goes out; then answers are shorter than asked for, so that each comes in time."""
         self._store = store
+        self._pace = pace
         self._on_damage = on_damage
         self._lines: dict[PodId, _Line] = {}
         self.bytes_out = 0
@@ -104,6 +109,7 @@ class ChunkServer:
                 self._lines.pop(sender, None)
 
     async def _answer(self, content: ContentId, piece: ChunkId, offset: int, length: int) -> object:
+        length = self._pace.piece_bytes(length)
         try:
             data = await self._store.read(piece, offset, length)
         except DamagedError:
@@ -114,6 +120,7 @@ class ChunkServer:
         size = len(data) if not offset and len(data) < length else self._store.size(piece)
         if size is None:
             return None
+        await self._pace.turn(len(data))
         self.bytes_out += len(data)
         return [size, data]
 
@@ -121,6 +128,7 @@ class ChunkServer:
         """Return the pieces in order, None for each that isn't here or is too long, up to so many bytes in all."""
         answer: list[bytes | None] = []
         left = most_bytes
+        at_once = self._pace.piece_bytes(most_bytes)
         for piece in pieces:
             try:
                 data = await self._store.read(piece, 0, most_bytes + 1)
@@ -130,9 +138,10 @@ class ChunkServer:
             if data is not None and len(data) > most_bytes:
                 data = None
             if data is not None:
-                if len(data) > left:
+                if len(data) > left or (most_bytes - left and most_bytes - left + len(data) > at_once):
                     break
                 left -= len(data)
             answer.append(data)
+        await self._pace.turn(most_bytes - left, BEHIND)
         self.bytes_out += most_bytes - left
         return answer

@@ -38,6 +38,7 @@ from transfer.holdings_db import HoldingsDb
 from transfer.holdings_sync import HoldingsSync
 from transfer.manifest import MAX_MANIFEST_BYTES, implied
 from transfer.offload import Offload
+from transfer.pace import Limits
 from transfer.pieces import Area
 from transfer.reader import Reader
 from transfer.recovery import check_recent, sweep_orphans
@@ -93,7 +94,7 @@ class Transfer(Copies, Figures):
         self._access = Access(self._store, self._fetcher, self._offload, settings)
         self._striking = Striking(self._catalogue, self._database, self._access, self._record)
         self._access.on_damage = self._striking.damaged
-        self._server = ChunkServer(self._store, self._striking.damaged)
+        self._server = ChunkServer(self._store, self._striking.damaged, self._fetcher.paces.up)
         self._holdings = HoldingsSync(mesh, self._database, self._news, self._exchanged_one, self._keeps)
         self._caching = Caching(self._access, self._database, catalogue, self._record)
         self._batches = Batches(mesh, self._fetcher, settings.deadline_s, self._candidates)
@@ -239,6 +240,18 @@ class Transfer(Copies, Figures):
         self._store.room.set_limits(settings.room.limit_bytes, settings.room.full_share)
         self._replication.changed()
 
+    def limit(self, limits: Limits) -> None:
+        """Limit what goes to and comes from other pods from now on."""
+        self._fetcher.paces.set(limits)
+
+    def limits(self) -> Limits:
+        """Return the limits in force."""
+        return self._fetcher.paces.limits
+
+    def repairs(self, is_repair: Callable[[ContentId], bool]) -> None:
+        """Set what tells whether a content is fetched because another pod that has it stays away."""
+        self._fetcher.is_repair = is_repair
+
     def abandon(self, content: ContentId) -> None:
         """Say that a discarded draft's sealed content will never be published; its pieces go unless needed else."""
         self._access.claims.abandon(content)
@@ -334,6 +347,10 @@ class Transfer(Copies, Figures):
     async def begin_holdings_anew(self) -> None:
         """Make others forget what they know of this pod's holdings: its home was restored from an older one."""
         await self._database.begin_anew()
+
+    async def news(self) -> None:
+        """Return when who has what has changed."""
+        await self._changed.wait()
 
     def _keeps(self, pod: PodId) -> bool:
         return self._settings.keeps if pod == self._mesh.pod_id else pod not in self._clients

@@ -16,6 +16,8 @@ from base.errors import WormholeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from vfs.hold import Hold
+
 log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
@@ -56,12 +58,18 @@ def errno_of(error: BaseException, doing: str) -> int:
 
 
 def guarded(handler: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Wrap a pyfuse3 handler: whatever it raises reaches the caller as an error number."""
+    """Wrap a pyfuse3 handler: whatever it raises reaches the caller as an error number, and so does what is held up.
+
+    The handler's first argument is the object that it belongs to; its ``hold`` (`vfs.hold.Hold`), if it has one, is asked.
+    """
     name = handler.__name__
 
     @functools.wraps(handler)
     async def boundary(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
+            hold: Hold | None = getattr(args[0], "hold", None) if args else None
+            if hold is not None and hold.is_on:
+                hold.check(name, args)
             return await handler(*args, **kwargs)
         except pyfuse3.FUSEError:
             raise

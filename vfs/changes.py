@@ -10,7 +10,6 @@ Must never: call the kernel itself, or wait.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -167,6 +166,10 @@ class Changes:
         """Have names forgotten that may lead elsewhere than the kernel was told."""
         self._lead_elsewhere(entries)
 
+    def forget_entry(self, number: int, name: bytes) -> None:
+        """Have a name in a directory forgotten, shared or private."""
+        self._notifier.entry(number, name)
+
     def closed_file(self, inode: InodeId) -> None:
         """Note that a handle of a file is gone."""
         self._lead_elsewhere(self.open_names.closed(inode))
@@ -205,7 +208,7 @@ class Changes:
         live.removed()
         known = self._inodes.get(live.inode)
         if known is not None:
-            known.orphan = replace(live.node, nlink=0)
+            known.orphan = live.node._replace(nlink=0)
 
     # -- the watchdog -------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import stat
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from base.errors import FileSystemError
@@ -234,7 +233,7 @@ class Entries:
         now_ns = self.nursery.drop(newborn)
         self._nursery_changed(directory)
         self.changes.vanished(directory.inode, newborn.name)
-        self._lost_name(replace(newborn.node, nlink=0, ctime_ns=now_ns))
+        self._lost_name(newborn.node._replace(nlink=0, ctime_ns=now_ns))
 
     def rmdir(self, parent: int, name: bytes) -> None:
         """Remove an empty directory. ENOTEMPTY, ENOTDIR, ENOENT."""
@@ -257,7 +256,7 @@ class Entries:
             self._tree.rmdir(directory.inode, name)
         self._committer.request()
         if node is not None and self._tree.get(node.inode) is None:
-            self._lost_name(replace(node, nlink=0))
+            self._lost_name(node._replace(nlink=0))
 
     def _removable(self, directory: Known, name: bytes) -> Node | None:
         """Return what a name leads to if it may be removed here first, and from the tree later; else None. ENOENT."""
@@ -299,7 +298,7 @@ class Entries:
             return
         known = self.inodes.changed(node.inode)
         if known is not None:
-            known.orphan = replace(node, nlink=0, ctime_ns=max(time.time_ns(), node.ctime_ns + 1))
+            known.orphan = node._replace(nlink=0, ctime_ns=max(time.time_ns(), node.ctime_ns + 1))
         if live is not None:
             self.open_files.removed(live)
             live.removed()

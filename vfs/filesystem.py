@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from base.errors import FileSystemError
@@ -76,7 +76,7 @@ class FileSystem(Entries):
         if replaced is not None:
             self._lost_name(replaced)
         elif there is not None and there.is_directory and self._tree.get(there.inode) is None:
-            self._lost_name(replace(there, nlink=0))
+            self._lost_name(there._replace(nlink=0))
 
     async def _content_first(self, parent: InodeId, name: bytes) -> None:
         if not len(self.files):
@@ -210,8 +210,7 @@ class FileSystem(Entries):
         self.changes.count += 1
 
     def _change_orphan(self, known: Known, node: Node, mode: int | None, change: Change, mtime_ns: int | None) -> None:
-        known.orphan = replace(
-            node,
+        known.orphan = node._replace(
             mode=node.mode if mode is None else mode,
             uid=node.uid if change.uid is None else change.uid,
             gid=node.gid if change.gid is None else change.gid,
@@ -238,7 +237,7 @@ class FileSystem(Entries):
         with self.changes.own():
             self.xattrs.set(known, name, value, node)
         if known.xattrs is not None:
-            known.orphan = replace(node, ctime_ns=max(time.time_ns(), node.ctime_ns + 1))
+            known.orphan = node._replace(ctime_ns=max(time.time_ns(), node.ctime_ns + 1))
         known.attributes = None
         self._committer.request()
 

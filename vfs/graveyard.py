@@ -11,7 +11,6 @@ Must never: keep more than `LIMIT`; hold what is open, has other names, or is in
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from crdt_meta.bearing import Removal
@@ -83,7 +82,7 @@ class Graveyard:
         self._names.setdefault(directory, {})[name] = grave
         if node.is_directory:
             self._directories[directory] = self.directories(directory) + 1
-        return replace(node, nlink=0, ctime_ns=now_ns), now_ns
+        return node._replace(nlink=0, ctime_ns=now_ns), now_ns
 
     def take(self, most: int) -> list[Grave]:
         """Return the oldest graves."""

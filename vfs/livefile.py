@@ -17,7 +17,6 @@ Must never: change the draft beside `_lock` while a slow change or a seal is und
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from base.ids import ContentId
@@ -284,7 +283,7 @@ class LiveFile:
     def removed(self) -> None:
         """Note that the tree shows it nowhere any more."""
         self.newborn = None
-        self.node = replace(self.node, nlink=0)
+        self.node = self.node._replace(nlink=0)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 

@@ -17,11 +17,12 @@ from base.errors import MachineError, RefusedError
 from base.memory import give_back
 from vfs import loop, mountpoint
 from vfs.filesystem import FileSystem
+from vfs.ignoring import Ignoring
 from vfs.journalled import publish_journalled
+from vfs.layered import RemoteWithPrivate, WithPrivate
 from vfs.notify import Notifier
-from vfs.operations import Operations
+from vfs.private import PrivateTree
 from vfs.remote import RemoteFileSystem
-from vfs.remote_operations import RemoteOperations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from crdt_meta.tree import Tree
     from transfer.service import Transfer
     from vfs.gate import Gate
+    from vfs.hold import Hold
     from vfs.openfiles import Barrier
     from vfs.remote import Editor
     from vfs.xattrs import XattrInfo
@@ -70,6 +72,8 @@ class MountSettings:
     gid: int
     name: str
     """Shown as the mount's source."""
+    private_dir: Path
+    """Where what stays on this pod is (`vfs.private`)."""
 
 
 class Mount:
@@ -93,8 +97,11 @@ class Mount:
         gate: Gate,
         editor: Editor | None = None,
         barrier: Barrier | None = None,
+        hold: Hold | None = None,
     ) -> None:
-        """``gate`` says what may be changed; ``editor``: on a client pod, who makes changes; ``barrier``: see fsync."""
+        """``gate`` says what may be changed, ``hold`` whether anything may be now; ``editor``: on a client pod, who makes
+        changes; ``barrier``: see fsync.
+        """
         self._tree = tree
         self._committer = committer
         self._transfer = transfer
@@ -106,10 +113,14 @@ class Mount:
         self.filesystem: FileSystem
         if editor is None:
             self.filesystem = FileSystem(*parts, owner=owner, deadline_s=settings.deadline_s)
-            self._operations = Operations(self.filesystem, tree, committer, space, gate)
+            self._operations: WithPrivate = WithPrivate(self.filesystem, tree, committer, space, gate)
         else:
             self.filesystem = RemoteFileSystem(*parts, owner=owner, deadline_s=settings.deadline_s, editor=editor)
-            self._operations = RemoteOperations(self.filesystem, tree, committer, space, gate)
+            self._operations = RemoteWithPrivate(self.filesystem, tree, committer, space, gate)
+        ignoring = Ignoring(tree, transfer, self.filesystem)
+        self._operations.layered(PrivateTree(settings.private_dir, owner), ignoring)
+        if hold is not None:
+            self._operations.hold = hold
         self.filesystem.open_files.barrier = barrier
         self._device = 0
         self._traffic = loop.Traffic()

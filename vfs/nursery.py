@@ -11,7 +11,6 @@ under another one.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from base.ids import EMPTY_CONTENT, InodeId, LinkId
@@ -53,8 +52,7 @@ class Newborn:
     ) -> None:
         """Change attributes; those that are None stay."""
         node = self.node
-        self.node = replace(
-            node,
+        self.node = node._replace(
             mode=node.mode if mode is None else mode,
             uid=node.uid if uid is None else uid,
             gid=node.gid if gid is None else gid,

@@ -12,6 +12,7 @@ from vfs.boundary import guarded
 from vfs.changes import Listing
 from vfs.entries import NAME_LIMIT_BYTES, Caller
 from vfs.filesystem import Change
+from vfs.hold import Hold
 from vfs.xattrs import OWN
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Operations(pyfuse3.Operations):
 
     def __init__(self, filesystem: FileSystem, tree: Tree, committer: Committer, space: Space, gate: Gate) -> None:
         super().__init__()
+        self.hold = Hold()
+        """Asked by `guarded` before every request."""
         self._gate = gate
         self._fs = filesystem
         self._tree = tree
@@ -262,6 +265,10 @@ class Operations(pyfuse3.Operations):
     @guarded
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """List names with their attributes."""
+        self._fill(fh, start_id, token)
+
+    def _fill(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
+        """List names from a position on; tell whether there was room for all."""
         listing = self._listings[fh]
         if start_id == 0 or listing.entries is None:
             listing.entries = self._fs.list(listing)
@@ -279,9 +286,10 @@ class Operations(pyfuse3.Operations):
             if answer is None:
                 answer = attributes.of(known, node if changes.count == listing.taken else self._fresh(node))
             if not pyfuse3.readdir_reply(token, name, answer, index + 1):
-                break
+                return False
             if index >= 2:  # The kernel doesn't count . and ..
                 inodes.looked_up(known)
+        return True
 
     def _fresh(self, node: Node) -> Node:
         """Return the node as it is now: the snapshot may be older than a change of its attributes."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -383,7 +382,7 @@ class Publisher:
             if node is not None:
                 self._changes.names.made(newborn.directory, newborn.name, node)
             if live is not None:
-                live.born(node or replace(newborn.node, shown=live.shown), sealed)
+                live.born(node or newborn.node._replace(shown=live.shown), sealed)
             if sealed is not None:
                 self._transfer.published(sealed.content)
             if tree.has_conflicts:

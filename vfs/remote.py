@@ -15,7 +15,6 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
@@ -281,7 +280,7 @@ class RemoteFileSystem(FileSystem):
             await self._editor.rmdir(directory, name)
         self._compare(directory, name, None)
         if node is not None and self._tree.get(node.inode) is None:
-            self._lost_name(replace(node, nlink=0))
+            self._lost_name(node._replace(nlink=0))
 
     async def rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int) -> None:
         """Give a node another name or place, as `FileSystem.rename` does."""
@@ -305,7 +304,7 @@ class RemoteFileSystem(FileSystem):
         if replaced is not None:
             self._lost_name(replaced)
         elif there is not None and there.is_directory and self._tree.get(there.inode) is None:
-            self._lost_name(replace(there, nlink=0))
+            self._lost_name(there._replace(nlink=0))
 
     async def link(self, number: int, new_parent: int, new_name: bytes) -> tuple[Known, Node]:
         """Give a file another name, as `FileSystem.link` does."""

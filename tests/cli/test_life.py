@@ -161,6 +161,7 @@ def test_a_second_device_joins_by_code_and_leaves(person: Person) -> None:
     assert {pod["name"] for pod in person.run("pods", "--home", first, "--json").json["pods"]} == {"one", "two"}
     assert person.run("leave", "--home", second).code == 0
     assert not second.exists()
+    assert not mount.exists()
     assert person.run("destroy", "--yes", "--home", first).code == 0
     assert processes(person.folder) == []
 

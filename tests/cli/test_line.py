@@ -21,6 +21,7 @@ REQUIRED = (
     *("new", "join", "nearby", "invite", "up", "down", "autostart", "mount", "unmount", "pods", "status"),
     *("where", "sync", "import", "leave", "destroy", "demo", "requests", "approve", "deny", "evict", "recover"),
     *("maintenance", "pin", "unpin", "scrub", "why", "safe-to-unplug", "plan", "prepare"),
+    *("freeze", "unfreeze", "drill"),
 )
 
 

@@ -88,6 +88,12 @@ class Host:
             raise AssertionError(f"{self.name}: {arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
 
+    def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        """Start a command on this host."""
+        quiet = subprocess.DEVNULL
+        words = self.command(*arguments)
+        return subprocess.Popen(words, env=self.environment(), stdin=quiet, stdout=quiet, stderr=quiet)
+
     def wormhole(self, *arguments: str | Path, timeout_s: float = 90, check: bool = True) -> Any:
         """Run `wormhole ... --json` and return the document."""
         done = self.run(WORMHOLE, *arguments, "--json", timeout_s=timeout_s, check=check)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from base.ids import hash_bytes
-from tests.cluster.lab import Host, Lab, wait_until
+from tests.cluster.lab import WORMHOLE, Host, Lab, wait_until
 
 RULES = """
 [[rule]]
@@ -40,7 +40,7 @@ def told(host: Host, path: Path, name: str) -> str:
 
 
 def test_rules_and_what_stands_at_a_file(bare: Lab) -> None:
-    laptop, _, nas = bare.cluster()
+    laptop, desktop, nas = bare.cluster()
     for folder in ("deep", "other", "archive"):
         (laptop.mount / folder).mkdir()
     (laptop.mount / "archive" / "1999").write_bytes(b"as it was")
@@ -66,6 +66,30 @@ def test_rules_and_what_stands_at_a_file(bare: Lab) -> None:
     assert os.listxattr(nas.mount / "other" / "single") == []
     os.setxattr(nas.mount / "other" / "single", COPIES, b"2")
     wait_until(lambda: on_disks(bare, single) == 2, 15, "more copies are made when more are asked for")
+
+    # what is ignored stays on its pod: neither name nor bytes get elsewhere, and it outlives a restart
+    project = laptop.mount / "project"
+    project.mkdir()
+    (project / ".wormholeignore").write_text("*.secret\nout/\n")
+    (project / "out").mkdir()
+    (project / "out" / "unheardof").write_bytes(hidden := os.urandom(6000))
+    (project / "unheardof.secret").write_bytes(hidden)
+    (project / "known").write_bytes(b"shared")
+    source = laptop.folder / "import"
+    source.mkdir()
+    (source / "unheardof.secret").write_bytes(hidden)
+    laptop.run(WORMHOLE, "import", source, "/project/in", check=False)
+    laptop.wormhole("sync")
+    wait_until((nas.mount / "project" / "known").exists, 10)
+    assert sorted(os.listdir(nas.mount / "project")) == [".wormholeignore", "in", "known"]
+    assert os.listdir(nas.mount / "project" / "in") == []
+    for home in (desktop.home, nas.home, *(laptop.home / name for name in ("store", "metadata.db", "metadata.db-wal"))):
+        files = [home] if home.is_file() else [path for path in home.rglob("*") if path.is_file()]
+        assert not [path for path in files if hidden in (data := path.read_bytes()) or b"unheardof" in data]
+    laptop.run(WORMHOLE, "down")
+    laptop.run(WORMHOLE, "up")
+    assert (project / "unheardof.secret").read_bytes() == (project / "out" / "unheardof").read_bytes() == hidden
+    assert laptop.run(WORMHOLE, "destroy", "--yes", check=False).returncode == 4
 
     # keep: every pod has it, whatever the rules say
     (laptop.mount / "other" / "kept").write_bytes(kept := os.urandom(5002))

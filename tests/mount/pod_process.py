@@ -122,7 +122,7 @@ class Driver:
         self.meta = metadata(home.metadata_db)
         self.far = metadata(home.path / "far.db")
         self.transfer = Transfer(home, Alone(), Catalogue(self.meta.tree), TransferSettings())
-        settings = MountSettings(directory, ownership, 10.0, os.getuid(), os.getgid(), "wormhole")
+        settings = MountSettings(directory, ownership, 10.0, os.getuid(), os.getgid(), "wormhole", home.private)
         self.config = ClusterConfig()
         self.mount = Mount(
             self.meta.tree,

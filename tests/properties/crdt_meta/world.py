@@ -10,7 +10,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -430,7 +429,7 @@ class World:
             return
 
         def files() -> dict[bytes, Node]:
-            return {path: replace(node, shown=()) for path, node in self.nodes(replica) if not node.is_directory}
+            return {path: node._replace(shown=()) for path, node in self.nodes(replica) if not node.is_directory}
 
         before = files()
         assert replica.tree.purge([entry]) == 1

@@ -147,6 +147,20 @@ def test_checkpoints_keep_the_write_ahead_log_small(world: Mesh, monkeypatch: py
     assert max(sizes) < 8 * limit
 
 
+def test_room_that_is_of_no_use_any_more_is_given_back(ann: Pod) -> None:
+    store = ann.meta.store
+    store.begin()
+    store.db.execute("CREATE TABLE bulk (filling)")
+    store.db.executemany("INSERT INTO bulk VALUES (?)", [(bytes(2000),)] * 1000)
+    store.db.execute("DROP TABLE bulk")
+    store.commit()
+    (unused,) = store.db.execute("PRAGMA freelist_count").fetchone()
+    assert unused > 400
+    store.free_pages(60.0)
+    store.commit()
+    assert store.db.execute("PRAGMA freelist_count").fetchone() == (0,)
+
+
 def test_a_file_of_a_newer_format_is_left_alone(ann: Pod) -> None:
     ann.meta.store.db.execute(f"PRAGMA user_version = {FORMAT + 1}")
     ann.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
 import anyio
 
@@ -195,7 +194,7 @@ class Town:
 def shown(pod: Pod) -> list[tuple[bytes, Node]]:
     """Return everything that all pods show alike: all but the times of directories."""
     return sorted(
-        ((path, replace(node, mtime_ns=0, ctime_ns=0) if node.is_directory else node) for path, node in pod.shape()),
+        ((path, node._replace(mtime_ns=0, ctime_ns=0) if node.is_directory else node) for path, node in pod.shape()),
         key=lambda one: one[0],
     )
 

@@ -111,5 +111,6 @@ def test_tags_are_never_renumbered() -> None:
         "LOG_SINCE": 32,
         "HOLDINGS_SINCE": 40,
         "HOLDING_ASK": 45,
+        "DOING": 51,
         "UNPLUG_ASK": 60,
     }.items()

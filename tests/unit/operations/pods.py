@@ -24,6 +24,7 @@ from policies.config import parse_cluster, parse_pod
 from tests.unit.mesh.cluster import Home, admit, found, until
 from transfer.service import Transfer
 from vfs.gate import Gate
+from vfs.hold import Hold
 
 
 class Pod:
@@ -49,7 +50,9 @@ class Pod:
         self.tree.on_delta(lambda delta: self.transfer.noticed(delta.contents) if delta.contents else None)
         self.cluster = cluster
         gate = Gate(self.tree, lambda: self.cluster)
-        self.serving = None if client else Serving(home.roster, self.metadata, self.transfer, self.mesh, gate)
+        self.hold = Hold()
+        parts = (home.roster, self.metadata, self.transfer, self.mesh)
+        self.serving = None if client else Serving(*parts, gate, self.hold)
         self.editor = RemoteTree(self.metadata, self.transfer, self.mesh, 5.0)
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()

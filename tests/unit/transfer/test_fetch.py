@@ -90,13 +90,65 @@ def test_progress_moves_the_deadline() -> None:
 def test_a_stalled_source_is_hedged_and_a_slow_one_that_delivers_is_not() -> None:
     chunk, sources = plan(), Sources()
     assert chunk.next(0.0, candidates(A), sources) == Ask(A)
-    waits = chunk.next(0.0, candidates(A, B), sources)
-    assert isinstance(waits, Wait)
-    assert 0.5 < waits.until <= 4.0
-    sources.answered(A, MIB, 0.9, waits.until - 0.01)
-    assert isinstance(chunk.next(waits.until, candidates(A, B), sources), Wait)
+    assert waited(chunk, sources, 0.9) == [Wait(0.25), Wait(0.75)]
+    sources.answered(A, MIB, 0.9, 0.99)
+    assert isinstance(chunk.next(1.1, candidates(A, B), sources), Wait)
     assert chunk.next(9.0, candidates(A, B), sources) == Ask(B)
     assert isinstance(chunk.next(9.0, candidates(A, B), sources), Wait)
+
+
+def waited(chunk: ChunkPlan, sources: Sources, until: float) -> list[Wait]:
+    """Return the first and last of the steps of a chunk while A is asked and B could be."""
+    steps: list[Wait] = []
+    now = 0.0
+    while now < until:
+        step = chunk.next(now, candidates(A, B), sources)
+        assert isinstance(step, Wait)
+        steps.append(step)
+        now = step.until
+    return [steps[0], steps[-2]]
+
+
+def test_nobody_is_hedged_by_one_who_answers_nothing_either() -> None:
+    """All requests went out at once over a slow network: asking for all again elsewhere would halve it."""
+    first, second, sources = plan(), plan(), Sources()
+    assert first.next(0.0, candidates(A), sources) == Ask(A)
+    sources.started(A, MIB)
+    assert second.next(0.0, candidates(B), sources) == Ask(B)
+    sources.started(B, MIB)
+    assert isinstance(first.next(3.0, candidates(A, B), sources), Wait)
+    sources.answered(B, MIB, 3.1, 3.1)
+    assert first.next(3.2, candidates(A, B), sources) == Ask(B)
+
+
+def test_who_has_nothing_to_do_takes_over_from_a_long_queue() -> None:
+    sources, chunks = Sources(), [plan() for _ in range(6)]
+    for chunk in chunks:
+        assert chunk.next(0.0, candidates(A), sources) == Ask(A)
+        sources.started(A, MIB)
+    sources.answered(A, MIB // 2, 0.5, 0.5)  # a MiB a second
+    assert isinstance(chunks[0].next(0.6, candidates(A, B), sources), Wait), "it is on its way"
+    assert chunks[5].next(0.6, candidates(A, B), sources) == Ask(B)
+    sources.started(B, MIB)
+    assert isinstance(chunks[4].next(0.6, candidates(A, B), sources), Wait), "one at a time"
+    sources.answered(B, MIB, 0.1, 0.7)
+    sources.ended(B, MIB)
+    assert chunks[4].next(0.7, candidates(A, B), sources) == Ask(B)
+
+
+def test_the_rate_is_that_of_all_requests_at_once_and_a_fall_is_believed() -> None:
+    sources = Sources()
+    for _ in range(4):
+        sources.started(A, MIB)
+    for number in range(1, 5):
+        sources.answered(A, MIB, 0.05 * number, 0.05 * number)  # the first comes quickly
+    sources.answered(A, MIB, 0.1, 0.3)
+    assert sources.of(A).rate == 5 * MIB / 0.3
+    for number in range(1, 4):
+        sources.answered(A, MIB, 1.0, 0.3 + number)
+    rate = sources.of(A).rate
+    assert rate is not None
+    assert rate < 1.1 * MIB
 
 
 def test_a_source_that_went_away_is_replaced_at_once() -> None:

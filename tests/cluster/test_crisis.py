@@ -1,0 +1,173 @@
+"""R7-R9, R42, R44, R46, F5: losses, and what the pods do about them, by themselves and on a person's word."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.lab import WORMHOLE, Host, Lab, lab, wait_until
+
+CONFIGURATION = """
+[cluster]
+name = "home"
+[redundancy]
+copies = 2
+absent_after = "1s"
+repair_after = "1h"
+[continuity]
+degraded = "throttle"
+critical = "freeze"
+[[rule]]
+match = "single/**"
+copies = 1
+"""
+
+
+def outcome(attempt: Callable[[], object]) -> int:
+    """Return the error number of what is tried, 0 when it works."""
+    try:
+        attempt()
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+def status(host: Host) -> Any:
+    return host.wormhole("status", check=False)
+
+
+NUMBERS = itertools.count()
+
+
+def frozen(host: Host) -> bool:
+    """Tell whether making, writing and renaming are all refused with EROFS."""
+    probe = host.mount / f"probe {host.name} {next(NUMBERS)}"
+    if outcome(probe.mkdir) != errno.EROFS:
+        return False
+    attempts = (
+        lambda: (host.mount / "kept").write_text("x"),
+        lambda: (host.mount / "kept").rename(host.mount / "renamed"),
+        lambda: probe.write_text("x"),
+        lambda: (host.mount / "kept").chmod(0o600),
+        lambda: os.setxattr(host.mount / "kept", "user.a", b"b"),
+        lambda: os.link(host.mount / "kept", probe),
+    )
+    assert [outcome(attempt) for attempt in attempts] == [errno.EROFS] * len(attempts)
+    return True
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    assert os.geteuid() == 0, "network namespaces need root: run the tests as root"
+    configuration = tmp_path_factory.mktemp("configuration") / "cluster.toml"
+    configuration.write_text(CONFIGURATION)
+    with lab(4) as made:
+        made.cluster("home", "--from", str(configuration))
+        yield made
+
+
+def test_a_loss_freezes_until_it_is_accepted_and_a_new_one_freezes_again(four: Lab, tmp_path: Path) -> None:
+    laptop, desktop, nas, attic = four.hosts
+    left = (laptop, desktop, attic)
+    for host in (nas, attic):
+        (host.mount / "single").mkdir(exist_ok=True)
+    (nas.mount / "single" / "of the nas").write_bytes(b"nas" * 1000)
+    wait_until((attic.mount / "single").exists)
+    (attic.mount / "single" / "of the attic").write_bytes(b"attic" * 1000)
+    (laptop.mount / "kept").write_text("kept by two")
+    (laptop.mount / "to be removed").write_text("soon")
+    nas.run(WORMHOLE, "down")  # it said so: nobody minds
+    wait_until(lambda: laptop.wormhole("pods")["pods"][3]["state"] == "absent", what="announced")
+    opened = (laptop.mount / "open").open("w")
+    opened.write("written before")
+    opened.flush()
+    time.sleep(2)
+    assert outcome((laptop.mount / "works").mkdir) == 0
+    assert (status(laptop)["situation"], status(laptop)["files"]["pending"]) == ("favourable", 1)
+    nas.run(WORMHOLE, "up")
+    four.settled()
+    for host in four.hosts:
+        host.wormhole("sync", check=False)
+    plan = laptop.wormhole("plan", "--lose", "nas", check=False)
+    assert (plan["lost"], plan["situation"], plan["reaction"]) == (["/single/of the nas"], "critical", "freeze")
+
+    nas.kill()
+    for host in left:
+        wait_until(lambda host=host: frozen(host), 15, f"{host.name} is frozen")  # type: ignore[misc]
+    seen = status(desktop)
+    assert (seen["situation"], seen["frozen"], seen["connected"]) == ("critical", True, True)
+    assert seen["missing"] == ["/single/of the nas"]
+    start = time.monotonic()
+    assert outcome((desktop.mount / "single" / "of the nas").read_bytes) == errno.EIO
+    assert time.monotonic() - start < 1, "a known absence is told at once"
+    assert (attic.mount / "kept").read_text() == "kept by two"
+    (laptop.mount / "to be removed").unlink()
+    wait_until(lambda: not (attic.mount / "to be removed").exists(), what="removed everywhere")
+    assert outcome(lambda: os.write(opened.fileno(), b"x")) == errno.EROFS
+    assert outcome(opened.close) in (0, errno.EROFS)
+    assert (laptop.mount / "open").read_text() == "written before", "what was written before is published"
+    laptop.wormhole("trash", "empty", "--yes")
+    laptop.wormhole("config", "set", "trash.versions", "3")
+    assert laptop.run(WORMHOLE, "import", tmp_path, check=False).returncode == 4
+
+    answer = desktop.wormhole("unfreeze")
+    assert (answer["frozen"], answer["accepted"]["pods"]) == (False, ["nas"])
+    for host in left:
+        wait_until(lambda host=host: outcome((host.mount / f"by {host.name}").mkdir) == 0, 10, "goes on")  # type: ignore[misc]
+    seen = status(laptop)
+    assert (seen["situation"], seen["frozen"], seen["accepted"]) == ("critical", False, "desktop")
+    time.sleep(2)
+    assert not frozen(laptop), "it was accepted"
+
+    attic.kill()  # two of four are left, the founder among them
+    for host in (laptop, desktop):
+        wait_until(lambda host=host: frozen(host), 15, f"{host.name} is frozen again")  # type: ignore[misc]
+    attic.run(WORMHOLE, "up")
+    for host in (laptop, desktop):
+        wait_until(lambda host=host: not frozen(host), 20, "it is solved by itself")  # type: ignore[misc]
+    nas.run(WORMHOLE, "up")
+    four.settled()
+    wait_until(lambda: (laptop.mount / "single" / "of the nas").read_bytes() == b"nas" * 1000, what="back by itself")
+    wait_until(lambda: status(laptop)["situation"] == "favourable", 15, "calm again")
+
+
+def test_frozen_by_hand_and_drills(four: Lab, tmp_path: Path) -> None:
+    laptop, desktop, nas, attic = four.hosts
+    answer = attic.wormhole("freeze")
+    assert (answer["frozen"], answer["waiting"]) == (True, [])
+    assert all(frozen(host) for host in four.hosts)
+    attic.kill()  # whoever said it: it stays said
+    nas.run(WORMHOLE, "down")
+    nas.run(WORMHOLE, "up")
+    assert frozen(nas)
+    assert laptop.wormhole("unfreeze")["changed"]
+    wait_until(lambda: not any(map(frozen, (laptop, desktop, nas))), 10, "thawed")
+    attic.run(WORMHOLE, "up")
+    four.settled()
+    assert not frozen(attic)
+
+    desktop.wormhole("config", "set", "continuity.critical", "stop")
+    begun = time.monotonic()
+    rehearsal = laptop.start(WORMHOLE, "drill", "critical", "--for", "6s", "--json")
+    wait_until(lambda: outcome(lambda: os.listdir(nas.mount)) == errno.ENODEV, 5, "stopped")
+    wait_until(lambda: outcome((desktop.mount / "kept").read_bytes) == errno.ENODEV, 5, "stopped")
+    assert status(attic)["stopped"]
+    assert attic.run(WORMHOLE, "where", "/kept", check=False).returncode == 4
+    laptop.kill()  # who began it dies: it ends all the same
+    rehearsal.wait(10)
+    for host in (desktop, nas, attic):
+        wait_until(lambda host=host: outcome((host.mount / "kept").read_bytes) == 0, 15, "over")  # type: ignore[misc]
+    assert time.monotonic() - begun < 15
+    laptop.run(WORMHOLE, "up")
+    four.settled()
+    desktop.wormhole("config", "set", "continuity.critical", "freeze")
+    done = desktop.wormhole("drill", "critical", "--for", "2s")
+    assert (done["took_part"], done["reverted"]) == (["attic", "desktop", "laptop", "nas"], True)
+    assert outcome((laptop.mount / "after the drill").mkdir) == 0
