@@ -41,9 +41,9 @@ def leave(
     with Progress("Handing over") as progress:
 
         def show(event: dict[str, object]) -> None:
-            done, total = event.get("done", 0), event.get("total", 0)
-            if isinstance(done, int) and isinstance(total, int):
-                progress.update(0, 0, f"{done:,} of {count(total, 'file')}")
+            match event:
+                case {"done": int(done), "total": int(total), "done_bytes": int(moved), "total_bytes": int(all_bytes)}:
+                    progress.update(moved, all_bytes, f"{done:,} of {count(total, 'file')}")
 
         body = call(home, "leave", {"force": force}, show, timeout_s=_DRAIN_SILENCE_S)
     daemon.wait_until_gone(home, pid)

@@ -26,6 +26,9 @@ LOOK_EVERY_S: Final = 2.0
 """Between two looks at how much room is left."""
 CONSENT_S: Final = 5.0
 """So long who needs room waits for the others to agree that what was purged may go."""
+HAND_ON_S: Final = 20.0
+HAND_ON_SHARE: Final = 0.8
+"""So long, or such a part of the mount's deadline, a write waits for others to take over what this full pod wrote."""
 REST_S: Final = 30.0
 """Nothing is looked for again after nothing was found."""
 LOW_BYTES: Final = 512 << 20
@@ -92,6 +95,7 @@ class Housekeeping:
         self._ageing = Ageing(keep_ns, None if stored is None else int.from_bytes(stored, "big"))
         self._purged: dict[ContentId, int] = {}
         self._lock = anyio.Lock()
+        self._hand_on_again_at = 0.0
         self._agreed = anyio.Event()
         parts.metadata.tidying.consent.on_granted = self._hear
 
@@ -149,7 +153,19 @@ class Housekeeping:
     async def _find_room(self) -> bool:
         """Free something at once: what is being written found no room."""
         total = local_space(self._parts)[0]
-        return await self.give_way(max(1, shortage(total, 0))) > 0
+        return await self.give_way(max(1, shortage(total, 0))) > 0 or await self._hand_on()
+
+    async def _hand_on(self) -> bool:
+        """Wait until this pod has dropped something that others took over, because it is full; tell whether it has."""
+        dropping, now = self._parts.transfer.dropping, anyio.current_time()
+        if dropping is None or now < self._hand_on_again_at or not self._parts.is_short():
+            return False
+        dropped = dropping.dropped
+        with anyio.move_on_after(min(HAND_ON_S, HAND_ON_SHARE * self._parts.pod.network.deadline_s)):
+            await dropped.wait()
+            return True
+        self._hand_on_again_at = anyio.current_time() + REST_S  # nobody else waits in vain
+        return False
 
     async def give_way(self, wanted_bytes: int) -> int:
         """Free so many bytes of the store, if the trash has them: the oldest first; return how many it became.

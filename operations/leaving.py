@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import anyio
 from anyio import lowlevel, to_thread
@@ -14,10 +15,13 @@ from operations.finding import number_of, text_of
 from operations.parts import Parts
 from operations.placing import LEAVING
 from operations.staying import private_files
+from policies.placement import has_room
 from transfer.dropping import BATCH, may_drop
 
 PAGE = 256
 LOOK_EVERY_S = 0.25
+ROOM_PATIENCE_S = 8.0
+"""One that nobody has room for is given up after so long: what the others say of their room is a bit old."""
 PATIENCE_S = 60.0
 """A drain that gets no further for so long is given up."""
 
@@ -45,9 +49,15 @@ async def leave(parts: Parts, args: dict[str, object], emit: Emit) -> dict[str, 
                 "This is the last pod that administers the cluster.",
                 "Name another one with 'wormhole config set cluster.administrators', or leave with --force.",
             )
+        was_mounted = parts.mounts.directory
         await parts.mounts.unmount()
         await parts.metadata.committer.durable()
-        await drain(parts, emit)
+        try:
+            await drain(parts, emit)
+        except RefusedError:
+            if was_mounted is not None:
+                await parts.mounts.mount(Path(was_mounted))
+            raise
     else:
         await parts.mounts.unmount(force=True)
         await parts.metadata.committer.durable()
@@ -63,22 +73,29 @@ async def drain(parts: Parts, emit: Emit) -> None:
     if dropping is not None:
         dropping.says_no = True
     try:
-        total, best, since = -1, -1, anyio.current_time()
+        total, total_bytes, best, since = -1, 0, -1, anyio.current_time()
         while True:
             left = [content async for content in unsafe_without_us(parts)]
             if not left:  # by what they said; now by what they have on their disks
                 left = [content async for content in unverified(parts)]
-            total = max(total, len(left))
-            await emit({"done": total - len(left), "total": total})
+            left_bytes = _bytes(parts, left)
+            total, total_bytes = max(total, len(left)), max(total_bytes, left_bytes)
+            done_bytes = total_bytes - left_bytes
+            await emit(
+                {"done": total - len(left), "total": total, "done_bytes": done_bytes, "total_bytes": total_bytes}
+            )
             if not left:
                 return
             now = anyio.current_time()
             if best < 0 or len(left) < best:
                 best, since = len(left), now
-            no_room_to_go = not parts.mesh.alive()
-            if no_room_to_go or now - since > PATIENCE_S:
+            nobody = not parts.mesh.alive()
+            stuck = now - since > ROOM_PATIENCE_S and not any(_finds_room(parts, content) for content in left)
+            if nobody or stuck or now - since > PATIENCE_S:
+                why = ": no other pod has room for them" if stuck else ": no other pod answers" if nobody else ""
                 raise RefusedError(
-                    f"{len(left)} contents would have too few copies without this pod, such as {example(parts, left)}.",
+                    f"{len(left)} contents would have too few copies without this pod, such as "
+                    f"{example(parts, left)}{why}.",
                     "Start the pods that are away or give them room, or leave with --force.",
                 )
             await anyio.sleep(LOOK_EVERY_S)
@@ -87,6 +104,21 @@ async def drain(parts: Parts, emit: Emit) -> None:
         if dropping is not None:
             dropping.says_no = False
         raise
+
+
+def _bytes(parts: Parts, contents: list[ContentId]) -> int:
+    infos = (parts.catalogue.info(content) for content in contents)
+    return sum(info.size for info in infos if info is not None)
+
+
+def _finds_room(parts: Parts, content: ContentId) -> bool:
+    """Tell whether a pod that doesn't keep a content yet says that it has room for it."""
+    info, kept = parts.catalogue.info(content), parts.transfer.holders(content).kept
+    candidates = parts.catalogue.placing.pods().candidates
+    return info is None or any(
+        one.takes and pod not in kept and pod != parts.mesh.pod_id and has_room(one, info.size)
+        for pod, one in candidates.items()
+    )
 
 
 async def unsafe_without_us(parts: Parts, copies: int | None = None) -> AsyncIterator[ContentId]:

@@ -59,6 +59,8 @@ class Parts:
     """On a client pod: who makes changes."""
     wishes_changed: Callable[[], None] = lambda: None
     """Tell the others of other wishes or limits; set on full pods."""
+    is_short: Callable[[], bool] = lambda: False
+    """Say that something that is written found no room; tells whether another pod can take over what this one wrote."""
     tallies: Tallies = field(default_factory=Tallies)
     """How many files stand how."""
     rates: Rates = field(default_factory=Rates)

@@ -9,8 +9,9 @@ from typing import Final, NamedTuple
 
 from base.ids import PodId
 from mesh.api import Member, Mesh, Role, State
+from policies.explaining import Chances
 from policies.offering import META, Wishes, mean_share, slow_speed, unpack
-from policies.placement import Candidate, Case, settle
+from policies.placement import Candidate, Case, has_room, settle
 from policies.usage import COLD_AFTER_S, HOT_READS, READER_WISH, YOUNG_S, Uses
 from transfer.api import ContentInfo, Holders
 
@@ -76,7 +77,7 @@ class Placing:
         members = self._mesh.members()
         alive = self._mesh.alive() | {self._mesh.pod_id}
         full = [one for one in members if one.role is Role.FULL and one.state not in (State.LEFT, State.EVICTED)]
-        leaving = frozenset(one.pod for one in members if one.meta.get(LEAVING) is True)
+        leaving = frozenset(one.pod for one in full if one.meta.get(LEAVING) is True)
         wishes = {one.pod: unpack(one.meta.get(META)) or UNKNOWN for one in full}
         mean = mean_share(said for pod, said in wishes.items() if pod in alive and pod not in leaving)
         slow = slow_speed(one.speed for one in wishes.values())
@@ -131,6 +132,23 @@ class Placing:
         if not plain:
             candidates = self._wishing(info, candidates)
         return settle(case, candidates)
+
+    def chances(self, info: ContentInfo) -> dict[PodId, Chances]:
+        """Return what counts for each pod that can keep a content."""
+        temper, pods = self.temper(info), self.pods()
+        return {
+            pod: Chances(
+                pods.wishes[pod],
+                is_young=temper.is_young,
+                is_hot=temper.is_hot,
+                is_cold=temper.is_cold,
+                reads_often=pod in temper.readers,
+                came_later=one.joined_s > info.born_s,
+                has_room=has_room(one, info.size),
+                is_slow=one.is_slow,
+            )
+            for pod, one in pods.candidates.items()
+        }
 
     def _wishing(self, info: ContentInfo, candidates: Collection[Candidate]) -> list[Candidate]:
         temper, pods = self.temper(info), self.pods()

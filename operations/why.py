@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from base.errors import UsageError
@@ -10,7 +11,7 @@ from crdt_meta.node import Kind, Node
 from mesh.api import Member, Role, State
 from operations.finding import find, text_argument, text_of
 from operations.parts import Parts
-from policies.explaining import Facts, copies_rule, named, no_cache_rule, reason
+from policies.explaining import Facts, chosen, copies_rule, named, no_cache_rule, reason
 from policies.pinning import keeping_rule
 from policies.wishes import KEEP, Wish, wish_of
 from transfer.api import ContentInfo
@@ -46,10 +47,13 @@ def _rows(
         return [{"name": one.name, "state": one.state.value, "has": "none", "reason": why_not} for one in members]
     known = parts.transfer.known_holdings(node.content)
     places = {pod: number for number, pod in enumerate(parts.catalogue.place(info), 1)}
+    chances = parts.catalogue.placing.chances(info)
     rows: list[dict[str, object]] = []
     for one in members:
         holding = known.get(one.pod)
         facts = _facts(parts, path, node, info, one, places, "none" if holding is None else holding.name.lower())
+        if one.pod in chances:
+            facts = replace(facts, because=chosen(chances[one.pod], placed=one.pod in places))
         rows.append({"name": one.name, "state": one.state.value, "has": facts.has, "reason": reason(facts, wanted)})
     return rows
 

@@ -60,6 +60,7 @@ class Wishing:
         parts.transfer.on_refused = self._refused
         parts.transfer.pass_every(self._pass_every_s)
         parts.wishes_changed = self.changed
+        parts.is_short = self._is_short
 
     async def run(self) -> None:
         """Tell and measure until cancelled."""
@@ -99,6 +100,17 @@ class Wishing:
         self._scale.refused(size, anyio.current_time())
         self._wake.set()
 
+    def _is_short(self) -> bool:
+        """Say that this pod is full; tell whether another one has room."""
+        self._scale.short()
+        self._wake.set()
+        me, pods = self._parts.mesh.pod_id, self._parts.catalogue.placing.pods()
+        return any(
+            one.takes and not one.is_full and (one.available_bytes or 0) > 0
+            for pod, one in pods.candidates.items()
+            if pod != me
+        )
+
     def changed(self) -> None:
         """Tell at once: the configuration is another one."""
         self._scale.limits_changed()
@@ -106,11 +118,12 @@ class Wishing:
 
     def _look(self) -> None:
         """Look at all contents again when a pod says something else that placement depends on."""
-        placing = self._parts.catalogue.placing
-        seen = {
+        pods = self._parts.catalogue.placing.pods()
+        values = {
             pod: (said.capacity, said.is_full, said.replicas, said.new_files, said.hot, said.cold, said.joined_s)
-            for pod, said in placing.pods().wishes.items()
+            for pod, said in pods.wishes.items()
         }
+        seen = values, pods.leaving
         if seen != self._seen:
             self._seen = seen
             self._parts.transfer.reconsider()

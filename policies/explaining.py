@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from policies.offering import Wishes
 from policies.patterns import MAX_PATTERN
 from policies.schema import ClusterConfig, PodConfig
 from policies.wishes import COPIES, NONE, Wish
@@ -34,6 +35,8 @@ class Facts:
     """What says that it must keep it: a rule of its pod.toml, known of this pod only, or the file's own attribute."""
     no_cache: str = ""
     """The rule or setting by which it may not cache the content."""
+    because: str = ""
+    """Why it was chosen or not among those that can keep it (`chosen`); empty when nothing is known."""
 
 
 def reason(facts: Facts, copies: int) -> str:
@@ -54,10 +57,12 @@ def _kept(facts: Facts, copies: int) -> str:
     if facts.pin:
         return f"pinned here: {facts.pin}"
     if facts.is_author:
+        if facts.place is None:
+            return _told("its writer; more than wanted: goes once others were heard to keep it", facts)
         return "the first copy: its writer keeps it"
     if facts.place is not None:
-        return f"copy {facts.place} of {copies}: placed here"
-    return "more than wanted: pinned there, or kept from before; nothing drops it"
+        return _told(f"copy {facts.place} of {copies}: placed here", facts)
+    return "more than wanted: pinned there, or goes once others were heard to keep it"
 
 
 def _cached(facts: Facts, copies: int) -> str:
@@ -76,7 +81,7 @@ def _lacking(facts: Facts, copies: int) -> str:
         return "a client pod keeps nothing" + (f"; not cached: {facts.no_cache}" if facts.no_cache else "")
     if found := _coming(facts, copies):
         return found
-    enough = "not placed here: copies enough elsewhere"
+    enough = _told("not placed here: copies enough elsewhere", facts)
     return f"{enough}; not cached: {facts.no_cache}" if facts.no_cache else f"{enough}; cached once it is read here"
 
 
@@ -84,8 +89,57 @@ def _coming(facts: Facts, copies: int) -> str:
     if facts.pin:
         return f"pinned here: {facts.pin}; not fetched yet"
     if facts.place is not None:
-        return f"copy {facts.place} of {copies}: placed here, not fetched yet"
+        return _told(f"copy {facts.place} of {copies}: placed here, not fetched yet", facts)
     return ""
+
+
+def _told(what: str, facts: Facts) -> str:
+    return f"{what} ({facts.because})" if facts.because else what
+
+
+@dataclass(frozen=True, slots=True)
+class Chances:
+    """What counted for a pod when copies were placed."""
+
+    said: Wishes
+    is_young: bool = False
+    is_hot: bool = False
+    is_cold: bool = False
+    reads_often: bool = False
+    came_later: bool = False
+    """It came to the cluster after the file was written."""
+    has_room: bool = True
+    is_slow: bool = False
+
+
+def chosen(chances: Chances, *, placed: bool) -> str:
+    """Return why a pod was chosen for a copy, or wasn't."""
+    said = chances.said
+    wishes = [
+        f"{what}affinity.{key} = {wish}"
+        for holds, what, key, wish in (
+            (chances.is_young, "a new file: ", "new_files", said.new_files),
+            (chances.is_hot, "a hot file: ", "hot", said.hot),
+            (chances.is_cold, "a cold file: ", "cold", said.cold),
+            (True, "", "replicas", said.replicas),
+        )
+        if holds and wish
+    ]
+    if chances.reads_often:
+        wishes.append("it is often read there")
+    if placed:
+        share = "its share, which it took when it came" if chances.came_later else ""
+        return ", ".join(wishes) or share or "by the hash of file and pod"
+    against = [
+        what
+        for holds, what in (
+            (not chances.has_room, "it has no room for it"),
+            (said.is_full, "its store is nearly full"),
+            (chances.is_slow, "its network is slow"),
+        )
+        if holds
+    ]
+    return ", ".join([*against, *wishes]) or "others come first by the hash of file and pod"
 
 
 def copies_rule(config: ClusterConfig, path: str, copies: int, wanted: int, wish: Wish = NONE) -> str:

@@ -21,7 +21,8 @@ CAPACITY_STEPS: Final = 16
 """Steps of capacity in a doubling: 4 % each."""
 LOAD_STEPS: Final = 16
 FULL_SHARE: Final = 32
-"""A pod is full with less than this share of its capacity free, until it has twice as much."""
+"""A pod is full with less than this share of its capacity free, until it has `RELIEF` times as much."""
+RELIEF: Final = 4
 LEAST_FULL_BYTES: Final = 1 << 20
 ROOM_MARGIN: Final = 1.25
 """Room grows by a step once there is so much more than the step."""
@@ -142,6 +143,10 @@ class Scale:
         """Forget what found no room: there may be more of it now."""
         self._refused = None
 
+    def short(self) -> None:
+        """Note that a program's write found no room: full, whatever is left."""
+        self._is_full = True
+
     def capacity(self, capacity_bytes: int) -> int:
         """Return the step of a capacity."""
         return round(CAPACITY_STEPS * math.log2(capacity_bytes)) if capacity_bytes > 1 else 0
@@ -149,7 +154,7 @@ class Scale:
     def is_full(self, capacity_bytes: int, free_bytes: int) -> bool:
         """Tell whether a pod with so much left is full."""
         least = max(min(LEAST_FULL_BYTES, capacity_bytes // 4), capacity_bytes // FULL_SHARE)
-        self._is_full = free_bytes < (2 * least if self._is_full else least)
+        self._is_full = free_bytes < (RELIEF * least if self._is_full else least)
         return self._is_full
 
     def room(self, free_bytes: int, now: float) -> int:

@@ -81,8 +81,8 @@ class Dropping:
         self._wake = anyio.Event()
         self.says_no = False
         """Set while this pod is handing over what it keeps: nobody is to rely on its copies."""
-        self.dropped = 0
-        """Contents dropped since the start."""
+        self.dropped = anyio.Event()
+        """Set, and replaced, when something was dropped."""
         mesh.handle(Tag.HOLDING_ASK, self._answer)
 
     def consider(self, content: ContentId) -> None:
@@ -154,6 +154,7 @@ class Dropping:
     async def resume(self) -> None:
         """After a start: what was being dropped is held again if all of it is here, else told to be gone."""
         marked = self._database.dropping()
+        left = [content for content in marked if self._database.own(content) is Holding.NONE]
         gone: dict[ContentId, Holding] = {}
         for content in marked:
             info = self._catalogue.info(content)
@@ -162,7 +163,7 @@ class Dropping:
                 gone[content] = Holding.NONE
         if gone:
             await self._database.record(gone)
-        if left := [content for content in marked if self._database.own(content) is Holding.NONE]:
+        if left:
             await self._releasing.drop(left)
         await self._database.mark_dropping(marked, on=False)
 
@@ -209,7 +210,8 @@ class Dropping:
             ]
             if dropped:
                 await self._releasing.drop(dropped)
-                self.dropped += len(dropped)
+                self.dropped.set()
+                self.dropped = anyio.Event()
                 log.info("dropped %d copies that were too many", len(dropped))
         finally:
             with anyio.CancelScope(shield=True):

@@ -139,9 +139,10 @@ class Sources:
         slower = source.rate is None or rate < source.rate / 2  # a network that became slow is believed at once
         source.rate = rate if slower or source.rate is None else source.rate + SMOOTHING * (rate - source.rate)
 
-    def seen(self, pod: PodId, now: float) -> None:
-        """Note an answer that tells nothing of the network: it may have waited for something else."""
+    def seen(self, pod: PodId, now: float, size: int = 0) -> None:
+        """Note an answer of ``size`` bytes that tells nothing of the network: it may have waited for something else."""
         source = self.of(pod)
+        source.sent_bytes += size
         source.last_answer_at = now
         source.failures = 0
 

@@ -29,6 +29,7 @@ CALL_LEAST_S: Final = 2.0
 KNOWN_S: Final = 0.25
 """It is asked so often at most who has a content that somebody reads, unless that changed: each answer takes longer
 than reading a piece from memory."""
+LOOK_AGAIN_S: Final = 1.0
 
 
 class Urgency(IntEnum):
@@ -217,7 +218,9 @@ class Fetcher:
                         self.sources.started(pod, flight.wanted.max_bytes)
                         group.start_soon(self._ask, flight, pod, pod == candidates.coming)
                     case Wait(until):
-                        with anyio.move_on_at(until):
+                        # by a plan (`fanning`) only one is asked, until patience ends
+                        is_planned = len(candidates.holders) == 1 and not candidates.others
+                        with anyio.move_on_at(min(until, now + LOOK_AGAIN_S) if is_planned else until):
                             await flight.stir.wait()
                     case GiveUp(reason):
                         flight.error = _unreachable(reason)
@@ -288,7 +291,7 @@ class Fetcher:
             self.paces.down.give_back(asked - len(part))
             self.bytes_in += len(part)
             if is_coming and len(parts) == 1:  # it may have waited for the piece
-                self.sources.seen(pod, now)
+                self.sources.seen(pod, now, len(part))
             else:
                 self.sources.answered(pod, len(part), now - started_at, now)
             flight.plan.progressed(now)

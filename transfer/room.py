@@ -21,6 +21,12 @@ RESERVE_SHARE: Final = 4
 logs grow to 15 MiB together (measured), and a pod whose metadata can't be written has to end."""
 
 
+FOLDERS_BYTES: Final = 2 << 20
+"""Folders take up to so much, and an entry each piece (`ENTRY_SHARE` of it); of a small limit not more than a part."""
+ENTRY_SHARE: Final = 512
+FOLDERS_SHARE: Final = 16
+
+
 class RoomCheck:
     """Decides for one store; called from any thread."""
 
@@ -45,7 +51,7 @@ class RoomCheck:
         ``waiting_bytes`` of those used are in memory still: the disk doesn't know of them.
         """
         limit = self._limit_bytes
-        if limit is not None and used_bytes + more_bytes > limit:
+        if limit is not None and used_bytes + more_bytes + _folders(used_bytes, limit) > limit:
             raise NoSpaceError("This pod's store is full.", "Raise storage.limit in pod.toml, or free some space.")
         with self._lock:
             now = time.monotonic()
@@ -72,3 +78,7 @@ class RoomCheck:
         if self._full_share is not None:
             reserve = max(reserve, int(size * (1 - self._full_share)))
         return free - reserve
+
+
+def _folders(used_bytes: int, limit: int) -> int:
+    return min(FOLDERS_BYTES, limit // FOLDERS_SHARE) + used_bytes // ENTRY_SHARE

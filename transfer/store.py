@@ -99,7 +99,7 @@ class ChunkStore(Pieces):
         here = self.claim(piece, area, owner)
         if here and (piece in self._verified or self.size(piece) == len(data)):
             return
-        self.room.check(self._used, len(data), self._waiting_bytes)
+        self.room.check(self._used, disk.blocks(len(data)), self._waiting_bytes)
         if area is Area.KEPT and len(data) <= self._packed_bytes and self._waiting_bytes < MOST_WAITING_BYTES:
             self._put_packed(piece, bytes(data), owner, new=not here)
             return
@@ -116,7 +116,7 @@ class ChunkStore(Pieces):
                 return
             self._fresh[piece] = Fresh(piece, path, len(data), area)
             self._ticket += 1
-            self._used += len(data)
+            self._used += disk.blocks(len(data))
             self._mark_verified(piece)
             self._ledger.needed(piece, owner, new=not here)
 
@@ -166,7 +166,7 @@ class ChunkStore(Pieces):
             return 0
         self._verified.pop(piece, None)
         self._stale.add(piece)
-        self._used -= size
+        self._used -= disk.blocks(size)
         return size
 
     def claim(self, piece: ChunkId, area: Area, owner: Owner | None = None) -> bool:
@@ -372,11 +372,14 @@ class ChunkStore(Pieces):
         """Add up what lies here, about 2 µs a piece when its directory is in memory; run it in a thread."""
         before = self._used
         counted = sum(
-            entry.stat().st_size for name in FOLDERS.values() for entry in files_below(f"{self._root}/{name}")
+            disk.blocks(entry.stat().st_size)
+            for name in FOLDERS.values()
+            for entry in files_below(f"{self._root}/{name}")
         )
         counted += self.packs.bytes_used
         with self._lock:
-            waiting = sum(fresh.size for fresh in self._fresh.values() if not fresh.moved)
+            fresh = [one for one in self._fresh.values() if not one.moved]
+            waiting = sum(disk.blocks(one.size) if one.data is None else one.size for one in fresh)
             if self._used == before:  # else something came or went meanwhile: the running count is as good
                 self._used = counted + waiting
 
@@ -393,5 +396,5 @@ class ChunkStore(Pieces):
 
     @property
     def bytes_used(self) -> int:
-        """Bytes of all pieces, kept and cached."""
+        """Bytes of all pieces, kept and cached, as the disk counts them."""
         return self._used

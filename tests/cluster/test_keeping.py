@@ -80,7 +80,7 @@ def test_pin_why_scrub_and_safe_to_unplug(bare: Lab) -> None:
     wait_until(lambda: "nas" in kept(nas, f"{folder}/later") and "nas" in kept(nas, f"{folder}/else"), 20, "kept")
     assert "'/my \\[best] pictures/': keep = true" in reasons(nas, f"{folder}/{unplaced}")["nas"]
     assert "writer" in reasons(nas, f"{folder}/{unplaced}")["laptop"]
-    assert "more than wanted" in reasons(desktop, f"{folder}/{unplaced}")["nas"]
+    assert any(word in reasons(desktop, f"{folder}/{unplaced}")["nas"] for word in ("more than wanted", "of 2: "))
     assert code(nas, "unpin", f"{folder}/film") == 4
 
     # rotten bytes, in a pack and in a file, come back; what nobody else has is told
@@ -93,7 +93,7 @@ def test_pin_why_scrub_and_safe_to_unplug(bare: Lab) -> None:
     assert {name: (nas.mount / folder[1:] / name).read_bytes() for name in contents} == contents
     unpinned = nas.wormhole("unpin", folder)
     assert (unpinned["pinned"], unpinned["changed"]) == (False, True)
-    assert "nas" in kept(laptop, f"{folder}/{unplaced}"), "nothing is dropped"
+    assert len(kept(laptop, f"{folder}/{unplaced}")) >= 2, "a pinned copy counts; what is too much by it goes"
 
     # safe to unplug: by what the pod itself says
     for host, line in ((laptop, ()), (desktop, ("laptop",))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -39,14 +40,20 @@ class Pod:
         return self.mesh.pod_id
 
     async def write(
-        self, data: bytes, *, copies: int = 1, placed: list[PodId] | None = None, cache: bool = True
+        self,
+        data: bytes,
+        *,
+        copies: int = 1,
+        placed: list[PodId] | None = None,
+        cache: bool = True,
+        born_s: float = math.inf,
     ) -> ContentId:
         """Write and publish a content, as closing a file does."""
         draft = self.transfer.draft()
         await draft.write(0, data)
         sealed = await draft.seal()
         await self.transfer.sync()
-        self.shelf.add(ContentInfo(sealed.content, sealed.size, self.id, copies, cache, False), placed)
+        self.shelf.add(ContentInfo(sealed.content, sealed.size, self.id, copies, cache, False, born_s), placed)
         self.transfer.published(sealed.content)
         for mesh in self.mesh.network.pods.values():
             if mesh.up and mesh.pod_id != self.id and mesh.on_content is not None:

@@ -17,6 +17,7 @@ import pytest
 from base.errors import DamagedError, MachineError, NoSpaceError
 from base.ids import ChunkId, hash_bytes
 from transfer import disk
+from transfer.disk import BLOCK_BYTES, blocks
 from transfer.offload import Offload
 from transfer.pieces import Area
 from transfer.store import ChunkStore, Room
@@ -57,7 +58,12 @@ async def test_a_piece_is_below_new_until_it_is_synced(make: Callable[..., Chunk
     assert names(store.path / "new") == []
     assert await store.read(piece, 0, 1 << 20) == BIG
     assert store.read_now(piece, 299_990, 100) == BIG[-10:]
-    assert store.bytes_used == len(BIG) == store.size(piece)
+    assert store.size(piece) == len(BIG)
+    assert (
+        store.bytes_used
+        == blocks(len(BIG))
+        == os.stat(next((store.path / "chunks").rglob(piece.hex()))).st_blocks * 512
+    )
 
 
 @pytest.mark.parametrize("count", [1, 40])
@@ -114,7 +120,7 @@ async def test_equal_bytes_are_stored_once(make: Callable[..., ChunkStore]) -> N
     await store.sync()
     store.put(b"same")
     assert store.unsynced == 0
-    assert store.bytes_used == 4
+    assert store.bytes_used == BLOCK_BYTES
 
 
 async def test_many_at_once_are_all_durable_and_calls_share_the_work(make: Callable[..., ChunkStore]) -> None:
@@ -207,10 +213,11 @@ async def test_leftovers_are_taken_up_whole_or_removed(make: Callable[..., Chunk
 
 
 def test_limits_of_room(make: Callable[..., ChunkStore], tmp_path: Path) -> None:
-    store = make(room=Room(limit_bytes=10))
+    store = make(room=Room(limit_bytes=3 * BLOCK_BYTES))
     store.put(b"12345")
+    store.put(bytes(BLOCK_BYTES))
     with pytest.raises(NoSpaceError) as caught:
-        store.put(b"123456")
+        store.put(bytes(BLOCK_BYTES + 1))
     assert caught.value.errno == errno.ENOSPC
     full = open_store(tmp_path / "full", expected_id=None, offload=Offload(), room=Room(full_share=0.0))
     with pytest.raises(NoSpaceError):
