@@ -9,8 +9,7 @@ from typing import Any
 
 from base.errors import ConfigError, NotFoundError
 from base.home import Home
-from policies.active import inactive
-from policies.changing import changes, parse_level, warnings
+from policies.changing import changes, parse_level
 from policies.config import Level, PodConfig, level_of, parse_cluster, parse_pod
 from policies.document import ADVICE, MAX_TEXT_BYTES
 from policies.edit import effective, render
@@ -21,20 +20,18 @@ JSON_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What `check` found. Both lists have lines ``FILE:LINE: key: ...``."""
+    """What `check` found."""
 
     file: str
     level: Level | None
     """``None`` when the text isn't even TOML."""
     errors: list[str]
-    warnings: list[str]
+    """Lines ``FILE:LINE: key: ...``."""
 
     @property
     def exit_code(self) -> int:
-        """0 fine, 1 fine but some keys aren't active yet, 6 bad."""
-        if self.errors:
-            return ConfigError.exit_code
-        return 1 if self.warnings else 0
+        """0 fine, 6 bad."""
+        return ConfigError.exit_code if self.errors else 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the document for ``--json``."""
@@ -44,7 +41,6 @@ class CheckResult:
             "level": self.level,
             "valid": not self.errors,
             "errors": self.errors,
-            "warnings": self.warnings,
         }
 
 
@@ -56,7 +52,6 @@ class ShowResult:
     text: str
     """As TOML."""
     values: dict[str, Any]
-    warnings: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return the document for ``--json``."""
@@ -64,7 +59,6 @@ class ShowResult:
             "version": JSON_VERSION,
             "level": self.level,
             "config": self.values,
-            "warnings": self.warnings,
         }
 
 
@@ -98,9 +92,9 @@ def check(file: Path, meant: Level | None = None) -> CheckResult:
         text = read_text(file)
         level = meant or level_of(text, str(file))
         parse_level(text, level, str(file))
-        return CheckResult(str(file), level, [], inactive(text, str(file)))
+        return CheckResult(str(file), level, [])
     except ConfigError as error:
-        return CheckResult(str(file), level, error.message.splitlines(), [])
+        return CheckResult(str(file), level, error.message.splitlines())
 
 
 def show(text: str, level: Level, file: str = "") -> ShowResult:
@@ -109,7 +103,7 @@ def show(text: str, level: Level, file: str = "") -> ShowResult:
     Raises `ConfigError`.
     """
     config = parse_cluster(text, file or "cluster.toml") if level == "cluster" else parse_pod(text, file or "pod.toml")
-    return ShowResult(level, render(config), effective(config), inactive(text, file))
+    return ShowResult(level, render(config), effective(config))
 
 
 # -- without a running pod
@@ -148,7 +142,7 @@ def change_stored_pod(home: Home, text: str, file: str, *, dry: bool = False) ->
         "level": "pod",
         "changed": text != before,
         "changes": [change.to_json() for change in found],
-        "warnings": [one for one in warnings("pod", found) if "not active yet" in one],
+        "warnings": [],
     }
 
 

@@ -28,13 +28,13 @@ def check(
         bool, typer.Option("--pod-level", help="It is meant for a pod, whatever its sections.")
     ] = False,
 ) -> int:
-    """Check a configuration file: all errors at once (exit 6), and which keys are not active yet (exit 1)."""
+    """Check a configuration file: all errors at once (exit 6)."""
     from commands.config import check as run_check
 
     result = run_check(Path(file).expanduser(), "pod" if pod_level else None)
     if invocation().json:
         document(result.to_json())
-    for line in (*result.errors, *result.warnings):
+    for line in result.errors:
         note(printable(line))
     if not invocation().json and result.exit_code == 0:
         say(printable(f"{file} is a good configuration of a {result.level}."))

@@ -13,7 +13,6 @@ from operations.parts import Parts
 from operations.rendering import replace_text
 from operations.settings import pod_text
 from policies import fitting
-from policies.active import inactive
 from policies.changing import changes, parse_level, set_key, warnings
 from policies.config import ClusterConfig, PodConfig
 from policies.document import ADVICE
@@ -34,14 +33,14 @@ async def config_show(parts: Parts, args: dict[str, object]) -> dict[str, object
     config = parts.pod if level == "pod" else parts.cluster
     answer: dict[str, object] = {"level": level, "config": effective(config), "toml": render(config)}
     if level == "pod":
-        return answer | {"file": str(parts.home.pod_toml), "warnings": inactive(text_of(parts, level))}
+        return answer | {"file": str(parts.home.pod_toml), "warnings": []}
     version = parts.roster.roster.configuration().in_force
     return answer | {
         "id": version.id.hex() if version else "",
         "by": parts.live.name_of(version.signer) if version else "",
         "time": version.config.time_ns / 1e9 if version else None,
         "administers": parts.roster.roster.is_admin(parts.mesh.pod_id),
-        "warnings": [*parts.live.warnings(), *inactive(text_of(parts, level))],
+        "warnings": parts.live.warnings(),
     }
 
 
@@ -165,7 +164,7 @@ async def take(
         "level": level,
         "changed": after != before or new != old,
         "changes": [change.to_json() for change in found],
-        "warnings": [*notes, *warnings(level, found)],
+        "warnings": [*notes, *warnings(found)],
     }
 
 

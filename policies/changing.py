@@ -5,12 +5,10 @@ Pure. A key is named in full (``redundancy.copies``), or by its last part where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from base.errors import ConfigError
-from policies.active import ACTIVE, LATER
 from policies.config import ClusterConfig, PodConfig, parse_cluster, parse_pod
 from policies.document import ADVICE, Problems, load
 from policies.edit import effective, quoted, set_rules, set_values
@@ -20,6 +18,13 @@ from policies.schema import RULE, Level, keys, sections
 
 KEYS_ADVICE = "See `wormhole config show` for all keys."
 MAX_VALUE = 64 << 10
+
+LATER: dict[str, str] = {
+    "pod.listen": "at the next `wormhole up`",
+    "pod.mount": "at the next `wormhole up`",
+    "pod.ownership": "when the tree is mounted the next time",
+}
+"""Keys that a running pod doesn't take over at once, and when it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,15 +195,6 @@ def _padded(rules: list[dict[str, Any]], count: int) -> list[dict[str, Any] | No
     return [*rules, *[None] * (count - len(rules))]
 
 
-def warnings(level: Level, changed: list[Change]) -> list[str]:
-    """Return a sentence for each changed key that changes nothing yet, or not before the next start."""
-    found: list[str] = []
-    for change in changed:
-        inner = change.new if isinstance(change.new, Mapping) else {}
-        names = [f"{RULE}.{key}" for key in inner] if change.key.startswith(f"{RULE}[") else [change.key]
-        for name in names:
-            if name not in ACTIVE[level]:
-                found.append(f"{name}: not active yet.")
-            elif name in LATER:
-                found.append(f"{name}: takes effect {LATER[name]}.")
-    return list(dict.fromkeys(found))
+def warnings(changed: list[Change]) -> list[str]:
+    """Return a sentence for each changed key that a running pod doesn't take over at once."""
+    return [f"{one.key}: takes effect {LATER[one.key]}." for one in changed if one.key in LATER]

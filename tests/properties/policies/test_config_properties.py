@@ -10,7 +10,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from base.errors import ConfigError
-from policies.active import inactive
 from policies.config import level_of, parse, parse_cluster, parse_pod
 from policies.edit import default_cluster_toml, default_pod_toml, effective, render, set_values
 from policies.locate import Lines
@@ -52,7 +51,7 @@ def mutated(draw: st.DrawFn) -> str:
 
 
 def only_config_errors(text: str) -> None:
-    for read in (parse_cluster, parse_pod, lambda text: parse(text, "f"), level_of, inactive):
+    for read in (parse_cluster, parse_pod, lambda text: parse(text, "f"), level_of):
         try:
             read(text)
         except ConfigError as error:

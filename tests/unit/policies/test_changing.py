@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from base.errors import ConfigError
-from policies.active import ACTIVE
 from policies.changing import Change, changes, find_key, get_value, set_key, toml_value, unquoted, warnings, written
 from policies.config import parse_cluster, parse_pod
 from policies.edit import default_cluster_toml, default_pod_toml
@@ -126,8 +125,7 @@ def test_toml_values() -> None:
     assert toml_value("home") == "home"
 
 
-def test_changes_and_what_to_know_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ACTIVE, "cluster", ACTIVE["cluster"] - {"redundancy.fan_out", "rule.read_only"})
+def test_changes_and_what_to_know_of_them() -> None:
     old = parse_cluster("[[rule]]\nmatch = 'a'\ncopies = 2\n[[rule]]\nmatch = 'b'\n")
     new = parse_cluster("[redundancy]\ncopies = 3\nfan_out = 3\n[[rule]]\nmatch = 'a'\nread_only = true\n")
     found = changes(old, new)
@@ -137,13 +135,13 @@ def test_changes_and_what_to_know_of_them(monkeypatch: pytest.MonkeyPatch) -> No
         'rule[1]: { match = "a", copies = 2 } -> { match = "a", read_only = true }',
         'rule[2]: { match = "b" } -> -',
     ]
-    assert warnings("cluster", found) == ["redundancy.fan_out: not active yet.", "rule.read_only: not active yet."]
+    assert warnings(found) == []
     assert changes(new, new) == []
-    assert warnings(
-        "pod", changes(parse_pod(""), parse_pod("[pod]\nlisten = '1.2.3.4:5'\n[cache]\nmode = 'copy'"))
-    ) == ["pod.listen: takes effect at the next `wormhole up`."]
+    assert warnings(changes(parse_pod(""), parse_pod("[pod]\nlisten = '1.2.3.4:5'\n[cache]\nmode = 'copy'"))) == [
+        "pod.listen: takes effect at the next `wormhole up`."
+    ]
     approve = [Change("cluster.admission", "code", "open")]
-    assert warnings("cluster", approve) == []
+    assert warnings(approve) == []
     assert written([True, "a", {"b": None}]) == '[true, "a", { b = - }]'
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from base.errors import ConfigError, NotFoundError
 from commands.config import check, read_text, show
-from policies.active import ACTIVE
 from policies.config import parse_cluster
 from policies.edit import default_pod_toml, render
 
@@ -45,7 +44,7 @@ def test_check_of_a_good_file(tmp_path):
     file = tmp_path / "pod.toml"
     file.write_text(default_pod_toml("nas", "~/Wormhole", "0.0.0.0:7420"))
     result = check(file)
-    assert (result.level, result.errors, result.warnings, result.exit_code) == ("pod", [], [], 0)
+    assert (result.level, result.errors, result.exit_code) == ("pod", [], 0)
 
 
 def test_check_tells_file_line_and_key(tmp_path):
@@ -58,15 +57,6 @@ def test_check_tells_file_line_and_key(tmp_path):
     assert result.errors[1].startswith(f"{file}:4: conflicts.strategy: ")
     body = json.loads(json.dumps(result.to_json()))
     assert (body["version"], body["valid"], body["level"], len(body["errors"])) == (1, False, "cluster", 2)
-
-
-def test_check_warns_of_what_is_not_active(tmp_path, monkeypatch):
-    monkeypatch.setitem(ACTIVE, "cluster", ACTIVE["cluster"] - {"continuity.critical"})
-    file = tmp_path / "x.toml"
-    file.write_text('[continuity]\ncritical = "freeze"\nleast_copies = 2\n')
-    result = check(file)
-    assert result.warnings == [f"{file}:2: continuity.critical: not active yet"]
-    assert result.exit_code == 1
 
 
 @pytest.mark.parametrize(
@@ -87,12 +77,10 @@ def test_check_of_what_is_not_there(tmp_path):
             check(path)
 
 
-def test_show(tmp_path, monkeypatch):
-    monkeypatch.setitem(ACTIVE, "cluster", ACTIVE["cluster"] - {"redundancy.fan_out"})
+def test_show(tmp_path):
     result = show("[redundancy]\ncopies = 4\nfan_out = 1", "cluster")
     assert result.values["redundancy"]["copies"] == 4
     assert "copies = 4" in result.text
-    assert result.warnings == ["cluster.toml:3: redundancy.fan_out: not active yet"]
     assert json.loads(json.dumps(result.to_json()))["config"]["redundancy"]["absent_after"] == "60s"
     with pytest.raises(ConfigError):
         show("[pod]", "cluster")

@@ -9,7 +9,6 @@ import tomllib
 import pytest
 
 from base.errors import ConfigError
-from policies.active import ACTIVE, inactive
 from policies.config import parse, parse_cluster, parse_pod
 from policies.edit import default_cluster_toml, default_pod_toml, effective, render, set_values
 from policies.schema import PodConfig, all_keys, sections
@@ -31,9 +30,8 @@ def test_default_texts_are_the_defaults():
 
 
 @pytest.mark.parametrize("level", ["cluster", "pod"])
-def test_default_texts_explain_every_key_and_warn_of_none(level):
+def test_default_texts_explain_every_key(level):
     text = DEFAULTS[level]
-    assert inactive(text) == []
     everything = uncommented(text)
     assert parse(everything, "f") == parse(text, "f")
     said = tomllib.loads(everything)
@@ -106,32 +104,3 @@ def test_effective_has_every_key_and_is_json():
     assert list(values) == [*sections("pod"), "rule"]
     assert json.loads(json.dumps(values)) == values
     assert 'match = "ä/**"\nkeep = true' in render(config)
-
-
-def test_what_is_not_active_is_told(monkeypatch):
-    monkeypatch.setitem(ACTIVE, "cluster", ACTIVE["cluster"] - {"redundancy.replicate", "rule.read_only"})
-    monkeypatch.setitem(ACTIVE, "pod", ACTIVE["pod"] - {"affinity.hot"})
-    text = """\
-[redundancy]
-copies = 3
-replicate = "instant"
-[cluster]
-admission = "approve"
-[[rule]]
-match = "a"
-[[rule]]
-match = "b"
-read_only = true
-unknown = 1
-"""
-    assert inactive(text, "c.toml") == [
-        "c.toml:3: redundancy.replicate: not active yet",
-        "c.toml:10: rule.read_only: not active yet",
-    ]
-    assert inactive("[pod]\nname = 'a'\n[affinity]\nhot = 3") == ["pod.toml:4: affinity.hot: not active yet"]
-    assert inactive("pod = 3\nrule = [4]\n[network]\nname = 1") == []
-
-
-def test_the_table_of_active_keys_names_keys_only():
-    for level, active in ACTIVE.items():
-        assert active <= all_keys(level)
