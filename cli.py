@@ -91,6 +91,7 @@ MODULES = (
 _WITH_VALUE = ("--home", "--cluster")
 _FLAGS = ("--json", "--yes")
 _LOG_LIMIT_BYTES = 1 << 20
+_NUMBER = re.compile(r"-[0-9]+")
 _GROUPS = {
     "config": "Show and change the configuration, of the cluster or of this pod.",
     "conflicts": "List files changed on two pods at the same time; keep one version.",
@@ -168,7 +169,15 @@ def hoist(arguments: list[str]) -> list[str]:
             options.append(f"{word}={value}")
         else:
             others.append(word)
-    return [*options, *_listed(others)]
+    return [*options, *_listed(_negative(others))]
+
+
+def _negative(words: list[str]) -> list[str]:
+    """Return ``config set affinity.cold -10 --pod-level`` with the number behind all options: it is none."""
+    numbers = [word for word in words if _NUMBER.fullmatch(word)]
+    if words[:2] != ["config", "set"] or not numbers or "--" in words:
+        return words
+    return [*(word for word in words if word not in numbers), "--", *numbers]
 
 
 def _listed(words: list[str]) -> list[str]:

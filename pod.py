@@ -49,7 +49,7 @@ from operations.crisis import Crisis
 from operations.handlers import handlers
 from operations.housekeeping import Housekeeping, shortage
 from operations.live import LiveConfiguration
-from operations.mount_facts import OwnAttributes, limit_bytes, room_bytes, space
+from operations.mount_facts import OwnAttributes, limit_bytes, local_space, room_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
 from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
@@ -67,6 +67,7 @@ from operations.settings import (
 from operations.soundness import check_complete, damage, no_member, place_of
 from operations.tidying import Cluster, tidy
 from operations.unplugging import serve_unplugging
+from operations.wishing import Wishing
 from policies.config import ClusterConfig
 from transfer.service import Transfer
 from vfs.gate import Gate
@@ -157,8 +158,7 @@ class Pod:
         mesh.set_chronicle(self._chronicle)
         mesh.strays.on_namesake = self._give_way
         mesh.on_change(self._look_whether_evicted)
-        hold = Hold()
-        editor = self._take_role(metadata, transfer, mesh, hold, pod.network.deadline_s)
+        editor = self._take_role(metadata, transfer, mesh, pod.network.deadline_s)
         self._cluster = Cluster(metadata, mesh, roster, self.identity, cluster.cluster.forget_after_s)
         metadata.committer.on_durable = mesh.publish_log
         metadata.tree.on_delta(self._noticed)
@@ -180,7 +180,7 @@ class Pod:
             gossip=self._gossip,
             stop=self._stopping.set,
             editor=editor,
-            hold=hold,
+            hold=self._hold,
             gate=gate,
         )
 
@@ -188,21 +188,23 @@ class Pod:
         self._housekeeping = Housekeeping(self.parts, mesh.clock_agrees)
         self.parts.live = LiveConfiguration(self.parts, self._cluster, self._housekeeping)
         self.parts.crisis = Crisis(self.parts)
-        self._cluster.short_of_room = lambda: shortage(*space(self.parts)) > 0
+        self._cluster.short_of_room = lambda: shortage(*local_space(self.parts)) > 0
         serve_unplugging(self.parts)
+        self._wishing = None if self.is_client else Wishing(self.parts)
         if transfer.releasing is not None:
             transfer.releasing.may_free = self._may_free
 
     def _take_role(
-        self, metadata: Metadata, transfer: Transfer, mesh: MeshNode, hold: Hold, deadline_s: float
+        self, metadata: Metadata, transfer: Transfer, mesh: MeshNode, deadline_s: float
     ) -> RemoteTree | None:
         """Make what only a full pod or only a client pod has; return what changes the tree on a client pod."""
         self._rebirth: Rebirth | None = None
+        self._hold = Hold()
         if self.is_client:
             mesh.strays.on_restored = self._chronicle.begin_anew
             return RemoteTree(metadata, transfer, mesh, deadline_s)
         self._rebirth = Rebirth(self.identity, self._chronicle, metadata, mesh, transfer)
-        Serving(mesh.roster, metadata, transfer, mesh, Gate(metadata.tree, self._config), hold)
+        Serving(mesh.roster, metadata, transfer, mesh, Gate(metadata.tree, self._config), self._hold)
         return None
 
     def _config(self) -> ClusterConfig:
@@ -283,6 +285,8 @@ class Pod:
             await group.start(self._supervised, "control socket", self._serve_control)
             await group.start(self._supervised, "discovery", Announcing(parts).run)
             group.start_soon(self._gossip_room)
+            if self._wishing is not None:
+                group.start_soon(self._wishing.run)
             if self._rebirth is not None:
                 group.start_soon(self._rebirth.run)
             await self._catch_up()

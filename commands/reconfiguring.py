@@ -33,6 +33,7 @@ EDITORS = ("editor", "nano", "vi")
     "wormhole config set trash.keep 90d",
     'wormhole config set cluster.administrators \'["nas", "desktop"]\'',
     "wormhole config set cache.mode copy --pod-level",
+    "wormhole config set affinity.replicas -10 --pod-level",
 )
 def set_(
     key: Annotated[str, typer.Argument(metavar="KEY", help="Such as redundancy.copies.")],

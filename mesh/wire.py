@@ -70,6 +70,8 @@ class Tag(IntEnum):
     MANIFEST_GET = 43
     KEEP = 44
     HOLDING_ASK = 45
+    USES = 46
+    SPEED = 47
     # client pods
     OPERATION = 50
     DOING = 51

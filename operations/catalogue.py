@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from base.ids import ContentId, InodeId, PodId
+from crdt_meta.hlc import nanoseconds
 from crdt_meta.node import Node
 from crdt_meta.tree import Tree
-from mesh.api import Mesh, Role, State
+from mesh.api import Mesh
+from operations.placing import Placing
 from policies.config import ClusterConfig, PodConfig
 from policies.ignoring import NAME
-from policies.placement import Candidate, place
 from policies.wishes import wish_of
 from transfer.api import ContentInfo, Holders
 
-REFERENCES_LOOKED_AT = 64
+REFERENCES_LOOKED_AT: Final = 64
 """A content that more files share than this is judged by the first of them."""
 
-ROOM = "room"
+ROOM: Final = "room"
 """The value that a pod gossips about itself: how many bytes it can still keep."""
-
-LEAVING = "leaving"
-"""The value that a draining pod gossips about itself: others make new copies as if it were gone."""
-
-
-class _Pods(NamedTuple):
-    """Who there is."""
-
-    full: list[PodId]
-    """Full members that neither left nor were evicted."""
-    alive: frozenset[PodId]
-    """Who can be reached, this pod included."""
-    clients: frozenset[PodId]
-    """Client pods, former ones as well."""
-    leaving: frozenset[PodId]
-    """Who is handing over what it keeps, before it leaves."""
 
 
 _IGNORES: Final = f"/{NAME}"
@@ -60,11 +46,11 @@ class TreeCatalogue:
         self._mesh = mesh
         self._cluster = cluster
         self._pod = pod
-        self._pods: _Pods | None = None
-        self._given_up: frozenset[PodId] = frozenset()
+        self.placing = Placing(mesh)
+        """Where copies belong."""
         self.most_copies: int | None = None
         """While fewer copies are made than configured: so many at most."""
-        mesh.on_change(self._members_changed)
+        mesh.on_change(self.placing.members_changed)
         self.holders: Callable[[ContentId], Holders] = lambda _: Holders(frozenset(), frozenset(), frozenset())
         """Set once `transfer` is there: who has a content already."""
         self.durable: Callable[[], Awaitable[None]] | None = None
@@ -74,26 +60,13 @@ class TreeCatalogue:
         """Tell whether this pod is catching up with what others know of the tree."""
         return self._tree.is_catching_up or self._mesh.is_behind()
 
-    def _members_changed(self) -> None:
-        self._pods = None
-
-    def _current(self) -> _Pods:
-        """Return who there is; worked out once a change, since every content asks."""
-        if self._pods is None:
-            gone, members = (State.LEFT, State.EVICTED), self._mesh.members()
-            full = [one.pod for one in members if one.role is Role.FULL and one.state not in gone]
-            clients = frozenset(one.pod for one in members if one.role is Role.CLIENT)
-            leaving = frozenset(one.pod for one in members if one.meta.get(LEAVING) is True)
-            self._pods = _Pods(full, self._mesh.alive() | {self._mesh.pod_id}, clients, leaving)
-        return self._pods
-
     def give_up(self, pods: frozenset[PodId]) -> None:
         """Make the copies of these pods anew: they stay away."""
-        self._given_up = pods
+        self.placing.given_up = pods
 
     def set_apart(self) -> tuple[frozenset[PodId], frozenset[PodId]]:
         """Return the pods whose copies are made anew, as they stay away and as they are leaving."""
-        return self._given_up, self._current().leaving
+        return self.placing.given_up, self.placing.pods().leaving
 
     def configure(self, cluster: ClusterConfig, pod: PodConfig) -> None:
         """Take over another configuration."""
@@ -101,7 +74,7 @@ class TreeCatalogue:
 
     def full_pods(self) -> list[PodId]:
         """Return the full members that neither left nor were evicted, absent ones included."""
-        return list(self._current().full)
+        return list(self.placing.pods().full)
 
     def copies_wanted(self, copies: int) -> int:
         """Return the lesser of ``copies`` and the number of full members."""
@@ -114,7 +87,8 @@ class TreeCatalogue:
 
     def is_repair(self, content: ContentId) -> bool:
         """Tell whether a copy of a content is made because a pod that has one stays away."""
-        return bool(self._given_up) and not self._given_up.isdisjoint(self.holders(content).absent)
+        given_up = self.placing.given_up
+        return bool(given_up) and not given_up.isdisjoint(self.holders(content).absent)
 
     def info(self, content: ContentId) -> ContentInfo | None:
         """Return what is wanted for a content, or None when nothing refers to it any more.
@@ -135,9 +109,10 @@ class TreeCatalogue:
             keep = keep or wanted.keep
         if node is None:
             trashed = self._tree.trashed(content)
-            return None if trashed is None else ContentInfo(content, *self._of_trash(*trashed))
+            return None if trashed is None else ContentInfo(content, *self._of_trash(*trashed), is_shown=False)
+        born_s = nanoseconds(max((dot.clock for dot in node.shown), default=0)) / 1e9 if node.shown else math.inf
         now = copies if self.most_copies is None else min(copies, self.most_copies)
-        return ContentInfo(content, node.size, self._keeper(node), now, cache, keep, configured=copies)
+        return ContentInfo(content, node.size, self._keeper(node), now, cache, keep, born_s, configured=copies)
 
     def wanted(self, inode: InodeId, path: str) -> Wanted:
         """Return what is wanted for one file: what stands at itself, or else the rules."""
@@ -152,7 +127,7 @@ class TreeCatalogue:
     def _keeper(self, node: Node) -> PodId:
         """Return who is to keep the first copy of what a file shows: its author, or who published it for a client pod."""
         author = node.author
-        if author is None or author not in self._current().clients:
+        if author is None or author not in self.placing.pods().clients:
             return author or self._mesh.pod_id
         return min(self._tree.published_by(node), default=author)
 
@@ -189,18 +164,5 @@ class TreeCatalogue:
         return found
 
     def place(self, info: ContentInfo) -> Sequence[PodId]:
-        """Return the pods that should keep the content, the most wanted first.
-
-        Who keeps it already goes on keeping it: a pod that joins or returns moves nothing by itself. An absent pod
-        counts while it has the content and isn't given up, but nobody waits for an absent one to take it.
-        """
-        holders = self.holders(info.content)
-        full, alive, _, leaving = self._current()
-        keepers = [pod for pod in full if pod in holders.kept or pod in holders.absent]
-        if leaving or self._given_up:
-            keepers = [pod for pod in keepers if pod not in leaving and pod not in self._given_up]
-            full = [pod for pod in full if pod not in leaving]
-        takers = [Candidate(pod) for pod in full if pod in alive]
-        ranked = place(info.content, info.size, len(full), info.author, takers)
-        order = [*keepers, *(pod for pod in ranked if pod not in keepers)]
-        return order[: min(info.copies, len(full))]
+        """Return the pods that should keep the content, the most wanted first."""
+        return self.placing.place(info, self.holders(info.content))

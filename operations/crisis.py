@@ -24,6 +24,7 @@ from base.ids import PodId
 from crdt_meta.node import Delta
 from mesh.api import Member, Role, State
 from mesh.wire import Tag
+from operations.catalogue import ROOM
 from operations.notifying import Notice, Notifying
 from operations.parts import Parts
 from operations.tally import Found, pods_of
@@ -90,6 +91,7 @@ class Crisis:
         self._judged_at = float("-inf")
         self._took_s = 0.0
         self._members: object = None
+        self._room: object = None
         self._accepted_number = 0
         self._returned: frozenset[PodId] = frozenset()
         self._degraded_spent = False
@@ -203,7 +205,12 @@ class Crisis:
 
     def _members_changed(self) -> None:
         parts = self._parts
-        members = [(one.pod, one.state, one.announced, one.meta.get(DOING)) for one in parts.mesh.members()]
+        found = parts.mesh.members()
+        members = [(one.pod, one.state, one.announced, one.meta.get(DOING)) for one in found]
+        room = [one.meta.get(ROOM) for one in found]
+        if room != self._room:
+            self._room = room
+            self._news()
         orders = parts.roster.roster.orders().number
         seen = (members, orders, parts.roster.roster.config_id(), parts.mesh.alive())
         if seen != self._members:
@@ -217,7 +224,8 @@ class Crisis:
 
     def _news(self) -> None:
         """Note that files or holdings have changed: look at everything before long."""
-        calm = self.found is not None and self.steady.grade is Grade.WELL and self.found.verdict.grade is Grade.WELL
+        found = self.found
+        calm = found is not None and self.steady.grade is Grade.WELL is found.verdict.grade
         self._judge_at = min(self._judge_at, self._judged_at + (CALM_EVERY_S if calm else SOON_S))
         self._wake.set()
 

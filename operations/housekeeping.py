@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 from base.ids import ContentId
 from crdt_meta.trash import TrashEntry
-from operations.mount_facts import space
+from operations.mount_facts import local_space
 from operations.parts import Parts
 from operations.trash import SLICE, batches
 
@@ -142,13 +142,13 @@ class Housekeeping:
     async def _watch_room(self) -> None:
         while True:
             await anyio.sleep(LOOK_EVERY_S)
-            wanted = shortage(*space(self._parts))
+            wanted = shortage(*local_space(self._parts))
             if wanted and not await self.give_way(wanted):
                 await anyio.sleep(REST_S)
 
     async def _find_room(self) -> bool:
         """Free something at once: what is being written found no room."""
-        total = space(self._parts)[0]
+        total = local_space(self._parts)[0]
         return await self.give_way(max(1, shortage(total, 0))) > 0
 
     async def give_way(self, wanted_bytes: int) -> int:

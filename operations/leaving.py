@@ -10,10 +10,11 @@ from anyio import lowlevel, to_thread
 from base.errors import RefusedError
 from base.ids import EMPTY_CONTENT, ContentId
 from control.server import Emit
-from operations.catalogue import LEAVING
 from operations.finding import number_of, text_of
 from operations.parts import Parts
+from operations.placing import LEAVING
 from operations.staying import private_files
+from transfer.dropping import BATCH, may_drop
 
 PAGE = 256
 LOOK_EVERY_S = 0.25
@@ -58,10 +59,15 @@ async def leave(parts: Parts, args: dict[str, object], emit: Emit) -> dict[str, 
 async def drain(parts: Parts, emit: Emit) -> None:
     """Wait until the other pods keep everything that is kept here; refuse when they can't."""
     parts.gossip({LEAVING: True})
+    dropping = parts.transfer.dropping
+    if dropping is not None:
+        dropping.says_no = True
     try:
         total, best, since = -1, -1, anyio.current_time()
         while True:
             left = [content async for content in unsafe_without_us(parts)]
+            if not left:  # by what they said; now by what they have on their disks
+                left = [content async for content in unverified(parts)]
             total = max(total, len(left))
             await emit({"done": total - len(left), "total": total})
             if not left:
@@ -78,6 +84,8 @@ async def drain(parts: Parts, emit: Emit) -> None:
             await anyio.sleep(LOOK_EVERY_S)
     except BaseException:
         parts.gossip({LEAVING: False})
+        if dropping is not None:
+            dropping.says_no = False
         raise
 
 
@@ -93,6 +101,27 @@ async def unsafe_without_us(parts: Parts, copies: int | None = None) -> AsyncIte
                 yield info.content
         after = page[-1].content
         await lowlevel.checkpoint()
+
+
+async def unverified(parts: Parts) -> AsyncIterator[ContentId]:
+    """Yield the contents kept here that too few others keep, each of them asked now.
+
+    One that is just dropping its copy, because this pod said that it keeps one, answers "no".
+    """
+    dropping = parts.transfer.dropping
+    others = len([pod for pod in parts.catalogue.full_pods() if pod != parts.mesh.pod_id])
+    after: ContentId | None = None
+    while dropping is not None and (page := parts.catalogue.page(after, BATCH)):
+        mine = [
+            info
+            for info in page
+            if info.content != EMPTY_CONTENT and parts.transfer.local(info.content) in ("kept", "partial")
+        ]
+        said = await dropping.verified([info.content for info in mine])
+        for info in mine:
+            if not may_drop(said[info.content], parts.mesh.pod_id, min(info.copies, others)):
+                yield info.content
+        after = page[-1].content
 
 
 async def destroy_check(parts: Parts, args: dict[str, object]) -> dict[str, object]:

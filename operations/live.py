@@ -149,6 +149,7 @@ class LiveConfiguration:
         parts.transfer.configure(transfer_settings(config, keeps=self._parts.editor is None))
         parts.mounts.configure(mount_point(config), config.network.deadline_s)
         parts.crisis.stir()
+        parts.wishes_changed()
         if (before.pod.advertise, before.pod.discovery) != (config.pod.advertise, config.pod.discovery):
             self._announce.set()
         if found := changes(before, config):
@@ -252,9 +253,12 @@ class LiveConfiguration:
 
 
 def pace(parts: Parts) -> None:
-    """Have new contents copied when the configuration says so."""
+    """Have new contents copied when and how the configuration says, and no more taken than it offers."""
     wanted = parts.cluster.redundancy
     parts.transfer.pace(wanted.replicate, wanted.settle_s, wanted.interval_s)
+    parts.transfer.set_fan_out(wanted.fan_out)
+    parts.transfer.quota.tree_bytes = lambda: parts.metadata.tree.totals().bytes
+    parts.transfer.quota.limit_bytes = parts.cluster.cluster.storage_limit_bytes
 
 
 _PLACING: Final = frozenset({"redundancy.copies"})

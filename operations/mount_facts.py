@@ -13,6 +13,7 @@ from operations.catalogue import Wanted
 from operations.parts import Parts
 from operations.where import names
 from policies.forms import Share
+from policies.room import whole_copies
 from policies.wishes import WRITABLE, normal
 
 LIMIT_STEP_BYTES: Final = 1 << 26
@@ -59,13 +60,8 @@ class OwnAttributes:
             raise FileSystemError(errno.EINVAL, f"{name.decode()} {error}.") from None
 
 
-def space(parts: Parts) -> tuple[int, int]:
-    """Return total and free bytes for ``df``: of the disk below the store, within this pod's limit.
-
-    On a client pod, which stores nothing: what the full pods that can be reached have for each copy.
-    """
-    if parts.editor is not None:
-        return cluster_space(parts)
+def local_space(parts: Parts) -> tuple[int, int]:
+    """Return total and free bytes of the disk below the store, within this pod's limit."""
     found = os.statvfs(parts.home.store)
     total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
     limit = parts.pod.storage.limit
@@ -77,13 +73,40 @@ def space(parts: Parts) -> tuple[int, int]:
     return total, free
 
 
-def cluster_space(parts: Parts) -> tuple[int, int]:
-    """Return total and free bytes of the full pods that can be reached, divided by the copies of each file."""
-    metas = [one.meta for one in parts.mesh.members() if one.role is Role.FULL and one.state is State.ALIVE]
-    room = [(meta.get("bytes_limit"), meta.get("bytes_used")) for meta in metas]
-    known = [(limit, used) for limit, used in room if isinstance(limit, int) and isinstance(used, int)]
+def offered_bytes(parts: Parts) -> tuple[int, int]:
+    """Return how many bytes this pod offers for copies in all, and how many of them are left: the cache gives way."""
+    total, free = local_space(parts)
+    limit = parts.pod.storage.limit
+    capacity = int(total * limit.percent / 100) if isinstance(limit, Share) else total
+    return capacity, free + parts.transfer.bytes_cached()
+
+
+def space(parts: Parts) -> tuple[int, int]:
+    """Return total and free bytes for ``df``: what can be written to the whole cluster with all its copies.
+
+    Each full pod that can be reached offers what its limit allows; what they offer together is divided by the copies of
+    each file, which stand on different pods (`policies.room`). `cluster.storage_limit` is the most that there can be.
+    """
+    mesh, me = parts.mesh, parts.mesh.pod_id
+    offers: list[tuple[int, int]] = []
+    for one in mesh.members():
+        if one.role is not Role.FULL:
+            continue
+        limit, used = one.meta.get("bytes_limit"), one.meta.get("bytes_used")
+        if one.pod == me:
+            limit, used = limit_bytes(parts), parts.transfer.bytes_used()
+        elif one.state is not State.ALIVE:
+            continue
+        if isinstance(limit, int) and isinstance(used, int):
+            offers.append((limit, max(0, limit - used)))
     copies = max(1, parts.catalogue.copies_wanted(parts.cluster.redundancy.copies))
-    return sum(limit for limit, _ in known) // copies, sum(max(0, limit - used) for limit, used in known) // copies
+    total = whole_copies([limit for limit, _ in offers], copies)
+    free = whole_copies([left for _, left in offers], copies)
+    most = parts.cluster.cluster.storage_limit_bytes
+    if most is not None:
+        free = min(free, max(0, most - parts.transfer.quota.used()))
+        total = min(total, most)
+    return max(total, free), free
 
 
 def limit_bytes(parts: Parts) -> int:
@@ -93,13 +116,13 @@ def limit_bytes(parts: Parts) -> int:
     limit = parts.pod.storage.limit
     if not isinstance(limit, Share):
         return limit
-    most = parts.transfer.bytes_used() + space(parts)[1]
+    most = parts.transfer.bytes_used() + local_space(parts)[1]
     step = min(LIMIT_STEP_BYTES, 1 << max(0, most.bit_length() - LIMIT_DIGITS))
     return most - most % step
 
 
 def room_bytes(parts: Parts) -> int:
     """Return how many bytes of contents this pod can still keep, in steps; what it only caches gives way."""
-    room = space(parts)[1] + parts.transfer.cached_bytes()
+    room = offered_bytes(parts)[1]
     step = 1 << max(0, room.bit_length() - LIMIT_DIGITS)
     return room - room % step

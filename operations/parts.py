@@ -57,6 +57,8 @@ class Parts:
     """Waits until other pods have what is written; set by the composition root."""
     editor: RemoteTree | None = None
     """On a client pod: who makes changes."""
+    wishes_changed: Callable[[], None] = lambda: None
+    """Tell the others of other wishes or limits; set on full pods."""
     tallies: Tallies = field(default_factory=Tallies)
     """How many files stand how."""
     rates: Rates = field(default_factory=Rates)

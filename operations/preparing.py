@@ -16,7 +16,7 @@ from control.server import Emit
 from crdt_meta.node import Kind, Node
 from operations import pinning
 from operations.finding import find, number_argument, text_argument, text_of
-from operations.mount_facts import limit_bytes, space
+from operations.mount_facts import limit_bytes, local_space
 from operations.parts import Parts
 from operations.where import names
 from policies.offline import Missing, cautions, changes
@@ -179,7 +179,7 @@ def _free_bytes(parts: Parts) -> int:
     """Return the room for what is pinned: of a client pod, which has a cache only, what that may grow by."""
     if parts.editor is not None:
         return max(0, limit_bytes(parts) - parts.transfer.bytes_used())
-    return space(parts)[1]
+    return local_space(parts)[1]
 
 
 def _answer(parts: Parts, path: str, report: Report) -> dict[str, object]:

@@ -61,6 +61,8 @@ def pods_of(parts: Parts) -> Pods:
     for one in parts.mesh.members():
         if one.role is not Role.FULL or one.state in GONE:
             continue
+        if one.last_seen is None and one.state in (State.SUSPECT, State.ABSENT):
+            continue  # it was let in, and never came: nothing was lost with it
         if one.announced:
             planned.add(one.pod)
         elif one.state is State.ABSENT:

@@ -18,6 +18,7 @@ from policies.schema import (
     PROFILES,
     RULE,
     RULES,
+    Cache,
     ClusterConfig,
     ClusterRule,
     FilePolicy,
@@ -215,11 +216,11 @@ class _Reader:
                 self.problems.add((section, key), f"{section}.{key}", text)
 
     def _within_storage(self, config: PodConfig) -> PodConfig:
-        """Keep the cache's limit within the store's: a default gives way, a stated one is a contradiction."""
+        """Keep the cache's limit within the store's: a default gives way, which may be written down; another contradicts."""
         limit, cache = config.storage.limit, config.cache.limit_bytes
         if isinstance(limit, Share) or cache <= limit:
             return config
-        if not self._said("cache", "limit"):
+        if not self._said("cache", "limit") or cache == Cache().limit_bytes:
             return replace(config, cache=replace(config.cache, limit_bytes=limit))
         if "cache.limit" not in self.bad:
             sizes = f'is "{format_size(cache)}" but lies within storage.limit, which is "{format_size(limit)}"'

@@ -326,7 +326,9 @@ class Steady:
 REJOIN_S: Final = 2.0
 """A pod that was cut off goes on once it has been linked for so long."""
 CUT_OFF_S: Final = 10.0
-"""A pod counts itself as cut off after so long, or after `absent_after` if that is less."""
+"""A pod counts itself as cut off after so long, or after `absent_after` if that is less, but never before"""
+LEAST_CUT_OFF_S: Final = 4.0
+"""so long: who was let in a moment ago needs it to start."""
 
 
 class Contact:
@@ -348,7 +350,7 @@ class Contact:
         return self.is_cut
 
     def _wait_s(self, absent_after_s: float) -> float:
-        return REJOIN_S if self.is_cut else min(CUT_OFF_S, absent_after_s)
+        return REJOIN_S if self.is_cut else max(LEAST_CUT_OFF_S, min(CUT_OFF_S, absent_after_s))
 
     def due_at(self, absent_after_s: float) -> float | None:
         """Return when to look again although nothing has changed."""

@@ -17,6 +17,7 @@ from transfer.fetcher import Fetcher, Urgency, Wanted
 from transfer.manifest import MAX_MANIFEST_BYTES, Manifest, decode, implied
 from transfer.offload import INLINE_BYTES, Offload
 from transfer.pieces import Area
+from transfer.quota import Quota
 from transfer.settings import TransferSettings
 from transfer.store import ChunkStore
 
@@ -44,6 +45,7 @@ class Access:
         self.settings = settings
         self.memory = MemoryCache(settings.memory_bytes)
         self.claims = Claims(store, offload, self._in_use)
+        self.quota = Quota()
         self.users: set[User] = set()
         """Open readers and drafts."""
         self.pinned: Counter[ContentId] = Counter()

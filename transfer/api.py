@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -24,6 +25,10 @@ class ContentInfo:
     """Whether pods may cache it."""
     keep: bool
     """Whether this pod must always hold it."""
+    born_s: float = math.inf
+    """When it was written, in seconds since the epoch; infinite: not known."""
+    is_shown: bool = True
+    """Whether a file shows it; copies that only the trash has stay where they are."""
     configured: int = 0
     """Kept copies that the configuration wants, where a reaction has fewer made; 0: those of ``copies``."""
 

@@ -132,6 +132,7 @@ class Draft(DraftBytes):
     def _check_size(self, size: int) -> None:
         if size > MAX_CONTENT_BYTES:
             raise FileSystemError(errno.EFBIG, "The file would be larger than 1 TiB.")
+        self._access.quota.grow(self, max(size, self.size) - self._base_size)
 
     def _grow(self, offset: int, length: int) -> None:
         self._next = offset + length
@@ -287,6 +288,7 @@ class Draft(DraftBytes):
 
     def _note_seal(self, content: ContentId, needed: set[ChunkId]) -> None:
         """Let the sealed content own what it needs of what was written here, and let go of the rest."""
+        self._access.quota.sealed(self, content)
         claims, before = self._access.claims, self._seal
         self._seal = claims.sealed(content, self._owner.pieces & needed, single=len(needed) == 1)
         unneeded = self._owner.pieces - needed
@@ -368,6 +370,7 @@ class Draft(DraftBytes):
         self._access.users.discard(self)
         if abandon and self._seal is not None:
             self._access.claims.supersede(self._seal)
+        self._access.quota.done(self)
         self._access.claims.close(self._owner)
         self._access.pinned[self._base] -= 1
         if self._access.pinned[self._base] <= 0:

@@ -85,6 +85,11 @@ class Sources:
 
         return sorted(pods, key=key)
 
+    def best_rate(self, since: float) -> float | None:
+        """Return the best rate of the pods that answered since then; None when none of them sent much."""
+        rates = [one.rate for one in self._sources.values() if one.rate is not None and one.last_answer_at >= since]
+        return max(rates, default=None)
+
     def part_bytes(self, pod: PodId) -> int:
         """Return how much to ask for in one message: about half a second's worth, so that progress shows."""
         rate = self.of(pod).rate
@@ -133,6 +138,12 @@ class Sources:
         source.counted_from, source.counted_bytes = now, 0
         slower = source.rate is None or rate < source.rate / 2  # a network that became slow is believed at once
         source.rate = rate if slower or source.rate is None else source.rate + SMOOTHING * (rate - source.rate)
+
+    def seen(self, pod: PodId, now: float) -> None:
+        """Note an answer that tells nothing of the network: it may have waited for something else."""
+        source = self.of(pod)
+        source.last_answer_at = now
+        source.failures = 0
 
     def failed(self, pod: PodId, now: float, *, damaged: bool = False) -> None:
         """Note that a pod didn't answer, or sent something else than was asked for."""
@@ -193,6 +204,8 @@ class Candidates:
     holders: frozenset[PodId]
     others: frozenset[PodId]
     avoid: PodId | None = None
+    coming: PodId | None = None
+    """One that is only getting it, and can be asked to answer once it has."""
 
 
 @dataclass(slots=True)

@@ -26,6 +26,9 @@ PLACES: Final = 8
 BACKGROUND_PLACES: Final = 5
 MAX_FLYING_BYTES: Final = 96 << 20
 CALL_LEAST_S: Final = 2.0
+KNOWN_S: Final = 0.25
+"""It is asked so often at most who has a content that somebody reads, unless that changed: each answer takes longer
+than reading a piece from memory."""
 
 
 class Urgency(IntEnum):
@@ -73,6 +76,8 @@ class Fetcher:
         self._offload = offload
         self.deadline_s = deadline_s
         self._candidates = candidates
+        self._known: dict[tuple[ContentId, PodId | None], tuple[float, Candidates]] = {}
+        """Whom to ask for contents that are being read, and since when that is known."""
         self._flights: dict[ChunkId, _Flight] = {}
         self._waiting: list[_Flight] = []
         self._order = 0
@@ -85,6 +90,8 @@ class Fetcher:
         self.paces = Paces()
         self.is_repair: Callable[[ContentId], bool] = lambda _: False
         """Tells whether a content is fetched because another pod that has it stays away."""
+        self.on_coming: Callable[[ContentId], None] = lambda _: None
+        """Called when a pod says that it is getting the content itself."""
         self.bytes_in = 0
 
     @property
@@ -96,8 +103,24 @@ class Fetcher:
         """Fetch within this task group from now on."""
         self._group = group
 
+    def _whom(self, wanted: Wanted, urgency: Urgency, now: float) -> Candidates:
+        """Return whom to ask. The pieces of one content that somebody reads go by one answer, for a moment."""
+        if urgency is Urgency.BACKGROUND:
+            return self._candidates(wanted, urgency)
+        asked = wanted.content, wanted.author
+        known = self._known.get(asked)
+        if known is None or now - known[0] > KNOWN_S:
+            if len(self._known) >= PLACES:
+                self._known.clear()
+            known = self._known[asked] = now, self._candidates(wanted, urgency)
+        return known[1]
+
     def stir(self) -> None:
         """Say that who is there or who holds what has changed."""
+        self._known.clear()
+        self._wake()
+
+    def _wake(self) -> None:
         for flight in self._flights.values():
             flight.stir.set()
 
@@ -187,11 +210,12 @@ class Fetcher:
             while flight.data is None:
                 flight.stir = anyio.Event()
                 now = anyio.current_time()
-                step = flight.plan.next(now, self._candidates(flight.wanted, flight.urgency), self.sources)
+                candidates = self._whom(flight.wanted, flight.urgency, now)
+                step = flight.plan.next(now, candidates, self.sources)
                 match step:
                     case Ask(pod):
                         self.sources.started(pod, flight.wanted.max_bytes)
-                        group.start_soon(self._ask, flight, pod)
+                        group.start_soon(self._ask, flight, pod, pod == candidates.coming)
                     case Wait(until):
                         with anyio.move_on_at(until):
                             await flight.stir.wait()
@@ -200,10 +224,10 @@ class Fetcher:
                         break
             group.cancel_scope.cancel()
 
-    async def _ask(self, flight: _Flight, pod: PodId) -> None:
+    async def _ask(self, flight: _Flight, pod: PodId, is_coming: bool) -> None:
         wanted = flight.wanted
         try:
-            data = await self._transfer(flight, pod)
+            data = await self._transfer(flight, pod, is_coming)
             if data is None:
                 flight.plan.ended(pod, Outcome.MISSING)
             elif await self._matches(wanted.piece, data):
@@ -220,22 +244,36 @@ class Fetcher:
         finally:
             self.sources.ended(pod, wanted.max_bytes)
             flight.stir.set()
-            self.stir()
+            self._wake()
 
-    async def _transfer(self, flight: _Flight, pod: PodId) -> bytes | None:
-        """Fetch a piece part by part; None when the pod doesn't have it."""
+    async def _transfer(self, flight: _Flight, pod: PodId, is_coming: bool) -> bytes | None:
+        """Fetch a piece part by part; None when the pod doesn't have it.
+
+        ``is_coming``: it is asked to answer once the piece has come there.
+        """
         wanted = flight.wanted
         parts: list[bytes] = []
         got, size = 0, wanted.max_bytes
         while got < size:
             asked = await self._turn(flight, pod, min(self.sources.part_bytes(pod), size - got))
             started_at = anyio.current_time()
-            body = [wanted.content, wanted.piece, got, asked]
+            body = [wanted.content, wanted.piece, got, asked, *([True] if is_coming else [])]
             timeout_s = max(CALL_LEAST_S, self.deadline_s)
             answer = await self._mesh.call(pod, Tag.CHUNK_GET, body, timeout_s=timeout_s, lane=Lane.BULK)
             now = anyio.current_time()
+            if not isinstance(answer, list):
+                self.paces.down.give_back(asked)
+            if answer is True and is_coming:
+                self.sources.seen(pod, now)
+                self.on_coming(wanted.content)
+                flight.plan.progressed(now)
+                self._progress_at = now
+                continue
             if answer is None:
-                self.sources.answered(pod, 0, now - started_at, now)
+                if is_coming:
+                    self.sources.seen(pod, now)
+                else:
+                    self.sources.answered(pod, 0, now - started_at, now)
                 return None
             match answer:
                 case [int(total), bytes(part)] if got < total <= wanted.max_bytes and 0 < len(part) <= asked:
@@ -249,7 +287,10 @@ class Fetcher:
             got += len(part)
             self.paces.down.give_back(asked - len(part))
             self.bytes_in += len(part)
-            self.sources.answered(pod, len(part), now - started_at, now)
+            if is_coming and len(parts) == 1:  # it may have waited for the piece
+                self.sources.seen(pod, now)
+            else:
+                self.sources.answered(pod, len(part), now - started_at, now)
             flight.plan.progressed(now)
             self._progress_at = now
         return parts[0] if len(parts) == 1 else b"".join(parts)

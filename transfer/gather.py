@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -11,6 +12,7 @@ from base.errors import WormholeError
 from base.ids import ChunkId, ContentId, PodId
 from transfer.access import Access
 from transfer.chunking import is_single
+from transfer.fanning import Plan
 from transfer.fetcher import Urgency, Wanted
 from transfer.manifest import MAX_MANIFEST_BYTES, Manifest
 from transfer.pieces import Area
@@ -45,15 +47,20 @@ async def gather(
     author: PodId | None,
     area: Area,
     rng: random.Random | None = None,
+    plan: Plan | None = None,
+    on_piece: Callable[[], None] = lambda: None,
 ) -> None:
     """Fetch the pieces that aren't here into an area of the store; not yet durable.
 
     ``rng`` shuffles them, so that several pods that gather the same content at once take different parts first and
-    can serve each other. Raises `UnreachableError`, `DamagedError`, `NoSpaceError` (kept only).
+    can serve each other; a ``plan`` says from whom and in which order. ``on_piece`` is called after each. Raises
+    `UnreachableError`, `DamagedError`, `NoSpaceError` (kept only).
     """
     lengths = dict(zip(manifest.chunks, map(manifest.length, range(len(manifest.chunks))), strict=True))
     missing = [piece for piece in stored_pieces(content, manifest) if not access.store.claim(piece, area)]
-    if rng is not None:
+    if plan is not None:
+        missing = plan.in_order(missing)
+    elif rng is not None:
         rng.shuffle(missing)
     missing.reverse()
     failures: list[WormholeError] = []
@@ -64,6 +71,7 @@ async def gather(
             wanted = Wanted(content, piece, lengths.get(piece, MAX_MANIFEST_BYTES), author)
             try:
                 await access.chunk(wanted, Urgency.BACKGROUND, area)
+                on_piece()
             except WormholeError as error:
                 failures.append(error)
                 group.cancel_scope.cancel()
@@ -72,6 +80,7 @@ async def gather(
         piece = missing[0]
         wanted = Wanted(content, piece, lengths.get(piece, MAX_MANIFEST_BYTES), author)
         await access.chunk(wanted, Urgency.BACKGROUND, area)
+        on_piece()
         return
     async with anyio.create_task_group() as group:
         for _ in range(min(PARALLEL, len(missing))):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -38,6 +39,7 @@ CREATE TABLE IF NOT EXISTS cached (content BLOB PRIMARY KEY, bytes INTEGER NOT N
 CREATE INDEX IF NOT EXISTS cached_used ON cached (used_s);
 CREATE TABLE IF NOT EXISTS cached_piece (piece BLOB, content BLOB, PRIMARY KEY (piece, content)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS cached_piece_content ON cached_piece (content);
+CREATE TABLE IF NOT EXISTS dropping (content BLOB PRIMARY KEY) WITHOUT ROWID;
 """
 
 
@@ -63,6 +65,9 @@ class HoldingsDb:
                 "Check this machine's disk; restore or remove the file.",
             ) from error
         self.was_clean = self._open_meta()
+        self._dropping = {
+            ContentId(content) for (content,) in self._reader.execute("SELECT content FROM dropping").fetchall()
+        }
         top = self._reader.execute("SELECT max(sequence) FROM own").fetchone()[0]
         self.own_cursor = Cursor(self.meta_bytes("generation"), top or 0)
 
@@ -79,6 +84,7 @@ class HoldingsDb:
         execute("PRAGMA synchronous=FULL")
         execute("BEGIN IMMEDIATE")
         execute("INSERT OR IGNORE INTO meta VALUES ('generation', ?)", (os.urandom(GENERATION_BYTES),))
+        execute("INSERT OR IGNORE INTO meta VALUES ('made', ?)", (int(time.time()),))
         clean = execute("SELECT value FROM meta WHERE key = 'clean'").fetchone()
         execute("INSERT OR REPLACE INTO meta VALUES ('clean', 0)")
         execute("COMMIT")
@@ -99,6 +105,11 @@ class HoldingsDb:
     def _meta_int(self, key: str) -> int:
         value = self.meta(key)
         return value if isinstance(value, int) else 0
+
+    @property
+    def made_s(self) -> int:
+        """When these tables were made, in seconds since the epoch."""
+        return max(0, self._meta_int("made"))
 
     @property
     def bytes_used(self) -> int:
@@ -152,6 +163,28 @@ class HoldingsDb:
             for content in changes:
                 self._own.pop(content, None)
         self.own_cursor = Cursor(self.own_cursor.generation, max(upto, self.own_cursor.sequence))
+
+    async def mark_dropping(self, contents: Collection[ContentId], *, on: bool) -> None:
+        """Say that contents are being dropped, or no longer; durable when it returns, counted from the call on."""
+        marked = [(content,) for content in contents]
+
+        def work(writer: sqlite3.Connection) -> None:
+            statement = "INSERT OR IGNORE INTO dropping VALUES (?)" if on else "DELETE FROM dropping WHERE content = ?"
+            writer.executemany(statement, marked)
+
+        if on:
+            self._dropping |= set(contents)
+        await self._write(work, durable=on)
+        if not on:
+            self._dropping -= set(contents)
+
+    def is_dropping(self, content: ContentId) -> bool:
+        """Tell whether a content is being dropped: nobody may rely on this pod's copy."""
+        return content in self._dropping
+
+    def dropping(self) -> list[ContentId]:
+        """Return what is being dropped, or was when the pod was stopped."""
+        return sorted(self._dropping)
 
     async def begin_anew(self) -> None:
         """Give this pod's own table another generation: others know a later one than this, which was restored."""
@@ -224,6 +257,11 @@ class HoldingsDb:
             "SELECT content, state FROM own WHERE state > 0 ORDER BY sequence DESC LIMIT ?", (limit,)
         ).fetchall()
         return [(ContentId(content), Holding(state)) for content, state in rows]
+
+    def held_among(self, first: ContentId, last: ContentId) -> set[ContentId]:
+        """Return the contents from ``first`` to ``last``, in the order of their ids, that this pod holds."""
+        query = "SELECT content FROM own WHERE state > 0 AND content BETWEEN ? AND ?"
+        return {ContentId(content) for (content,) in self._reader.execute(query, (first, last)).fetchall()}
 
     def held(self) -> list[ContentId]:
         """Return all contents that this pod holds, as it told the others."""

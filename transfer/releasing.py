@@ -66,6 +66,8 @@ class Releasing:
         self._record = record
         self._drop_cached = drop_cached
         self._has_copies = has_copies
+        self.busy: Callable[[], Collection[ContentId]] = tuple
+        """Contents that are just being gathered: their pieces are needed, though nothing says yet that they are here."""
         self.may_free: Callable[[ContentId], bool] = lambda _: True
         """Asked right before a content is freed; one that may not be stays until it is asked about again."""
         self._noticed: list[frozenset[ContentId]] = []
@@ -138,6 +140,25 @@ class Releasing:
                 log.warning("what nothing refers to can't be freed: %s", error)
             return max(0, before - self._access.store.bytes_used)
 
+    # -- dropping -----------------------------------------------------------------------------------------------------
+
+    async def drop(self, contents: Collection[ContentId]) -> None:
+        """Let go of contents that others keep (verified by the caller), though the tree refers to them.
+
+        Told to be gone first, durably; then the pieces go that nothing else that is held here consists of.
+        """
+        async with self._lock:
+            owner = Owner()
+            pieces = await self._give_up(contents, owner)
+            try:
+                needed = await self._needed(pieces, frozenset(contents))
+            except BaseException:
+                self._access.store.settle(pieces)
+                raise
+            self._access.store.settle(pieces & needed)
+            if self._access.store.let_go(owner, pieces - needed):
+                await self._access.claims.collect()
+
     # -- one round ----------------------------------------------------------------------------------------------------
 
     async def _free(self) -> None:
@@ -194,19 +215,24 @@ class Releasing:
             pieces.update(ChunkId(content) for content in some)
         return store.list_again(pieces, owner)
 
-    async def _needed(self, pieces: set[ChunkId]) -> set[ChunkId]:
+    async def _needed(self, pieces: set[ChunkId], dropped: frozenset[ContentId] = frozenset()) -> set[ChunkId]:
         """Return those of the pieces that contents of the tree, of drafts or of the cache consist of.
 
-        Nothing is awaited after the last look at what there is. Raises `DamagedError` in doubt.
+        ``dropped``: contents of the tree that need them no longer; then only what is held here counts. Nothing is
+        awaited after the last look at what there is. Raises `DamagedError` in doubt.
         """
         if await self._access.offload.run(self._access.store.has_damaged):
             raise DamagedError("A damaged piece was set aside, and it may have listed others.")
         needed: set[ChunkId] = set()
         after: ContentId | None = None
         while page := self._memory.contents(after, PAGE):
-            needed |= await self._among(pieces, dict(page))
+            some = dict(page)
+            if dropped:
+                held = self._database.held_among(page[0][0], page[-1][0]) - dropped
+                some = {content: size for content, size in page if content in held}
+            needed |= await self._among(pieces, some)
             after = page[-1][0]
-        seen: set[ContentId] = set()
+        seen: set[ContentId] = set(dropped.difference(self.busy()))
         while others := self._others() - seen:
             seen |= others
             needed |= await self._among(pieces, dict.fromkeys(others))
@@ -216,7 +242,8 @@ class Releasing:
         """Return the contents beside those of the tree that need their pieces, and those that came since."""
         journalled = (content for content, _ in self._memory.journalled())
         noticed = frozenset().union(*self._noticed)
-        return {*journalled, *self._access.claims.contents(), *self._access.pinned, *self._due, *noticed}
+        opened = (*self._access.claims.contents(), *self._access.pinned, *self.busy())
+        return {*journalled, *opened, *self._due, *noticed}
 
     async def _among(self, pieces: set[ChunkId], contents: Mapping[ContentId, int | None]) -> set[ChunkId]:
         """Return those of the pieces that contents consist of (with their sizes; None: not known)."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
 import anyio
@@ -23,6 +24,7 @@ from transfer.api import Catalogue, ContentInfo
 from transfer.batching import MAX_BYTES, MAX_PIECES, SMALL_BYTES, Batches
 from transfer.caching import Caching
 from transfer.chunking import is_single
+from transfer.fanning import FRESH_S, Fanning, Plan, plan
 from transfer.fetcher import Urgency, Wanted
 from transfer.gather import gather, is_whole_kept
 from transfer.holdings import Holding
@@ -39,9 +41,20 @@ PAGE: Final = 32
 MAX_BATCH: Final = 2000
 CHANGE_PAUSE_S: Final = 0.3
 """Changes of members are gathered for this long before all contents are looked at."""
+HELD_S: Final = 60.0
+KEPT_PAUSE_S: Final = 1.0
+"""What is kept is looked at so often, where something has changed."""
 PASS_SHARE: Final = 3.0
 """A pass over all contents rests for so many times as long as it works."""
+PASS_REST: Final = 5.0
+"""Passes rest for so many times as long as the last one took, where placement changes while time passes."""
 MAX_PUBLISHED: Final = 100_000
+SPREAD: Final = 3
+"""With fewer copies there is one target, which fetches all from the writer."""
+WAIT_S: Final = 0.5
+"""A small content that is on its way to who is to send it is looked at again after so long, or when it is there."""
+MOVES: Final = 2
+"""Contents that only change their place are fetched so many at a time: what lacks copies, and readers, go first."""
 BULK: Final = 32
 """While this pod catches up with the tree, contents that come in such numbers aren't looked at one by one, but in a pass
 over all once they have come (`Lull`): both at once take several times as long."""
@@ -61,6 +74,7 @@ class Replication:
         rng: random.Random,
         knows_holders: Callable[[], bool],
         batches: Batches,
+        alive: Callable[[], Collection[PodId]],
     ) -> None:
         self._me = me
         self._access = access
@@ -71,8 +85,23 @@ class Replication:
         self._rng = rng
         self._knows_holders = knows_holders
         self._batches = batches
+        self._alive = alive
+        self.fanning = Fanning()
+        """From whom what is new is fetched."""
+        self.on_arrival: Callable[[], None] = lambda: None
+        """Called after each piece of what is fetched here."""
         self._queue = WorkQueue()
+        self._moves = WorkQueue()
+        """What has its copies, and belongs here."""
+        self._kept = WorkQueue()
+        """What is kept here, and may be too much."""
+        self.on_surplus: Callable[[ContentId], None] = lambda _: None
+        """Called with what is kept here and needn't be."""
+        self.on_refused: Callable[[ContentId, int], Awaitable[None]] = _nothing
+        """Called with a content, and its bytes, for which there was no room."""
         self._published: OrderedDict[ContentId, None] = OrderedDict()
+        self._held: OrderedDict[ContentId, float] = OrderedDict()
+        """What somebody asked this pod to keep → until when it isn't too much."""
         self._working: set[ContentId] = set()
         self._alone: set[ContentId] = set()
         """Small ones that a batch didn't bring."""
@@ -82,6 +111,7 @@ class Replication:
         self._done_taken = anyio.Event()
         self._pass_due = anyio.Event()
         self._lull = Lull()
+        self.pass_every_s: Callable[[], float] = lambda: access.settings.pass_every_s
         self.pacing = Pacing()
 
     # -- what there is to look at
@@ -92,8 +122,9 @@ class Replication:
             self._pass_due.set()
             return
         for content in contents:
-            if content != EMPTY_CONTENT and self._database.own(content) is not Holding.KEPT:
-                self._queue.add(content)
+            if content != EMPTY_CONTENT:
+                is_kept = self._database.own(content) is Holding.KEPT
+                (self._kept if is_kept else self._queue).add(content)
         self._wake.set()
 
     def published(self, content: ContentId, *, single: bool = False) -> None:
@@ -123,19 +154,40 @@ class Replication:
         for content in contents:
             if content != EMPTY_CONTENT and self._database.own(content) is not Holding.KEPT:
                 self.repair(content)
+            self._held[content] = anyio.current_time() + HELD_S
+            while len(self._held) > MAX_PUBLISHED:
+                self._held.popitem(last=False)
 
-    def _is_put_off(self, content: ContentId) -> bool:
-        """Tell whether a content is too new to be copied; it comes up again when it isn't."""
+    def _is_put_off(self, content: ContentId, queue: WorkQueue) -> bool:
+        """Tell whether a content is too new to be copied, or is to come from who waits for it; it comes up again."""
         until = self.pacing.waits_until(content, anyio.current_time())
         if until is None or content in self._published:
-            return False
-        self._queue.postpone(content, until)
+            return self._waits(content, queue)
+        queue.postpone(content, until)
         return True
 
     def hurry(self) -> None:
         """Try again now what couldn't be done before: who is there, or who holds what, is known better."""
         self._queue.hurry()
+        self._moves.hurry()
         self._wake.set()
+
+    def is_busy(self) -> Collection[ContentId]:
+        """Return the contents that are being gathered, or are complete and not yet recorded."""
+        return {*self._working, *self._done}
+
+    def coming(self, content: ContentId) -> bool | None:
+        """Tell whether a content is being fetched here: True when it gets on, False when it hardly does, None if not."""
+        if self.fanning.gets_on(content, anyio.current_time()):
+            return True
+        return False if content in self._working or content in self._queue or content in self._moves else None
+
+    def is_surplus(self, content: ContentId) -> bool:
+        """Tell whether this pod keeps a content that belongs elsewhere, where enough keep it."""
+        info = self._catalogue.info(content)
+        if self._held.get(content, 0.0) > anyio.current_time():
+            return False
+        return info is not None and self._duty(info) is Duty.DROP
 
     def changed(self) -> None:
         """Say that members or placement have changed: look at everything."""
@@ -147,13 +199,19 @@ class Replication:
     async def run(self, group: TaskGroup) -> None:
         """Pass over all contents now, after changes and now and then; the work is done within ``group``."""
         for _ in range(WORKERS):
-            group.start_soon(self._work)
+            group.start_soon(self._work, self._queue)
+        for _ in range(MOVES):
+            group.start_soon(self._work, self._moves)
         group.start_soon(self._commit)
+        group.start_soon(self._look_at_kept)
         while True:
             self._pass_due = anyio.Event()
             self._queue.hurry()
+            self._moves.hurry()
+            started_at = anyio.current_time()
             await self._look_at_all()
-            with anyio.move_on_after(self._access.settings.pass_every_s):
+            rest_s = max(self.pass_every_s(), PASS_REST * (anyio.current_time() - started_at))
+            with anyio.move_on_after(min(rest_s, self._access.settings.pass_every_s)):
                 await self._pass_due.wait()
                 await anyio.sleep(CHANGE_PAUSE_S)
 
@@ -166,70 +224,147 @@ class Replication:
                 started_at = anyio.current_time()
             page = self._catalogue.page(after, PAGE)
             for info in page:
-                if self._duty(info) is not Duty.NONE:
-                    self._queue.add(info.content)
+                self._take_up(info)
             self._wake.set()
             if len(page) == 0:
                 return
             after = page[-1].content
             await anyio.sleep(PASS_SHARE * (anyio.current_time() - started_at))
 
+    def _take_up(self, info: ContentInfo) -> None:
+        """Have done what is to be done about a content."""
+        what = self._duty(info)
+        if what is Duty.DROP:
+            self.on_surplus(info.content)
+        elif what is Duty.MOVE:
+            self._moves.add(info.content)
+        elif what is not Duty.NONE:
+            self._queue.add(info.content)
+
+    async def _look_at_kept(self) -> None:
+        """Look whether what is kept here is too much, where something has changed."""
+        while True:
+            started_at = anyio.current_time()
+            for _ in range(PAGE):
+                content = self._kept.take(started_at)
+                if content is None:
+                    break
+                info = self._catalogue.info(content)
+                if info is not None:
+                    self._take_up(info)
+            rest_s = PASS_SHARE * (anyio.current_time() - started_at)
+            if len(self._kept):
+                await anyio.sleep(rest_s)
+                continue
+            if self._kept.overflowed:
+                self._kept.overflowed = False
+                self._pass_due.set()
+            await anyio.sleep(KEPT_PAUSE_S)
+
     def _duty(self, info: ContentInfo) -> Duty:
         holding = self._database.own(info.content)
         if not self._access.settings.keeps:
             return Duty.FETCH if info.keep and info.size and holding is Holding.NONE else Duty.NONE
-        placed: Iterable[PodId] = () if holding is Holding.KEPT else self._catalogue.place(info)
-        return duty(info, self._me, tuple(placed), holding, published=info.content in self._published)
+        kept = self._others_that_keep(info.content)
+        if holding is Holding.KEPT and kept < info.copies:
+            return Duty.NONE  # nothing to decide: no copy is too much
+        placed = tuple(self._catalogue.place(info))
+        published = info.content in self._published
+        enough = 0 < len(placed) <= kept
+        return duty(info, self._me, placed, holding, published=published, has_copies=enough)
 
-    async def _work(self) -> None:
+    def _others_that_keep(self, content: ContentId) -> int:
+        alive = self._alive()
+        return sum(holding is Holding.KEPT and pod in alive for pod, holding in self._database.others(content).items())
+
+    async def _work(self, queue: WorkQueue) -> None:
         while True:
-            content = self._queue.take(anyio.current_time())
+            content = queue.take(anyio.current_time())
             if content is None:
-                if self._queue.overflowed:
-                    self._queue.overflowed = False
+                if queue.overflowed:
+                    queue.overflowed = False
                     self._pass_due.set()
                 self._wake = self._wake if not self._wake.is_set() else anyio.Event()
-                next_at = self._queue.next_at()
+                next_at = queue.next_at()
                 with anyio.move_on_at(float("inf") if next_at is None else next_at):
                     await self._wake.wait()
                 continue
             await anyio.lowlevel.checkpoint()
-            if content in self._working or content in self._done or self._is_put_off(content):
+            if content in self._working or content in self._done or self._is_put_off(content, queue):
                 continue
-            if self._small(content) is not None:
+            if self._small(content, queue) is not None:
                 async with self._batches.gate:
-                    await self._work_batch(content)
+                    await self._work_batch(content, queue)
             else:
-                await self._work_one(content)
+                await self._work_one(content, queue)
 
-    async def _work_one(self, content: ContentId) -> None:
+    async def _work_one(self, content: ContentId, queue: WorkQueue) -> None:
         self._working.add(content)
         try:
-            await self._look_at(content)
+            await self._look_at(content, queue)
         except NoSpaceError as error:
             log.warning("a copy isn't kept here: %s", error)
             await self._caching.give_way()
             await self._access.find_room()
-            self._queue.failed(content, anyio.current_time())
+            queue.failed(content, anyio.current_time())
+            info = self._catalogue.info(content)
+            self._working.discard(content)
+            if info is not None:
+                await self.on_refused(content, info.size)
         except WormholeError as error:
             log.debug("%s isn't replicated yet: %s", content.hex()[:16], error)
-            self._queue.failed(content, anyio.current_time())
+            queue.failed(content, anyio.current_time())
         finally:
             self._working.discard(content)
             self._alone.discard(content)
 
-    def _small(self, content: ContentId) -> ContentInfo | None:
+    def _small(self, content: ContentId, queue: WorkQueue) -> ContentInfo | None:
         """Return what is wanted for a content when it is small and must be fetched, else None."""
         if content in self._alone or self._access.store.has(ChunkId(content)) or not self._access.settings.keeps:
             return None
         info = self._catalogue.info(content)
         if info is None or not 0 < info.size <= SMALL_BYTES:
             return None
-        return info if self._duty(info) is Duty.FETCH and self._knows_holders() else None
+        wanted = Duty.MOVE if queue is self._moves else Duty.FETCH
+        return info if self._duty(info) is wanted and self._knows_holders() else None
 
-    async def _work_batch(self, first: ContentId) -> None:
+    def _plan(self, info: ContentInfo) -> Plan | None:
+        """Return from whom to fetch a content that was written lately; None: from anybody who has it."""
+        if info.copies < SPREAD or time.time() - info.born_s >= FRESH_S:
+            return None
+        alive, now = self._alive(), anyio.current_time()
+        holders = self._database.others(info.content)
+        keepers = {pod for pod, holding in holders.items() if holding is Holding.KEPT and pod in alive}
+        root = info.author
+        if root not in keepers and (keepers or root not in alive):
+            return None
+        placed = self._catalogue.place(info)
+        found = plan(info.content, self._me, root, placed, self.fanning.fan_out, now)
+        return self.fanning.begin(info.content, found)
+
+    def _waits(self, content: ContentId, queue: WorkQueue) -> bool:
+        """Put off a small content that is to come from somebody who hasn't said yet that it is there."""
+        info = self._catalogue.info(content)
+        if (
+            info is None
+            or info.copies < SPREAD
+            or not 0 < info.size <= SMALL_BYTES
+            or self._access.store.has(ChunkId(content))
+        ):
+            return False
+        found = self._plan(info) if self._duty(info) in {Duty.FETCH, Duty.MOVE} else None
+        now = anyio.current_time()
+        if found is None or not found.is_hopeful(now):
+            return False
+        source = found.source(ChunkId(content))
+        if source == found.root or self._database.others(content).get(source, Holding.NONE) is not Holding.NONE:
+            return False
+        queue.postpone(content, now + WAIT_S)
+        return True
+
+    async def _work_batch(self, first: ContentId, queue: WorkQueue) -> None:
         """Fetch a small content together with others that wait; what doesn't come is fetched alone later."""
-        batch, others = self._take_batch(first)
+        batch, others = self._take_batch(first, queue)
         self._working.update(batch)
         found: dict[ChunkId, bytes] = {}
         try:
@@ -249,42 +384,46 @@ class Replication:
                 self._alone.add(content)
                 others.append(content)
         for content in others:
-            self._queue.add(content)
+            queue.add(content)
         self._wake.set()
 
-    def _take_batch(self, first: ContentId) -> tuple[dict[ContentId, ContentInfo], list[ContentId]]:
+    def _take_batch(self, first: ContentId, queue: WorkQueue) -> tuple[dict[ContentId, ContentInfo], list[ContentId]]:
         """Take small contents from the queue, as many as fit into one answer, and return others that came up."""
         batch: dict[ContentId, ContentInfo] = {}
         others: list[ContentId] = []
         size, now = 0, anyio.current_time()
         content: ContentId | None = first
         while content is not None:
-            if content not in self._working and content not in self._done and not self._is_put_off(content):
-                info = self._small(content)
+            if content not in self._working and content not in self._done and not self._is_put_off(content, queue):
+                info = self._small(content, queue)
                 if info is None:
                     others.append(content)
                 else:
                     batch[content] = info
                     size += info.size
             more = len(batch) + len(others) < MAX_PIECES and size + SMALL_BYTES <= MAX_BYTES
-            content = self._queue.take(now) if more else None
+            content = queue.take(now) if more else None
         return batch, others
 
     def _put_all(self, found: Mapping[ChunkId, bytes]) -> None:
         for piece, data in found.items():
             self._access.store.put_hashed(piece, data, Area.KEPT)
 
-    async def _look_at(self, content: ContentId) -> None:
+    async def _look_at(self, content: ContentId, queue: WorkQueue) -> None:
         info = self._catalogue.info(content)
         if info is None:
             self._published.pop(content, None)
             return
         what = self._duty(info)
-        if what is Duty.NONE:
+        if what is Duty.NONE or what is Duty.DROP:
             self._published.pop(content, None)
             return
-        if what is Duty.FETCH and content not in self._published and not self._knows_holders():
-            self._queue.failed(content, anyio.current_time())
+        if what is Duty.MOVE and queue is not self._moves:
+            self._moves.add(content)
+            self._wake.set()
+            return
+        if what is not Duty.ADOPT and content not in self._published and not self._knows_holders():
+            queue.failed(content, anyio.current_time())
             return
         if not self._access.settings.keeps:
             await self._caching.hold(info)
@@ -298,10 +437,23 @@ class Replication:
         else:
             if manifest is None:
                 manifest = await access.manifest(content, info.size, info.author, Urgency.BACKGROUND)
-            await gather(access, content, manifest, info.author, Area.KEPT, self._rng)
+            await self._gather(info, manifest)
         if not is_single(info.size):
             access.remember(content, manifest)
         await self._complete(content, manifest)
+
+    async def _gather(self, info: ContentInfo, manifest: Manifest) -> None:
+        """Fetch what is missing of a content."""
+
+        def arrived() -> None:
+            self.fanning.progressed(info.content, anyio.current_time())
+            self.on_arrival()
+
+        found = self._plan(info)
+        try:
+            await gather(self._access, info.content, manifest, info.author, Area.KEPT, self._rng, found, arrived)
+        finally:
+            self.fanning.end(info.content)
 
     async def _complete(self, content: ContentId, manifest: Manifest) -> None:
         """Hand over a content whose pieces are all in the store, to be made durable and recorded."""
@@ -325,11 +477,17 @@ class Replication:
             finally:
                 for content in batch:
                     self._done.pop(content, None)
+                    self.fanning.end(content)
                 self._done_taken.set()
                 self._done_taken = anyio.Event()
             for content in whole:
                 self._queue.succeeded(content)
+                self._moves.succeeded(content)
                 self._published.pop(content, None)
                 await self._caching.became_kept(content)
             for content in batch.keys() - set(whole):
                 self._queue.failed(content, anyio.current_time())
+
+
+async def _nothing(_content: ContentId, _size: int) -> None:
+    """Take no notice."""

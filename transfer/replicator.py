@@ -31,21 +31,38 @@ class Duty(Enum):
     NONE = "none"
     FETCH = "fetch"
     """Hold it for good, fetching what is missing."""
+    MOVE = "move"
+    """Fetch it as well, though it has its copies elsewhere: it belongs here. Work for when there is nothing else."""
     ADOPT = "adopt"
     """Hold it for good if all of it is here already."""
+    DROP = "drop"
+    """Let it go once others were heard to keep it."""
 
 
-def duty(info: ContentInfo, me: PodId, placed: Collection[PodId], holding: Holding, *, published: bool) -> Duty:
+def duty(
+    info: ContentInfo,
+    me: PodId,
+    placed: Collection[PodId],
+    holding: Holding,
+    *,
+    published: bool,
+    has_copies: bool = False,
+) -> Duty:
     """Decide about one content.
 
     ``published``: this pod has just published it, so it keeps the first copy whatever the placement says. After a crash
-    that is known only from the author's name, and counts as far as the bytes are still here.
+    that is known only from the author's name, and counts as far as the bytes are still here. ``has_copies``: others
+    keep as many copies as there should be.
     """
-    if holding is Holding.KEPT or info.size == 0:
+    if info.size == 0:
         return Duty.NONE
-    if published or info.keep or me in placed:
-        return Duty.FETCH
-    return Duty.ADOPT if info.author == me else Duty.NONE
+    if published or info.keep:
+        return Duty.NONE if holding is Holding.KEPT else Duty.FETCH
+    if holding is Holding.KEPT:
+        return Duty.DROP if has_copies and info.is_shown and me not in placed else Duty.NONE
+    if me in placed:
+        return Duty.MOVE if has_copies else Duty.FETCH
+    return Duty.ADOPT if info.author == me and not has_copies else Duty.NONE
 
 
 class Lull:
@@ -117,11 +134,15 @@ class WorkQueue:
         heapq.heappush(self._later, (now + min(MAX_PAUSE_S, FIRST_PAUSE_S * 2 ** min(failures - 1, 8)), content))
 
     def postpone(self, content: ContentId, until: float) -> None:
-        """Look at a content at a time."""
+        """Look at a content at a time, or when it is added before."""
         if len(self._later) >= MAX_QUEUED:
             self.overflowed = True
             return
         heapq.heappush(self._later, (until, content))
+
+    def __contains__(self, content: ContentId) -> bool:
+        """Tell whether a content is to be looked at soon."""
+        return content in self._ready
 
     def succeeded(self, content: ContentId) -> None:
         """Forget earlier failures of a content."""

@@ -1,7 +1,8 @@
 """Answering other pods' requests for chunks: read in threads, a few at a time for each, verified before they leave.
 
 A request is ``[content, piece, offset, length]``, its answer ``[size of the piece, bytes]``, or None when the piece
-isn't here. The content is only a hint, so that damage found here can be repaired. For many small contents of one chunk
+isn't here. The content is only a hint, so that damage found here can be repaired. With a further ``True`` a piece that
+is just coming is waited for; the answer is True when it goes on coming. For many small contents of one chunk
 there is ``[[piece, ...], most bytes]``, see `batching`.
 """
 
@@ -23,6 +24,9 @@ MAX_RUNNING: Final = 4
 MAX_WAITING: Final = 64
 BEHIND: Final = 1
 """The urgency of batches, which only copies are made by; a single piece may be what somebody waits for."""
+MAX_WAIT_S: Final = 1.0
+"""So long a piece that is coming is waited for; then the asker is told that it goes on coming."""
+LOOK_EVERY_S: Final = 0.25
 
 
 class _Line:
@@ -44,14 +48,37 @@ class ChunkServer:
         self._lines: dict[PodId, _Line] = {}
         self.bytes_out = 0
         self.running = 0
+        self.coming: Callable[[ContentId], bool | None] = lambda _: None
+        """Tells whether a content is being fetched here: True when it gets on, False when it hardly does, None if not."""
+        self._arrived = anyio.Event()
+
+    def arrived(self) -> None:
+        """Say that a piece which somebody may wait for is here."""
+        arrived, self._arrived = self._arrived, anyio.Event()
+        arrived.set()
+
+    async def _until_here(self, content: ContentId, piece: ChunkId) -> bool:
+        """Return once a piece has come; False when it goes on coming."""
+        with anyio.move_on_after(MAX_WAIT_S):
+            while not self._store.has(piece) and self.coming(content) is not None:
+                with anyio.move_on_after(LOOK_EVERY_S):
+                    await self._arrived.wait()
+            return True
+        return self._store.has(piece) or not self.coming(content)
 
     async def handle(self, sender: PodId, body: object) -> object:
         """Answer one request; raises `DamagedError` for a body that isn't one, `RefusedError` for too many."""
         answer: Coroutine[Any, Any, object]
+        awaited: tuple[ContentId, ChunkId] | None = None
         match body:
-            case [bytes(content), bytes(piece), int(offset), int(length)] if (
-                len(content) == len(piece) == 32 and offset >= 0 and 0 < length <= MAX_PART_BYTES
+            case [bytes(content), bytes(piece), int(offset), int(length), *more] if (
+                len(content) == len(piece) == 32
+                and offset >= 0
+                and 0 < length <= MAX_PART_BYTES
+                and more in ([], [True])
             ):
+                if more:
+                    awaited = ContentId(content), ChunkId(piece)
                 answer = self._answer(ContentId(content), ChunkId(piece), offset, length)
             case [list(pieces), int(most_bytes)] if (
                 0 < len(pieces) <= MAX_PIECES
@@ -67,6 +94,9 @@ class ChunkServer:
             raise RefusedError("This pod has too many requests of yours waiting.", "Ask again later.")
         line.count += 1
         try:
+            if awaited is not None and not await self._until_here(*awaited):
+                answer.close()
+                return True
             async with line.gate:
                 self.running += 1
                 try:

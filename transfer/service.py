@@ -22,14 +22,16 @@ from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId, hash_bytes
 from mesh.api import Mesh, Role, State
 from mesh.wire import Tag
 from transfer.access import Access
-from transfer.api import Catalogue, ContentInfo, Memory
+from transfer.api import Catalogue, Memory
 from transfer.batching import Batches
 from transfer.caching import Caching
 from transfer.copies import Copies
 from transfer.draft import Draft
 from transfer.draft_bytes import DraftMemory
+from transfer.dropping import Dropping
 from transfer.fetch import Candidates
 from transfer.fetcher import Fetcher, Urgency, Wanted
+from transfer.figures import Figures
 from transfer.gather import gather, is_whole, is_whole_kept
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
@@ -47,6 +49,7 @@ from transfer.serve import ChunkServer
 from transfer.settings import TransferSettings
 from transfer.store import MOST_WAITING_BYTES
 from transfer.store_open import open_store
+from transfer.striking import Striking
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +57,7 @@ MAX_OTHERS_ASKED: Final = 16
 SYNC_EVERY_S: Final = 5.0
 
 
-class Transfer(Copies):
+class Transfer(Copies, Figures):
     """The bytes of one pod."""
 
     def __init__(
@@ -89,8 +92,9 @@ class Transfer(Copies):
             self._database.set_meta_now("store", self._store.store_id)
         self._fetcher = Fetcher(mesh, self._offload, settings.deadline_s, self._candidates)
         self._access = Access(self._store, self._fetcher, self._offload, settings)
-        self._access.on_damage = self._damaged
-        self._server = ChunkServer(self._store, self._damaged, self._fetcher.paces.up)
+        self._striking = Striking(self._catalogue, self._database, self._access, self._record)
+        self._access.on_damage = self._striking.damaged
+        self._server = ChunkServer(self._store, self._striking.damaged, self._fetcher.paces.up)
         self._holdings = HoldingsSync(mesh, self._database, self._news, self._exchanged_one, self._keeps)
         self._caching = Caching(self._access, self._database, catalogue, self._record)
         self._batches = Batches(mesh, self._fetcher, settings.deadline_s, self._candidates)
@@ -104,26 +108,56 @@ class Transfer(Copies):
             rng or random.Random(),
             lambda: self._holdings.knows_all(self._mesh.alive() & self._full_pods()),
             self._batches,
+            mesh.alive,
         )
         self.scrubbing = Scrubbing(
             self._access, self._database, catalogue, self._caching, self._replication, self._record, self._has_copies
         )
         self.releasing: Releasing | None = None
         """Frees what nothing refers to any more; None when nobody can tell what that is."""
-        if self._memory is not None:
-            has_copies, drop = self._has_copies, self._caching.drop
-            parts = (self._access, self._database, self._memory, self._record)
-            self.releasing = Releasing(*parts, drop, has_copies)
+        self.dropping: Dropping | None = None
+        """Drops copies that are too many; None where nothing is freed."""
+        self._connect(rng or random.Random())
+        self.on_used: Callable[[ContentId], None] = lambda _: None
+        """Called with each content that a program of this machine opens for reading."""
+        self.quota = self._access.quota
+        """What all files may take together."""
+        self.on_refused: Callable[[int], None] = lambda _: None
+        """Called with the bytes of a copy that found no room here."""
         self._draft_memory = DraftMemory(settings.all_drafts_bytes)
         self._brought: frozenset[ContentId] = frozenset()
-        self._lost: set[ChunkId] = set()
-        self._lost_event = anyio.Event()
         self._changed = anyio.Event()
         self._clients: dict[PodId, bool] = {}
         """The client pods, and whether they can be asked for what they wrote."""
         self._members: frozenset[tuple[PodId, Role, State, bool]] = frozenset()
         mesh.handle(Tag.CHUNK_GET, self._server.handle)
         mesh.on_change(self._members_changed)
+
+    def _connect(self, rng: random.Random) -> None:
+        """Make what gives room, and tell the parts of each other."""
+        mesh, catalogue, replication = self._mesh, self._catalogue, self._replication
+        self._striking.repair = replication.repair
+        replication.on_refused = self._refused
+        replication.on_arrival = self._server.arrived
+        self._server.coming = replication.coming
+        self._fetcher.on_coming = lambda content: replication.fanning.progressed(content, anyio.current_time())
+        if self._memory is None:
+            return
+        parts = (self._access, self._database, self._memory, self._record)
+        self.releasing = Releasing(*parts, self._caching.drop, self._has_copies)
+        self.releasing.busy = replication.is_busy
+        self.dropping = Dropping(
+            mesh,
+            self._access,
+            self._database,
+            catalogue,
+            self.releasing,
+            replication.is_surplus,
+            self._copies_of,
+            lambda: self._holdings.knows_all(mesh.alive() & self._full_pods()) and not catalogue.is_behind(),
+            rng,
+        )
+        replication.on_surplus = self.dropping.consider
 
     # -- running
 
@@ -134,6 +168,8 @@ class Transfer(Copies):
             await self._caching.sweep()
         if self._memory is not None and self._may_have_orphans:
             await sweep_orphans(self._store, self._database, self._memory, self._offload)
+        if self.dropping is not None:
+            await self.dropping.resume()
         try:
             async with anyio.create_task_group() as group:
                 self._fetcher.start(group)
@@ -143,9 +179,11 @@ class Transfer(Copies):
                 group.start_soon(self._caching.run)
                 group.start_soon(self._sync_often)
                 group.start_soon(self._access.claims.run, self._memory, self._database.holds)
-                group.start_soon(self._strike_lost)
+                group.start_soon(self._striking.run)
                 if self.releasing is not None:
                     group.start_soon(self.releasing.run)
+                if self.dropping is not None:
+                    group.start_soon(self.dropping.run, group)
                 if not self._database.was_clean:
                     group.start_soon(self._offload.run, self._store.recount)
                 task_status.started()
@@ -224,6 +262,7 @@ class Transfer(Copies):
         A client pod keeps nothing: there it goes into the cache.
         """
         single = self._access.claims.published(content)
+        self.quota.published(content)
         if self._settings.keeps:
             self._replication.published(content, single=single)
         elif content != EMPTY_CONTENT:
@@ -289,6 +328,18 @@ class Transfer(Copies):
         await self._caching.give_way()
         return await self.releasing.free() if self.releasing is not None else 0
 
+    def set_fan_out(self, fan_out: int) -> None:
+        """Let what is written be sent to so many pods by each that gets it."""
+        self._replication.fanning.fan_out = fan_out
+
+    def look_at(self, contents: Collection[ContentId]) -> None:
+        """Say that these contents may belong elsewhere now."""
+        self._replication.consider(contents)
+
+    def pass_every(self, pause_s: Callable[[], float]) -> None:
+        """Have all contents looked at again after so long; the settings' time is the longest."""
+        self._replication.pass_every_s = pause_s
+
     def reconsider(self) -> None:
         """Say that placement may have changed for all contents (a new configuration)."""
         self._replication.changed()
@@ -304,35 +355,19 @@ class Transfer(Copies):
     def _keeps(self, pod: PodId) -> bool:
         return self._settings.keeps if pod == self._mesh.pod_id else pod not in self._clients
 
-    # -- figures
-
-    def bytes_used(self) -> int:
-        """Return the bytes of all pieces in the store."""
-        return self._store.bytes_used
-
-    def cached_bytes(self) -> int:
-        """Return the bytes of what is only cached, and gives way."""
-        return self._database.cache_bytes()
-
-    def moving(self) -> tuple[int, int]:
-        """Return how many pieces are coming in and going out at this moment."""
-        return self._fetcher.running, self._server.running
-
-    def bytes_moved(self) -> tuple[int, int]:
-        """Return the bytes of pieces that came in and went out since the start."""
-        return self._fetcher.bytes_in, self._server.bytes_out
-
-    def exchanged(self) -> frozenset[PodId]:
-        """Return the pods whose holdings were followed to their end since the start."""
-        return frozenset(self._holdings.exchanged)
-
     # -- inside
 
     def _candidates(self, wanted: Wanted, urgency: Urgency) -> Candidates:
         """Say whom to ask. Replication spares the author when others hold the content, too."""
         alive = self._mesh.alive()
-        holders = {pod for pod in self._database.others(wanted.content) if pod in alive}
+        others = self._database.others(wanted.content)
+        holders = {pod for pod in others if pod in alive}
         author = wanted.author
+        if urgency is Urgency.BACKGROUND:
+            one = self._replication.fanning.source(wanted.content, wanted.piece, anyio.current_time())
+            if one is not None and one in alive:
+                is_coming = one != author and one not in others
+                return Candidates(frozenset({one}), frozenset(), coming=one if is_coming else None)
         spare = urgency is Urgency.BACKGROUND and bool(holders - {author})
         if author is not None and (author in alive or self._clients.get(author)):
             holders.add(author)
@@ -341,6 +376,16 @@ class Transfer(Copies):
             rest = [*(pod for pod, is_linked in self._clients.items() if is_linked), *rest]
         rest = rest[:MAX_OTHERS_ASKED]
         return Candidates(frozenset(holders), frozenset(rest), author if spare else None)
+
+    def _copies_of(self, content: ContentId) -> int:
+        info = self._catalogue.info(content)
+        return 1 if info is None else self.copies_wanted(info)
+
+    async def _refused(self, content: ContentId, size: int) -> None:
+        """Let go of what arrived of a content that found no room, and say that there is none."""
+        if self.releasing is not None and self._database.own(content) is Holding.NONE:
+            await self.releasing.drop([content])
+        self.on_refused(size)
 
     async def _record(self, changes: dict[ContentId, Holding]) -> None:
         await self._database.record(changes)
@@ -372,40 +417,6 @@ class Transfer(Copies):
     def _signal(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
-
-    def _damaged(self, _content: ContentId, piece: ChunkId) -> None:
-        """Note that a piece was damaged and set aside."""
-        self._lost.add(piece)
-        self._lost_event.set()
-
-    async def _strike_lost(self) -> None:
-        """Say of the contents that a lost piece belongs to that they aren't complete here, and fetch it again."""
-        while True:
-            await self._lost_event.wait()
-            self._lost_event = anyio.Event()
-            lost, self._lost = self._lost, set()
-            after: ContentId | None = None
-            while page := self._catalogue.page(after, 64):
-                for info in page:
-                    await self._strike(info, lost)
-                after = page[-1].content
-                await anyio.lowlevel.checkpoint()
-
-    async def _strike(self, info: ContentInfo, lost: set[ChunkId]) -> None:
-        holding = self._database.own(info.content)
-        if holding is Holding.NONE:
-            return
-        try:
-            manifest = self._access.manifest_now(info.content, info.size)
-        except DamagedError:
-            manifest = None
-        if ChunkId(info.content) not in lost and manifest is not None and lost.isdisjoint(manifest.chunks):
-            return
-        if self.is_whole(info.content, info.size):
-            return
-        await self._record({info.content: Holding.NONE})
-        if holding is Holding.KEPT:
-            self._replication.repair(info.content)
 
     def is_whole(self, content: ContentId, size: int) -> bool:
         """Tell whether every piece of a content is on this pod's disk, told to others or not."""

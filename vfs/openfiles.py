@@ -112,6 +112,8 @@ class OpenFiles:
                 self._files.done(live)
                 raise
         live.writers += writable
+        if not writable:
+            self._transfer.on_used(live.node.content)
         self._last += 1
         self._handles[self._last] = Handle(live, writable, privileged)
         return self._last

@@ -196,11 +196,14 @@ def test_being_cut_off_is_noticed_after_a_while_and_ends_after_a_moment() -> Non
     assert not contact.look(False, 60.0, 0.0)
     assert contact.due_at(60.0) == 10.0
     assert not contact.look(True, 60.0, 9.0)
-    assert not contact.look(False, 2.0, 20.0)
-    assert contact.look(False, 2.0, 22.0)
-    assert contact.look(True, 2.0, 23.0)
-    assert contact.look(True, 2.0, 24.5)
-    assert not contact.look(True, 2.0, 25.0)
+    assert not contact.look(False, 6.0, 20.0)
+    assert contact.look(False, 6.0, 26.0)
+    assert contact.look(True, 6.0, 27.0)
+    assert contact.look(True, 6.0, 28.5)
+    assert not contact.look(True, 6.0, 29.0)
+    assert not contact.look(False, 0.1, 30.0)
+    assert not contact.look(False, 0.1, 33.0), "who was let in just now may have to start yet"
+    assert contact.look(False, 0.1, 34.0)
 
 
 @pytest.mark.parametrize(

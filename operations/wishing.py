@@ -1,0 +1,217 @@
+"""What this pod tells the others for placement, and what it hears: room, wishes, load, speed; what its programs read.
+
+Room and wishes go with the gossip, in coarse steps (`policies.offering`). Reads are pushed to the other full pods when
+their steps change (`policies.usage`). The speed of this pod's network is measured by half a mebibyte each way, now and
+then, with one other pod; what it fetches meanwhile counts more.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+
+from base.errors import DamagedError, RefusedError, WormholeError
+from base.ids import ContentId, PodId
+from mesh.api import Lane
+from mesh.wire import Tag
+from operations.mount_facts import offered_bytes
+from operations.parts import Parts
+from policies.offering import META, Scale, Wishes
+from policies.usage import MAX_LEVEL, MAX_TOLD, UseCounter
+
+TELL_EVERY_S: Final = 5.0
+USES_EVERY_S: Final = 2.0
+CALL_S: Final = 10.0
+PROBE_BYTES: Final = 512 << 10
+PROBE_S: Final = 20.0
+PROBE_FIRST_S: Final = 2.0
+PROBE_EVERY_S: Final = 1200.0
+PROBES: Final = 2
+"""The better of so many counts."""
+RECENT_S: Final = 120.0
+"""What was fetched so lately tells the speed."""
+RECONSIDER_S: Final = 20.0
+"""Where placement changes while time passes, all contents are looked at again after so long."""
+
+logger = logging.getLogger(__name__)
+
+
+class Wishing:
+    """See the module; runs on full pods."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._scale = Scale()
+        self._counter = UseCounter()
+        self._told_uses: dict[PodId, dict[ContentId, int]] = {}
+        self._probing = anyio.Lock()
+        self._download: float | None = None
+        self._upload: float | None = None
+        self._wake = anyio.Event()
+        self._seen: object = None
+        parts.mesh.handle(Tag.USES, self._hear_uses)
+        parts.mesh.handle(Tag.SPEED, self._serve_speed)
+        parts.mesh.on_change(self._look)
+        parts.transfer.on_used = self._used
+        parts.transfer.on_refused = self._refused
+        parts.transfer.pass_every(self._pass_every_s)
+        parts.wishes_changed = self.changed
+
+    async def run(self) -> None:
+        """Tell and measure until cancelled."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._tell_uses, group)
+            group.start_soon(self._measure)
+            while True:
+                self.tell()
+                self._wake = anyio.Event()
+                with anyio.move_on_after(TELL_EVERY_S):
+                    await self._wake.wait()
+
+    # -- room and wishes
+
+    def tell(self) -> None:
+        """Gossip what this pod has and wishes for."""
+        self._parts.gossip({META: self._wishes().pack()})
+
+    def _wishes(self) -> Wishes:
+        parts, scale = self._parts, self._scale
+        capacity, free = offered_bytes(parts)
+        affinity = parts.pod.affinity
+        return Wishes(
+            capacity=scale.capacity(capacity),
+            room_bytes=scale.room(free, anyio.current_time()),
+            is_full=scale.is_full(capacity, free),
+            speed=scale.speed(self._speed()),
+            load=scale.load(capacity, parts.transfer.bytes_kept()),
+            replicas=affinity.replicas,
+            new_files=affinity.new_files,
+            hot=affinity.hot,
+            cold=affinity.cold,
+            joined_s=parts.transfer.joined_s,
+        )
+
+    def _refused(self, size: int) -> None:
+        self._scale.refused(size, anyio.current_time())
+        self._wake.set()
+
+    def changed(self) -> None:
+        """Tell at once: the configuration is another one."""
+        self._wake.set()
+
+    def _look(self) -> None:
+        """Look at all contents again when a pod says something else that placement depends on."""
+        placing = self._parts.catalogue.placing
+        seen = {
+            pod: (said.capacity, said.is_full, said.replicas, said.new_files, said.hot, said.cold, said.joined_s)
+            for pod, said in placing.pods().wishes.items()
+        }
+        if seen != self._seen:
+            self._seen = seen
+            self._parts.transfer.reconsider()
+
+    def _pass_every_s(self) -> float:
+        return RECONSIDER_S if self._parts.catalogue.placing.has_temper() else float("inf")
+
+    # -- use
+
+    def _used(self, content: ContentId) -> None:
+        self._counter.count(content, anyio.current_time())
+
+    async def _tell_uses(self, group: TaskGroup) -> None:
+        parts = self._parts
+        while True:
+            levels = self._counter.levels(anyio.current_time())
+            self._take_uses(parts.mesh.pod_id, levels)
+            full = set(parts.catalogue.full_pods())
+            alive = parts.mesh.alive() & full
+            self._told_uses = {pod: told for pod, told in self._told_uses.items() if pod in alive}
+            async with anyio.create_task_group() as calls:
+                for pod in sorted(alive):
+                    if self._told_uses.get(pod, {}) != levels:
+                        calls.start_soon(self._tell_one, pod, levels)
+            await anyio.sleep(USES_EVERY_S)
+
+    async def _tell_one(self, pod: PodId, levels: dict[ContentId, int]) -> None:
+        try:
+            body = [[content, level] for content, level in levels.items()]
+            await self._parts.mesh.call(pod, Tag.USES, body, timeout_s=CALL_S)
+            self._told_uses[pod] = levels
+        except WormholeError as error:
+            logger.debug("%s wasn't told what is read here: %s", pod, error)
+
+    async def _hear_uses(self, sender: PodId, body: object) -> object:
+        if sender not in self._parts.catalogue.full_pods():
+            raise RefusedError("What a client pod reads doesn't count.")
+        if not isinstance(body, list) or len(body) > MAX_TOLD:
+            raise DamagedError("A pod sent a list of reads that can't be read.")
+        levels: dict[ContentId, int] = {}
+        for row in body:
+            match row:
+                case [bytes(content), int(level)] if len(content) == 32 and 0 < level <= MAX_LEVEL:
+                    levels[ContentId(content)] = level
+                case _:
+                    raise DamagedError("A pod sent a list of reads that can't be read.")
+        self._take_uses(sender, levels)
+        return None
+
+    def _take_uses(self, pod: PodId, levels: dict[ContentId, int]) -> None:
+        changed = self._parts.catalogue.placing.uses.tell(pod, levels)
+        if changed:
+            self._parts.transfer.look_at(changed)
+
+    # -- speed
+
+    def _speed(self) -> float | None:
+        """Return the bytes a second of this pod's network, both ways; None while nothing was measured."""
+        fetched = self._parts.transfer.rate_in(RECENT_S)
+        download = self._download if fetched is None else fetched
+        known = [rate for rate in (download, self._upload) if rate is not None]
+        return min(known) if known else None
+
+    async def _measure(self) -> None:
+        while True:
+            await anyio.sleep(PROBE_FIRST_S)
+            others = sorted(self._parts.mesh.alive() & set(self._parts.catalogue.full_pods()))
+            if not others:
+                continue
+            pod = random.choice(others)
+            try:
+                async with self._probing:
+                    self._download = await self._fetch_from(pod)
+                answer = await self._parts.mesh.call(pod, Tag.SPEED, [1], timeout_s=2 * PROBE_S, lane=Lane.BULK)
+                if isinstance(answer, int) and answer > 0:
+                    self._upload = float(answer)
+            except WormholeError as error:
+                logger.debug("the speed wasn't measured with %s: %s", pod, error)
+                continue
+            self._wake.set()
+            await anyio.sleep(PROBE_EVERY_S)
+
+    async def _fetch_from(self, pod: PodId) -> float:
+        """Return the bytes a second that come from a pod; 0 for hardly any. Raises `WormholeError`."""
+        call = self._parts.mesh.call
+        await call(pod, Tag.SPEED, [0, 1], timeout_s=PROBE_S, lane=Lane.BULK)  # the link is up then
+        best = 1.0
+        for _ in range(PROBES):
+            started_at = anyio.current_time()
+            answer = await call(pod, Tag.SPEED, [0, PROBE_BYTES], timeout_s=PROBE_S, lane=Lane.BULK)
+            if not isinstance(answer, bytes) or len(answer) != PROBE_BYTES:
+                raise DamagedError("A pod sent something else than a probe.")
+            best = max(best, PROBE_BYTES / max(1e-6, anyio.current_time() - started_at))
+        return best
+
+    async def _serve_speed(self, sender: PodId, body: object) -> object:
+        match body:
+            case [0, int(size)] if 0 < size <= PROBE_BYTES:
+                return bytes(size)
+            case [1]:
+                if self._probing.locked():
+                    raise RefusedError("This pod is measuring already.")
+                async with self._probing:
+                    return round(await self._fetch_from(sender))
+        raise DamagedError("A pod sent a request for a probe that can't be read.")
