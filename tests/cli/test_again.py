@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.cli.runner import ROOT, Person
 from tests.cli.test_life import LOCAL, mounts, person, processes
@@ -33,13 +32,20 @@ def is_nothing_left(person: Person) -> bool:
     return (processes(person.folder), mounts(person.folder), files(person.folder)) == ([], [], [])
 
 
-@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
-def test_an_example_becomes_a_cluster_and_nothing_again(person: Person, file: Path) -> None:
-    home = person.folder / "home"
-    found(person, file, file.stem, home)
-    assert person.run("--home", home, "config", "export").out == file.read_text()
-    (person.folder / "mount" / "letter").write_text("hello")
-    assert person.run("--home", home, "destroy", "--yes").code == 0
+def test_the_examples_become_clusters_and_nothing_again(person: Person) -> None:
+    """All at once: most of the time is waiting."""
+
+    def live_and_die(file: Path) -> None:
+        home = person.folder / file.stem / "home"
+        home.parent.mkdir()
+        found(person, file, file.stem, home)
+        assert person.run("--home", home, "config", "export").out == file.read_text(), file
+        (home.with_name("mount") / "letter").write_text("hello")
+        assert person.run("--home", home, "destroy", "--yes").code == 0, file
+
+    assert len(EXAMPLES) >= 4
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(live_and_die, EXAMPLES))
     assert is_nothing_left(person)
 
 

@@ -1,0 +1,53 @@
+"""Reading what isn't here: a glance at a large file costs a glance, and two slow sources are nearly twice one."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from tests.cluster.lab import WORMHOLE, Host, Lab, run, wait_until
+
+MiB = 1 << 20
+RATE = "20mbit"
+SIZE = 16 * MiB
+
+
+def slow(host: Host) -> None:
+    shape = ("rate", RATE, "burst", "64kb", "latency", "400ms")
+    run("tc", "-n", host.namespace, "qdisc", "replace", "dev", "eth0", "root", "tbf", *shape)
+
+
+def seconds(host: Host, name: str, data: bytes) -> float:
+    began = time.monotonic()
+    assert (host.mount / name).read_bytes() == data
+    return time.monotonic() - began
+
+
+def test_a_glance_is_cheap_and_sources_are_used_together(bare: Lab) -> None:
+    laptop, desktop, nas = bare.cluster()
+    laptop.wormhole("config", "set", "cache.mode", "stream", "--pod-level")
+    with (desktop.mount / "large").open("wb") as file:
+        for _ in range(32):
+            file.write(os.urandom(MiB))
+    contents: dict[str, bytes] = {}
+    while len(contents) < 2:
+        name = f"file{len(os.listdir(desktop.mount))}"
+        (desktop.mount / name).write_bytes(data := os.urandom(SIZE))
+        desktop.wormhole("sync")
+        if set(desktop.wormhole("where", name)["kept"]) == {"desktop", "nas"}:
+            contents[name] = data
+    before, store = laptop.received_bytes(), laptop.stored()
+    run("dd", f"if={laptop.mount / 'large'}", "of=/dev/null", "bs=1M", "skip=16", "count=1")
+    if "laptop" not in desktop.wormhole("where", "large")["kept"]:
+        assert laptop.received_bytes() - before < 3 * MiB
+    assert laptop.stored() == store, "nothing is kept of what is streamed"
+
+    laptop.wormhole("config", "set", "cache.mode", "auto", "--pod-level")
+    (first, data), (second, more) = contents.items()
+    for host in (desktop, nas):
+        slow(host)
+    two = seconds(laptop, first, data)
+    nas.run(WORMHOLE, "down")
+    wait_until(lambda: laptop.wormhole("status", check=False)["pods"]["alive"] == 2, 10)
+    one = seconds(laptop, second, more)
+    assert one / two >= 1.7, f"{one:.1f} s from one, {two:.1f} s from two"
