@@ -27,7 +27,7 @@ from mesh.wire import Tag
 from operations.catalogue import ROOM
 from operations.notifying import Notice, Notifying
 from operations.parts import Parts
-from operations.tally import Found, pods_of
+from operations.tally import Found
 from policies.reactions import Cause, Effect, Reacting, drill_left_s, follow, react
 from policies.situation import NOTHING, Acceptance, Contact, Grade, Situation, Steady, Verdict, is_connected
 from transfer.pace import Limits
@@ -41,6 +41,8 @@ CALM_EVERY_S: Final = 10.0
 """The same while nothing is."""
 REST: Final = 10.0
 """A look at everything rests for so many times as long as it took."""
+CALM_REST: Final = 40.0
+"""The same while nothing is wrong."""
 AT_LEAST_EVERY_S: Final = 60.0
 ASK_EVERY_S: Final = 2.0
 """A client pod asks so often what its full pod does."""
@@ -171,7 +173,8 @@ class Crisis:
         said = self._parts.roster.roster.orders().unfreeze
         if said is None:
             return
-        returned = self._returned | (frozenset(said[1].pods) & pods_of(self._parts).present)
+        alive = {one.pod for one in self._parts.mesh.members() if one.state is State.ALIVE}
+        returned = self._returned | (alive & set(said[1].pods))
         spent = self._degraded_spent or (not verdict.tally.stuck and self.steady.grade < Grade.DEGRADED)
         if (returned, spent) != (self._returned, self._degraded_spent):
             self._returned, self._degraded_spent = returned, spent
@@ -273,7 +276,8 @@ class Crisis:
             return self._judged_at + AT_LEAST_EVERY_S
         due = [self._judge_at, self.steady.due_at(), self._open.due_at()]
         soonest = min(at for at in due if at is not None)
-        return max(soonest, self._judged_at + max(SOON_S, REST * self._took_s))
+        rest = CALM_REST if self.steady.grade is Grade.WELL else REST
+        return max(soonest, self._judged_at + max(SOON_S, rest * self._took_s))
 
     async def look(self) -> None:
         """Take in who is there, what there is and what was said; react."""
@@ -291,7 +295,7 @@ class Crisis:
             return
         may_judge = parts.editor is None and is_connected_now and not self.contact.is_cut and self.is_informed()
         self._judged_at = now
-        self._judge_at = now + (AT_LEAST_EVERY_S if may_judge or self._informed else SOON_S)
+        self._judge_at = now + (AT_LEAST_EVERY_S if may_judge or self._informed else ASK_EVERY_S)
         if not may_judge:
             return
         started = time.monotonic()

@@ -25,7 +25,7 @@ from transfer.holdings import Holding
 if TYPE_CHECKING:
     from operations.parts import Parts
 
-PAGE: Final = 256
+PAGE: Final = 64
 """Contents judged between two looks at the rest of the pod."""
 LARGE: Final = 10_000
 """Files from which on the query is used."""
@@ -57,13 +57,14 @@ Note = Callable[[Standing, ContentInfo], None]
 
 def pods_of(parts: Parts) -> Pods:
     """Return the full members as this pod sees them."""
-    present, planned, lost, room = set[PodId](), set[PodId](), set[PodId](), dict[PodId, int]()
+    present, planned, lost, unseen = set[PodId](), set[PodId](), set[PodId](), set[PodId]()
+    room: dict[PodId, int] = {}
     for one in parts.mesh.members():
         if one.role is not Role.FULL or one.state in GONE:
             continue
         if one.last_seen is None and one.state in (State.SUSPECT, State.ABSENT):
-            continue  # it was let in, and never came: nothing was lost with it
-        if one.announced:
+            unseen.add(one.pod)
+        elif one.announced:
             planned.add(one.pod)
         elif one.state is State.ABSENT:
             lost.add(one.pod)
@@ -73,7 +74,7 @@ def pods_of(parts: Parts) -> Pods:
             if isinstance(told, int):
                 room[one.pod] = told
     here = frozenset[PodId]() if parts.editor is None else frozenset({parts.mesh.pod_id})
-    return Pods(frozenset(present), frozenset(planned), frozenset(lost), room, here)
+    return Pods(frozenset(present), frozenset(planned), frozenset(lost), room, frozenset(unseen), here)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ async def _by_query(parts: Parts, pods: Pods, accepted: Acceptance) -> Found:
             elif member.pod in pods.planned:
                 weight = PLANNED
             else:
-                weight = ABSENT if member.pod in pods.lost else 0
+                weight = ABSENT if member.pod in pods.lost | pods.unseen else 0
             weights.append((member.pod, int(holding), weight))
     groups = await to_thread.run_sync(count_holders, parts.home.metadata_db, parts.home.holdings_db, weights)
     wanted = parts.catalogue.copies_wanted(parts.cluster.redundancy.copies)

@@ -113,6 +113,7 @@ class Wishing:
 
     def changed(self) -> None:
         """Tell at once: the configuration is another one."""
+        self._scale.limits_changed()
         self._wake.set()
 
     def _look(self) -> None:

@@ -139,6 +139,10 @@ class Scale:
         if self._refused is None or now >= self._refused[0] or size <= self._refused[1]:
             self._refused = now + REFUSED_S, size
 
+    def limits_changed(self) -> None:
+        """Forget what found no room: there may be more of it now."""
+        self._refused = None
+
     def short(self) -> None:
         """Note that a program's write found no room: full, whatever is left."""
         self._is_full = True

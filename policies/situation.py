@@ -88,7 +88,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Pods:
-    """The full members as one pod sees them; each is in one of the three sets."""
+    """The full members as one pod sees them; each is in one of the first three sets, or in ``unseen``."""
 
     present: frozenset[PodId]
     """Who answers, or hasn't answered for so short that nothing is judged yet."""
@@ -98,6 +98,8 @@ class Pods:
     """Who hasn't answered for `absent_after`, and said nothing."""
     room: Mapping[PodId, int] = field(default_factory=dict)
     """Bytes that those present can still store; who isn't in it has room enough."""
+    unseen: frozenset[PodId] = frozenset()
+    """Who was let in and hasn't come yet, as far as this pod saw: no copies are waited for, and nothing was lost."""
     here: frozenset[PodId] = frozenset()
     """A client pod that judges: what it has can be read here, and counts for nobody else."""
 
@@ -109,7 +111,9 @@ class Pods:
     def without(self, gone: Collection[PodId]) -> Pods:
         """Return the same after some pods have vanished."""
         gone = frozenset(gone)
-        return Pods(self.present - gone, self.planned - gone, self.lost | gone, self.room, self.here)
+        return Pods(
+            self.present - gone, self.planned - gone, self.lost | gone, self.room, self.unseen - gone, self.here
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +189,7 @@ class Survey:
             holders = frozenset({held.author})
         wanted = min(held.copies, pods.full)
         kept, cached = held.kept & pods.present, (holders - held.kept) & (pods.present | pods.here)
-        planned, absent = holders & pods.planned, holders & pods.lost
+        planned, absent = holders & pods.planned, holders & (pods.lost | pods.unseen)
         found = standing(
             wanted=wanted,
             kept=len(kept),

@@ -26,6 +26,9 @@ PLACES: Final = 8
 BACKGROUND_PLACES: Final = 5
 MAX_FLYING_BYTES: Final = 96 << 20
 CALL_LEAST_S: Final = 2.0
+KNOWN_S: Final = 0.25
+"""It is asked so often at most who has a content that somebody reads, unless that changed: each answer takes longer
+than reading a piece from memory."""
 LOOK_AGAIN_S: Final = 1.0
 
 
@@ -74,6 +77,8 @@ class Fetcher:
         self._offload = offload
         self.deadline_s = deadline_s
         self._candidates = candidates
+        self._known: dict[tuple[ContentId, PodId | None], tuple[float, Candidates]] = {}
+        """Whom to ask for contents that are being read, and since when that is known."""
         self._flights: dict[ChunkId, _Flight] = {}
         self._waiting: list[_Flight] = []
         self._order = 0
@@ -99,8 +104,24 @@ class Fetcher:
         """Fetch within this task group from now on."""
         self._group = group
 
+    def _whom(self, wanted: Wanted, urgency: Urgency, now: float) -> Candidates:
+        """Return whom to ask. The pieces of one content that somebody reads go by one answer, for a moment."""
+        if urgency is Urgency.BACKGROUND:
+            return self._candidates(wanted, urgency)
+        asked = wanted.content, wanted.author
+        known = self._known.get(asked)
+        if known is None or now - known[0] > KNOWN_S:
+            if len(self._known) >= PLACES:
+                self._known.clear()
+            known = self._known[asked] = now, self._candidates(wanted, urgency)
+        return known[1]
+
     def stir(self) -> None:
         """Say that who is there or who holds what has changed."""
+        self._known.clear()
+        self._wake()
+
+    def _wake(self) -> None:
         for flight in self._flights.values():
             flight.stir.set()
 
@@ -190,7 +211,7 @@ class Fetcher:
             while flight.data is None:
                 flight.stir = anyio.Event()
                 now = anyio.current_time()
-                candidates = self._candidates(flight.wanted, flight.urgency)
+                candidates = self._whom(flight.wanted, flight.urgency, now)
                 step = flight.plan.next(now, candidates, self.sources)
                 match step:
                     case Ask(pod):
@@ -226,7 +247,7 @@ class Fetcher:
         finally:
             self.sources.ended(pod, wanted.max_bytes)
             flight.stir.set()
-            self.stir()
+            self._wake()
 
     async def _transfer(self, flight: _Flight, pod: PodId, is_coming: bool) -> bytes | None:
         """Fetch a piece part by part; None when the pod doesn't have it.

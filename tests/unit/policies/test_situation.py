@@ -121,6 +121,14 @@ def test_with_fewer_copies_the_loss_of_the_only_one_is_a_loss() -> None:
     assert verdict(pods("abc", lost="d"), held("x", "d", promised=1)).grade is Grade.CRITICAL
 
 
+def test_who_was_let_in_and_never_came_is_no_loss() -> None:
+    coming = Pods(frozenset({A}), frozenset(), frozenset(), {}, frozenset({B}))
+    assert verdict(coming, held("x", "a")).grade is Grade.WELL
+    assert verdict(coming, held("x", "b", author=B)).grade is Grade.CRITICAL, "of one wanted copy, as far as known"
+    known = Pods(frozenset({A, C}), frozenset(), frozenset(), {}, frozenset({B}))
+    assert verdict(known, held("x", "b")).tally.pending == 1
+
+
 def test_who_wrote_it_has_it() -> None:
     assert verdict(pods("abc"), held("x", "", author=A)).tally.short == 1
     assert verdict(pods("abc"), held("x", "", author=None)).grade is Grade.CRITICAL
