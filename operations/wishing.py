@@ -23,7 +23,7 @@ from operations.parts import Parts
 from policies.offering import META, Scale, Wishes
 from policies.usage import MAX_LEVEL, MAX_TOLD, UseCounter
 
-TELL_EVERY_S: Final = 5.0
+TELL_EVERY_S: Final = 2.0
 USES_EVERY_S: Final = 2.0
 CALL_S: Final = 10.0
 PROBE_BYTES: Final = 512 << 10

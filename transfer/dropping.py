@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 BATCH: Final = 256
 """Contents asked about in one message."""
 MAX_DUE: Final = 50_000
-GATHER_S: Final = 1.0
+GATHER_S: Final = 3.0
+"""What is too much is gathered for so long: by then the others have told how laden they are now."""
 ASK_S: Final = 20.0
 RETRY_S: Final = 20.0
 """What others don't keep is looked at again after so long, and up to half as long again by chance."""

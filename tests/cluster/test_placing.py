@@ -1,0 +1,99 @@
+"""R10, R13, R34, R35, R50, R51, R53: copies lie where they should, by what is on the disks and in the counters."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.lab import WORMHOLE, Host, Lab, lab, run, wait_until
+
+CONFIGURATION = """
+[cluster]
+name = "home"
+[redundancy]
+copies = 3
+[[rule]]
+match = "one/**"
+copies = 1
+"""
+MIB = 1 << 20
+
+
+@pytest.fixture
+def four() -> Iterator[Lab]:
+    """Four hosts without any pod."""
+    with lab(4) as made:
+        yield made
+
+
+def sent_bytes(host: Host) -> int:
+    link = json.loads(run("ip", "-n", host.namespace, "-s", "-j", "link", "show", "eth0").stdout)[0]
+    return int(link["stats64"]["tx"]["bytes"])
+
+
+def disk_bytes(host: Host) -> int:
+    return int(run("du", "-sk", host.home / "store").stdout.split()[0]) << 10
+
+
+def test_copies_lie_where_they_belong(four: Lab, tmp_path: Path) -> None:
+    configuration = tmp_path / "cluster.toml"
+    configuration.write_text(CONFIGURATION)
+    laptop, desktop, nas, attic = four.hosts
+    three = [laptop, desktop, nas]
+    laptop.new("home", "--from", str(configuration))
+    for host in three[1:]:
+        host.join(laptop.invite())
+    wait_until(lambda: laptop.wormhole("status", check=False)["pods"]["alive"] == 3, what="alive")
+
+    # the writer sends a file once, for three copies
+    before = [sent_bytes(host) for host in three]
+    (laptop.mount / "big").write_bytes(big := os.urandom(32 * MIB))
+    laptop.wormhole("sync")
+    sent = [(sent_bytes(host) - was) / len(big) for host, was in zip(three, before, strict=True)]
+    assert sent[0] <= 1.15
+    assert max(sent) <= 2.15
+
+    # an empty pod takes its share of what all the others have, and what is too much goes from their disks
+    (laptop.mount / "many").mkdir()
+    wait_until(lambda: all((host.mount / "many").is_dir() for host in three), what="seen")
+    for number in range(160):
+        (three[number % 3].mount / "many" / f"{number}").write_bytes(os.urandom(100_000))
+    for host in three:
+        host.wormhole("sync")
+    (laptop.mount / "big").unlink()
+    attic.join(laptop.invite())
+
+    def shares() -> list[int]:
+        return [len(contents & host.stored()) for host in four.hosts]
+
+    contents = {
+        os.getxattr(laptop.mount / "many" / f"{number}", "user.wormhole.content").decode() for number in range(160)
+    }
+    wait_until(lambda: sum(found := shares()) == 3 * 160 and min(found) >= 100, 60, "balanced")
+
+    # new files land where they are wished for; a writer beyond its limit hands them on
+    attic.run(WORMHOLE, "config", "set", "affinity.new_files", "5", "--pod-level")
+    laptop.run(WORMHOLE, "config", "set", "storage.limit", "48 MiB", "--pod-level")
+    (laptop.mount / "one").mkdir()
+    for number in range(60):
+        (laptop.mount / "one" / f"{number}").write_bytes(os.urandom(MIB))
+        assert disk_bytes(laptop) <= 48 * MIB
+    wait_until(
+        lambda: laptop.wormhole("where", "/one/7")["kept"] == laptop.wormhole("where", "/one/59")["kept"] == ["attic"],
+        60,
+        "handed over",
+    )
+    reasons = {pod["name"]: pod["reason"] for pod in laptop.wormhole("why", "/one/59")["pods"]}
+    assert "affinity.new_files = 5" in reasons["attic"]
+
+    # a pod leaves once others have what it has; refused where nobody has room
+    assert desktop.run(WORMHOLE, "leave", "--yes").returncode == 0
+    nas.run(WORMHOLE, "config", "set", "storage.limit", "24 MiB", "--pod-level")
+    wait_until(lambda: laptop.wormhole("pods")["pods"][3]["bytes_limit"] == 24 * MIB, what="told")
+    refused = attic.run(WORMHOLE, "leave", "--yes", check=False)
+    assert refused.returncode == 4
+    assert "room" in refused.stderr
