@@ -30,10 +30,15 @@ PROBE_BYTES: Final = 512 << 10
 PROBE_S: Final = 20.0
 PROBE_FIRST_S: Final = 2.0
 PROBE_EVERY_S: Final = 1200.0
-PROBES: Final = 2
-"""The better of so many counts."""
+PROBES: Final = 5
+"""The best of so many counts ..."""
+PROBING_S: Final = 4.0
+"""... or of as many as there are in this time: a machine that is busy lets a network look slow, never quick."""
 RECENT_S: Final = 120.0
-"""What was fetched so lately tells the speed."""
+"""What was fetched so lately tells of the speed."""
+DOUBT_EVERY_S: Final = 20.0
+DOUBTFUL: Final = 4
+"""When what is fetched comes so many times slower than the probe did, it is probed again."""
 RECONSIDER_S: Final = 20.0
 """Where placement changes while time passes, all contents are looked at again after so long."""
 
@@ -183,9 +188,18 @@ class Wishing:
     def _speed(self) -> float | None:
         """Return the bytes a second of this pod's network, both ways; None while nothing was measured."""
         fetched = self._parts.transfer.rate_in(RECENT_S)
-        download = self._download if fetched is None else fetched
+        # small files come slowly over any network
+        download = self._download if fetched is None else max(fetched, self._download or 0.0)
         known = [rate for rate in (download, self._upload) if rate is not None]
         return min(known) if known else None
+
+    async def _wait_for_doubt(self) -> None:
+        """Wait until the network may be slower than the last probe said."""
+        while True:
+            await anyio.sleep(DOUBT_EVERY_S)
+            fetched = self._parts.transfer.rate_in(DOUBT_EVERY_S)
+            if fetched is not None and fetched * DOUBTFUL < (self._download or 0.0):
+                return
 
     async def _measure(self) -> None:
         while True:
@@ -204,15 +218,18 @@ class Wishing:
                 logger.debug("the speed wasn't measured with %s: %s", pod, error)
                 continue
             self._wake.set()
-            await anyio.sleep(PROBE_EVERY_S)
+            with anyio.move_on_after(PROBE_EVERY_S):
+                await self._wait_for_doubt()
 
     async def _fetch_from(self, pod: PodId) -> float:
         """Return the bytes a second that come from a pod; 0 for hardly any. Raises `WormholeError`."""
         call = self._parts.mesh.call
         await call(pod, Tag.SPEED, [0, 1], timeout_s=PROBE_S, lane=Lane.BULK)  # the link is up then
-        best = 1.0
+        best, until = 1.0, anyio.current_time() + PROBING_S
         for _ in range(PROBES):
             started_at = anyio.current_time()
+            if started_at > until:
+                break
             answer = await call(pod, Tag.SPEED, [0, PROBE_BYTES], timeout_s=PROBE_S, lane=Lane.BULK)
             if not isinstance(answer, bytes) or len(answer) != PROBE_BYTES:
                 raise DamagedError("A pod sent something else than a probe.")

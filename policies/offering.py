@@ -28,8 +28,8 @@ ROOM_MARGIN: Final = 1.25
 """Room grows by a step once there is so much more than the step."""
 REFUSED_S: Final = 60.0
 """So long after a refusal a pod offers less room than what it refused."""
-SPEED_LIMIT: Final = 24
-"""Faster networks than 2^24 bytes (16 MiB) a second are all the same."""
+SPEED_LIMIT: Final = 23
+"""Faster networks than 2^23 bytes (8 MiB) a second are all the same."""
 SLOW_STEPS: Final = 2
 """Slow is who has less than a quarter of the others' speed."""
 MAX_STEP: Final = 1 << 12

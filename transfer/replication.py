@@ -44,6 +44,9 @@ CHANGE_PAUSE_S: Final = 0.3
 HELD_S: Final = 60.0
 KEPT_PAUSE_S: Final = 1.0
 """What is kept is looked at so often, where something has changed."""
+AGAIN_S: Final = (5.0, 20.0, 60.0)
+"""What has too many copies, of which others should drop theirs, is looked at again after so long: whose it is goes by how
+laden they are, and each hears of that at another time, so all may have looked at it when it was another's."""
 PASS_SHARE: Final = 3.0
 """A pass over all contents rests for so many times as long as it works."""
 PASS_REST: Final = 5.0
@@ -95,6 +98,8 @@ class Replication:
         """What has its copies, and belongs here."""
         self._kept = WorkQueue()
         """What is kept here, and may be too much."""
+        self._watched: dict[ContentId, int] = {}
+        """What has too many copies, one of them here → how often it was looked at again."""
         self.on_surplus: Callable[[ContentId], None] = lambda _: None
         """Called with what is kept here and needn't be."""
         self.on_refused: Callable[[ContentId, int], Awaitable[None]] = _nothing
@@ -125,6 +130,7 @@ class Replication:
             if content != EMPTY_CONTENT:
                 is_kept = self._database.own(content) is Holding.KEPT
                 (self._kept if is_kept else self._queue).add(content)
+                self._watched.pop(content, None)
         self._wake.set()
 
     def published(self, content: ContentId, *, single: bool = False) -> None:
@@ -252,14 +258,25 @@ class Replication:
                 info = self._catalogue.info(content)
                 if info is not None:
                     self._take_up(info)
-            rest_s = PASS_SHARE * (anyio.current_time() - started_at)
-            if len(self._kept):
-                await anyio.sleep(rest_s)
+                    self._watch(info, started_at)
+            else:
+                await anyio.sleep(PASS_SHARE * (anyio.current_time() - started_at))
                 continue
             if self._kept.overflowed:
                 self._kept.overflowed = False
                 self._pass_due.set()
             await anyio.sleep(KEPT_PAUSE_S)
+
+    def _watch(self, info: ContentInfo, now: float) -> None:
+        """Have a content looked at again that has too many copies, one of them here."""
+        content = info.content
+        if self._database.own(content) is not Holding.KEPT or self._others_that_keep(content) < info.copies:
+            self._watched.pop(content, None)
+            return
+        looks = self._watched.get(content, 0)
+        if looks < len(AGAIN_S) and len(self._watched) < MAX_PUBLISHED:
+            self._watched[content] = looks + 1
+            self._kept.postpone(content, now + AGAIN_S[looks])
 
     def _duty(self, info: ContentInfo) -> Duty:
         holding = self._database.own(info.content)
