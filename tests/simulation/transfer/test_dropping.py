@@ -101,6 +101,22 @@ async def test_what_is_being_changed_stays_until_it_is_closed(tmp_path: Path) ->
         await until(lambda: pods[1].transfer.local(content) == "none", 300)
 
 
+async def test_what_nobody_may_drop_now_is_looked_at_again(tmp_path: Path) -> None:
+    """Which copy is too many may change while nobody looks, and so may what is in use; the next pass is far away."""
+    async with cluster(tmp_path, 2, settings=replace(FILES, pass_every_s=1e6)) as pods:
+        content = await pods[0].write(some_bytes(3 * MIB), copies=2)
+        await kept_by_all(pods, content)
+        draft = pods[1].transfer.draft(content, 3 * MIB, pods[0].id)
+        shelf = pods[0].shelf
+        shelf.infos[content] = replace(shelf.infos[content], copies=1)
+        shelf.placement[content] = [pods[0].id]
+        pods[1].transfer.look_at([content])
+        await anyio.sleep(6)
+        draft.discard()
+        await until(lambda: pods[1].transfer.local(content) == "none", 60)
+        assert pods[0].transfer.local(content) == "kept"
+
+
 async def test_two_that_each_rely_on_the_other_both_stay(tmp_path: Path) -> None:
     async with cluster(tmp_path, 2, settings=FILES, network=Network(delay_s=0.05)) as pods:
         content = await pods[0].write(some_bytes(5000), copies=2)
