@@ -247,7 +247,8 @@ class IssuerSide:
         self._state = _Issuer.FAILED
         if tag != Tag.JOIN_START or not isinstance(body, dict):
             raise DamagedError("The other side does not follow the join protocol.")
-        if body.get("version") != JOIN_VERSION:
+        version = body.get("version")
+        if type(version) is not int or version != JOIN_VERSION:  # True is 1, too
             raise RefuseError(Refusal(Reason.VERSION))
         packed = field(body, "request")
         if len(packed) > REQUEST_BYTES:
