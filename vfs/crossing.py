@@ -16,13 +16,20 @@ from typing import Any, Final
 import anyio.to_thread
 
 from base.errors import FileSystemError
-from crdt_meta.node import Kind
+from crdt_meta.node import Kind, Node
 from vfs.entries import Caller
 from vfs.filesystem import Change
-from vfs.private import MOVING, Place, Spot, join, system
+from vfs.private import MOVING, Place, Spot, join, sync_folder, system
 from vfs.private_files import PrivateFiles
 
 COPIED_AT_ONCE: Final = 1 << 20
+
+
+def sync_folders(place: Place) -> None:
+    """Make durable which names a private directory has, and that of the directory itself. Blocks."""
+    path = place.path if isinstance(place, Spot) else place
+    for folder in (path, path.rpartition(b"/")[0]):
+        sync_folder(folder)
 
 
 class Crossing(PrivateFiles):
@@ -50,7 +57,11 @@ class Crossing(PrivateFiles):
             await super().fsync(info.fh, False)
             when = Change(mtime_ns=found.st_mtime_ns)
             await self._fs.set_attributes(told.st_ino, when, None, Caller(ctx.uid, ctx.gid))
+            now = self.private.attributes(source)
+            if source.number in self._open_private or (now.st_mtime_ns, now.st_size) != (found.st_mtime_ns, offset):
+                raise FileSystemError(errno.EBUSY)  # somebody has begun to write meanwhile
             await super().rename(parent, beside, parent, name, flags, ctx)
+            await self._committer.durable()  # else a crash could leave neither of the two names
         except BaseException:
             await super().unlink(parent, beside, ctx)
             raise
@@ -67,18 +78,20 @@ class Crossing(PrivateFiles):
         number, node = known[0].number, known[1]
         path, beside = join(place, new_name), join(place, MOVING + secrets.token_hex(8).encode())
         try:
-            live = self._fs.files.get(node.inode)
             if node.kind is not Kind.FILE:
                 raise FileSystemError(errno.EXDEV)
-            if live is not None and live.writers:
-                raise FileSystemError(errno.EBUSY)
+            await self._fs.open_files.content_first(node)
+            node = self._still(node)
             info = await super().open(number, os.O_RDONLY, ctx)
             try:
                 await self._copy(info.fh, beside, node.mode)
             finally:
                 await super().release(info.fh)
             os.utime(beside, ns=(node.mtime_ns, node.mtime_ns))
+            if self._still(node).content != node.content:
+                raise FileSystemError(errno.EBUSY)  # changed while it was copied, perhaps on another pod
             system(os.rename, beside, path)
+            await anyio.to_thread.run_sync(sync_folders, place)
             try:
                 await super().unlink(parent, name, ctx)
             except BaseException:
@@ -89,6 +102,15 @@ class Crossing(PrivateFiles):
             with suppress(FileSystemError):
                 system(os.unlink, beside)
             self._fs.inodes.forget(number, 1)
+
+    def _still(self, node: Node) -> Node:
+        """Return what a file is now. ENOENT; EBUSY while it is open for writing."""
+        live, now = self._fs.files.get(node.inode), self._fs.now(node.inode)
+        if now is None:
+            raise FileSystemError(errno.ENOENT)
+        if live is not None and live.writers:
+            raise FileSystemError(errno.EBUSY)
+        return now
 
     async def _copy(self, handle: int, path: bytes, mode: int) -> None:
         """Copy a shared file to the disk; it is durable then."""

@@ -22,7 +22,7 @@ from base.errors import FileSystemError
 from base.ids import InodeId
 from vfs.boundary import guarded
 from vfs.crossing import Crossing
-from vfs.private import MOVING, PRIVATE, Place, PrivateTree, Spot, join, system
+from vfs.private import MOVING, PRIVATE, Place, PrivateTree, Spot, join, sync_folder, system
 from vfs.remote_operations import RemoteOperations
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ class WithPrivate(Crossing):
         return self.private.make_folder(directory)
 
     def _made(self, above: Place, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
-        path = (above.path if isinstance(above, Spot) else above) + b"/" + name
-        self.private.own(path, ctx.uid, ctx.gid)
+        self.private.own(join(above, name), ctx.uid, ctx.gid)
         spot = self.private.at(above, name)
         if spot is None:
             raise FileSystemError(errno.EIO)
@@ -327,18 +326,10 @@ class WithPrivate(Crossing):
         """Make names durable."""
         listed = self._private_listings.get(fh)
         if listed is not None:
-            await anyio.to_thread.run_sync(_sync_folder, listed.path)
+            await anyio.to_thread.run_sync(sync_folder, listed.path)
         if fh < PRIVATE:
             await super().fsyncdir(fh, datasync)
 
 
 class RemoteWithPrivate(WithPrivate, RemoteOperations):
     """The same on a client pod."""
-
-
-def _sync_folder(path: bytes) -> None:
-    descriptor = system(os.open, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

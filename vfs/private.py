@@ -66,6 +66,15 @@ def system(call: Callable[..., T], *arguments: object, **more: object) -> T:
         raise FileSystemError(error.errno or errno.EIO) from None
 
 
+def sync_folder(path: bytes) -> None:
+    """Make durable which names a directory has. Blocks."""
+    descriptor = system(os.open, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class PrivateTree:
     """See the module. ``owner``: (uid, gid) that all files show, None: as on the disk."""
 
@@ -120,11 +129,10 @@ class PrivateTree:
             raise FileSystemError(errno.ESTALE)
         return found
 
-    def at(self, above: Spot | bytes, name: bytes) -> Spot | None:
+    def at(self, above: Place, name: bytes) -> Spot | None:
         """Return what a name is in a private directory or a folder of a shared one."""
-        path = (above.path if isinstance(above, Spot) else above) + b"/" + name
         try:
-            found = os.lstat(path)
+            found = os.lstat(join(above, name))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -197,8 +205,7 @@ class PrivateTree:
         """Remove a name."""
         system(os.rmdir if folder else os.unlink, spot.path)
 
-    def rename(self, spot: Spot, above: Spot | bytes, name: bytes) -> None:
+    def rename(self, spot: Spot, above: Place, name: bytes) -> None:
         """Give another name or place, over what has it."""
-        path = (above.path if isinstance(above, Spot) else above) + b"/" + name
-        system(os.rename, spot.path, path)
+        system(os.rename, spot.path, join(above, name))
         spot.above, spot.name = above, name
