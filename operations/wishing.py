@@ -1,8 +1,8 @@
 """What this pod tells the others for placement, and what it hears: room, wishes, load, speed; what its programs read.
 
 Room and wishes go with the gossip, in coarse steps (`policies.offering`). Reads are pushed to the other full pods when
-their steps change (`policies.usage`). The speed of this pod's network is measured by half a mebibyte each way, now and
-then, with one other pod; what it fetches meanwhile counts more.
+their steps change (`policies.usage`). The speed of this pod's network is measured by a few times half a mebibyte each way,
+now and then, with one other pod; sooner when what it fetches comes far slower than that.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ PROBING_S: Final = 4.0
 """... or of as many as there are in this time: a machine that is busy lets a network look slow, never quick."""
 RECENT_S: Final = 120.0
 """What was fetched so lately tells of the speed."""
-DOUBT_EVERY_S: Final = 20.0
+DOUBT_EVERY_S: Final = 300.0
 DOUBTFUL: Final = 4
-"""When what is fetched comes so many times slower than the probe did, it is probed again."""
+"""When what is fetched comes so many times slower than the probe did, it is probed again, but only so often: small files
+come slowly over any network, and a probe costs some mebibytes."""
 RECONSIDER_S: Final = 20.0
 """Where placement changes while time passes, all contents are looked at again after so long."""
 
@@ -197,7 +198,7 @@ class Wishing:
         """Wait until the network may be slower than the last probe said."""
         while True:
             await anyio.sleep(DOUBT_EVERY_S)
-            fetched = self._parts.transfer.rate_in(DOUBT_EVERY_S)
+            fetched = self._parts.transfer.rate_in(RECENT_S)
             if fetched is not None and fetched * DOUBTFUL < (self._download or 0.0):
                 return
 
