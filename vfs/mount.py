@@ -132,11 +132,6 @@ class Mount:
         """Where it is mounted."""
         return self.settings.mount_dir
 
-    @property
-    def mounted(self) -> bool:
-        """Whether it is being served."""
-        return self._serving
-
     def prepare(self) -> None:
         """Make the mount point ready. Blocking. Raises `MachineError` (see `vfs.mountpoint.prepare`)."""
         mountpoint.prepare(self.directory)
