@@ -293,6 +293,10 @@ class Census:
             self.paths.look(links, self.records, self._to_all, lost)
         return self.paths.cut
 
+    def slept(self, seconds: float) -> None:
+        """Wait so much longer for paths."""
+        self._cut_since = {pod: since + seconds for pod, since in self._cut_since.items()}
+
     def deduce(self, links: Collection[PodId], now: float) -> list[PodId]:
         """Suspect whom no path has led to for a while, clear the others; return whose state changed by that."""
         if self.paths.fresh and not self._cut_since:

@@ -68,6 +68,9 @@ class Flag(IntFlag):
     LINKED_TO_ALL = 8
 
 
+_PROBES: Final = {1: Kind.PING, 2: Kind.ACK}
+
+
 class MalformedError(ValueError):
     """Their fault: a message that no honest pod sends. The text says why."""
 
@@ -195,10 +198,12 @@ def decode(message: object) -> Message:
     """Return the message; raises `MalformedError`."""
     if not isinstance(message, list | tuple) or not message:
         raise MalformedError("a message that is no list")
+    head = message[0]
+    probe = _PROBES.get(head) if isinstance(head, int) and head is not True else None
+    if probe is not None and len(message) > 2:  # nearly all messages are
+        sums = _sums(message[3], 1) if len(message) > 3 else b""
+        return Message(probe, nonce=_int(message[1], 0, 2**32), updates=_updates(message[2]), sums=sums)
     match list(message):
-        case [Kind.PING | Kind.ACK as kind, nonce, updates, *rest]:
-            sums = _sums(rest[0], 1) if rest else b""
-            return Message(Kind(kind), nonce=_int(nonce, 0, 2**32), updates=_updates(updates), sums=sums)
         case [Kind.NACK, nonce, updates, *_]:
             return Message(Kind.NACK, nonce=_int(nonce, 0, 2**32), updates=_updates(updates))
         case [Kind.REQUEST, nonce, target, updates, *_]:
@@ -229,7 +234,7 @@ def question_of(message: Message, own: Record) -> Message | None:
 
 
 def _updates(value: object) -> list[Update]:
-    updates = [_update(entry) for entry in _list(value, MAX_UPDATES)]
+    updates = [_update(entry) for entry in _list(value, MAX_UPDATES)] if value != [] else []
     return [update for update in updates if update is not None]
 
 

@@ -38,6 +38,8 @@ __all__ = ["TICK_S", "MemberView", "Membership", "MembershipSettings"]
 TICK_S = 0.1
 """How often the shell calls `Membership.tick`, seconds."""
 
+SLEPT_S = 0.3
+"""With more than this between two ticks this pod itself was held up."""
 MAX_COMPLAINTS = 32
 REVIEW_EVERY_S = 0.25
 REVIEW_PODS_PER_S = 4000
@@ -73,7 +75,7 @@ class Membership:
         self._exchange = Exchange(self.census, lambda: self._own.record)
         self._changed: set[PodId] = set()
         self._complaints: list[str] = []
-        self._now = 0.0
+        self._now = self._ticked = 0.0
         self._gossip_at = self._exchange_at = self._review_at = float("-inf")
         self._urgent = False
 
@@ -235,6 +237,9 @@ class Membership:
     def tick(self, now: float) -> list[Send]:
         """Do what is due; call it every `TICK_S`."""
         self._now = now
+        if 0.0 < self._ticked < now - SLEPT_S:
+            self._slept(now - self._ticked - TICK_S)
+        self._ticked = now
         probes = self._prober.tick(now)
         for pod in probes.failed:
             self._accuse(pod)
@@ -256,6 +261,11 @@ class Membership:
             self._exchange_at = now + self._settings.exchange_interval_s * self._rng.uniform(0.8, 1.2)
             sends += self._exchange.opening(self._rng.choice(list(self._links)), now)
         return sends
+
+    def _slept(self, seconds: float) -> None:
+        """Don't count a time in which this pod did nothing (a busy machine, SIGSTOP) as others' silence."""
+        self._prober.slept(seconds)
+        self.census.slept(seconds)
 
     def _digest(self, sender: PodId, digest: Sequence[Known]) -> list[Send]:
         sends: list[Send] = []

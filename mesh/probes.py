@@ -5,7 +5,8 @@ it for us. No answer to that either: the probe has failed. A helper that gets no
 tell a dead pod from being cut off ourselves.
 
 An unanswered ping is repeated every `RESEND_S`: where frames get lost, or a pod has no helpers because few are linked
-to whom it is linked to, one lost frame accuses nobody.
+to whom it is linked to, one lost frame accuses nobody. Of a pod that has taken longer to answer twice that time is
+waited: what is slow already must not be asked the same ten times.
 
 Sources: SWIM 2002 §3.1, but every linked pod instead of a random one (links are few, and a cut must be known in 5 s
 on both sides); Lifeguard 2018 §IV-A (nacks). Times: with patience p = 1..3 (see `Awareness`) a pod that dies is noticed
@@ -28,6 +29,7 @@ MAX_PROBES_PER_S = 64
 MAX_RELAYS = 256
 """Probes made for others at a time; more are refused with a nack."""
 RESEND_S = 0.09
+RESEND_MAX_S = 2.0
 NACK_AFTER = 0.8
 """A helper says no after this part of the timeout, so that the nack is there in time."""
 
@@ -62,6 +64,8 @@ class _Probe:
     resend_at: float
     indirect: bool = False
     helpers: Collection[PodId] = ()
+    sent: dict[int, float] = field(default_factory=dict)
+    """When it was repeated, by the number of each repetition."""
     silent: set[PodId] = field(default_factory=set)
     """Helpers that have not even said no."""
 
@@ -93,6 +97,8 @@ class Prober:
         self._rng = rng
         self._helpers = helpers
         self._next: dict[PodId, float] = {}
+        self._resend_s: dict[PodId, float] = {}
+        """After which time a ping is repeated, of those where it isn't `RESEND_S`."""
         self._probes: dict[PodId, _Probe] = {}
         self._relays: dict[int, _Relay] = {}
         self._nonce = rng.randrange(2**31)
@@ -111,6 +117,7 @@ class Prober:
     def link_down(self, pod: PodId) -> None:
         """Stop probing ``pod``."""
         self._next.pop(pod, None)
+        self._resend_s.pop(pod, None)
         self._probes.pop(pod, None)
 
     def ask_others(self, pod: PodId, now: float) -> list[Order]:
@@ -135,21 +142,35 @@ class Prober:
             del self._relays[nonce]
             return Order(relay.requester, [Kind.ACK, relay.nonce])
         for probe in self._probes.values():
-            if probe.nonce != nonce:
+            if probe.nonce != nonce and nonce not in probe.sent:
                 continue
             if sender != probe.target and sender not in probe.helpers:
                 return None
             del self._probes[probe.target]
             self._awareness.add(-1)
+            if sender == probe.target:
+                self._took(sender, now - probe.sent.get(nonce, probe.started))
             exact = sender == probe.target and not probe.indirect
             return Acked(probe.target, now - probe.started if exact else None)
         return None
+
+    def _took(self, pod: PodId, round_trip_s: float) -> None:
+        wait_s = max(2 * round_trip_s, self._resend_s.get(pod, 0.0) / 2)
+        if wait_s > RESEND_S:
+            self._resend_s[pod] = min(wait_s, RESEND_MAX_S)
+        else:
+            self._resend_s.pop(pod, None)
 
     def on_nack(self, sender: PodId, nonce: int) -> None:
         """Count a helper that answered that it got no answer."""
         for probe in self._probes.values():
             if probe.nonce == nonce:
                 probe.silent.discard(sender)
+
+    def slept(self, seconds: float) -> None:
+        """Wait so much longer for answers: they may have come meanwhile, and nobody has looked."""
+        for probe in self._probes.values():
+            probe.deadline += seconds
 
     def tick(self, now: float) -> Probes:
         """Return the messages that are due and the pods whose probe has failed."""
@@ -166,19 +187,25 @@ class Prober:
                 orders += self._go_indirect(probe, now)
         for probe in self._probes.values():
             if now >= probe.resend_at and probe.target in self._next:
-                probe.resend_at = now + RESEND_S
-                orders.append(Order(probe.target, [Kind.PING, probe.nonce]))
+                orders.append(self._repeat(probe, now))
         for own in [own for own, relay in self._relays.items() if now >= relay.deadline]:
             relay = self._relays.pop(own)
             orders.append(Order(relay.requester, [Kind.NACK, relay.nonce]))
+        orders += self._pings(now)
+        self._due = min(self._times(), default=float("inf"))
+        return Probes(orders, failed)
+
+    def _pings(self, now: float) -> list[Order]:
+        """Return the pings that are due."""
+        orders: list[Order] = []
         for pod in [pod for pod, due in self._next.items() if now >= due]:
             self._next[pod] = now + self.interval_s() * self._rng.uniform(0.85, 1.0)
             if pod not in self._probes:
                 deadline = now + self._awareness.scale(self._timeout_s)
-                self._probes[pod] = probe = _Probe(pod, self._new_nonce(), now, deadline, now + RESEND_S)
+                resend_at = now + self._resend_s.get(pod, RESEND_S)
+                self._probes[pod] = probe = _Probe(pod, self._new_nonce(), now, deadline, resend_at)
                 orders.append(Order(pod, [Kind.PING, probe.nonce]))
-        self._due = min(self._times(), default=float("inf"))
-        return Probes(orders, failed)
+        return orders
 
     def _times(self) -> Iterator[float]:
         """Yield when something is due."""
@@ -199,10 +226,16 @@ class Prober:
         probe.deadline = now + self._awareness.scale(self._timeout_s)
         orders = [Order(pod, [Kind.REQUEST, probe.nonce, pod_bytes(probe.target)]) for pod in chosen]
         if probe.target in self._next:
-            probe.resend_at = now + RESEND_S
-            orders.append(Order(probe.target, [Kind.PING, probe.nonce]))
+            orders.append(self._repeat(probe, now))
         self._due = min(self._due, probe.deadline, probe.resend_at)
         return orders
+
+    def _repeat(self, probe: _Probe, now: float) -> Order:
+        """Ping once more, under another number: it shows which ping was answered, and so how long that took."""
+        nonce = self._new_nonce()
+        probe.sent[nonce] = now
+        probe.resend_at = now + self._resend_s.get(probe.target, RESEND_S)
+        return Order(probe.target, [Kind.PING, nonce])
 
     def _new_nonce(self) -> int:
         self._nonce = (self._nonce + 1) % 2**32

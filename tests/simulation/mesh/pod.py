@@ -111,6 +111,7 @@ class SimPod:
         self.membership.set_members(self.world.members, self.world.now)
         self.broadcast.set_members(self.world.members)
         self.view.set_members(self.world.sorted)
+        self.membership.changes()  # or each pod would go on holding the names of all that it was told of
 
     def tick(self, start: int) -> None:
         if not self.running or self.starts != start:

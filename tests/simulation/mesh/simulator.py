@@ -11,6 +11,7 @@ as one that has run for long: everybody knows everybody and has the links of a r
 
 from __future__ import annotations
 
+import bisect
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -32,6 +33,9 @@ from tests.simulation.mesh.pod import SimPod
 KEEP_ALIVE_S = 8.0
 REDIAL_S = 1.0
 META: bytes = msgpack.packb({"bytes_used": 10**12, "bytes_limit": 10**13})
+
+
+Event = tuple[float, int, Callable[..., None], tuple[Any, ...]]
 
 
 @dataclass
@@ -61,7 +65,11 @@ class World:
         self.now = 1000.0
         self.network = network or Network()
         self.settings = settings or MembershipSettings()
-        self.events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self.events: dict[int, list[Event]] = {}
+        """By millisecond; each list is put in order when its time has come."""
+        self.times: list[int] = []
+        self.current = -1
+        self.done = 0
         self.count = 0
         self.cut: set[tuple[PodId, PodId]] = set()
         self.side: dict[PodId, bool] = {}
@@ -119,13 +127,36 @@ class World:
     def after(self, delay_s: float, action: Callable[..., None], *arguments: Any) -> None:
         """Call ``action`` later. No closure that names itself: such garbage stays, the collector being off."""
         self.count += 1
-        heapq.heappush(self.events, (self.now + delay_s, self.count, action, arguments))
+        at = self.now + delay_s
+        event = at, self.count, action, arguments
+        key = int(at * 1000)
+        if key == self.current:
+            bisect.insort(self.events[key], event, lo=self.done)
+        elif key in self.events:
+            self.events[key].append(event)
+        else:
+            self.events[key] = [event]
+            heapq.heappush(self.times, key)
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds
-        while self.events and self.events[0][0] <= end:
-            self.now, _, action, arguments = heapq.heappop(self.events)
-            action(*arguments)
+        while self.times and self.times[0] <= end * 1000:
+            self.current = self.times[0]
+            events = self.events[self.current]
+            events.sort()
+            self.done = 0
+            while self.done < len(events):
+                event = events[self.done]
+                if event[0] > end:
+                    self.events[self.current], self.current = events[self.done :], -1
+                    self.now = end
+                    return
+                self.done += 1
+                self.now, _, action, arguments = event
+                action(*arguments)
+            del self.events[self.current]
+            heapq.heappop(self.times)
+            self.current = -1
         self.now = end
 
     def run_until(self, done: Callable[[], bool], within_s: float, what: str) -> float:

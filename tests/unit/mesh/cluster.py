@@ -137,11 +137,17 @@ async def running(
         group.cancel_scope.cancel()
 
 
-async def until(condition: Callable[[], bool], nodes: Sequence[MeshNode] = (), *, timeout_s: float = 10.0) -> None:
-    """Wait for a condition that changes with a node's `on_change`, or is looked at every few milliseconds."""
+async def until(
+    condition: Callable[[], bool],
+    nodes: Sequence[MeshNode] = (),
+    *,
+    timeout_s: float = 10.0,
+    pause_s: float = 0.005,
+) -> None:
+    """Wait for a condition that changes with a node's `on_change`, or is looked at every ``pause_s``."""
     with anyio.fail_after(timeout_s):
         while not condition():
-            await anyio.sleep(0.005)
+            await anyio.sleep(pause_s)
 
 
 async def linked(*nodes: MeshNode, timeout_s: float = 10.0) -> None:

@@ -127,6 +127,26 @@ def test_the_recovery_key_wins_against_the_founders_thief(tmp_path: Path) -> Non
         assert [roster.is_admin(home.pod) for home in (laptop, nas, phone)] == [False, True, True]
 
 
+def test_two_that_evict_each_other_stay_apart_until_a_third_or_the_recovery_key_decides(tmp_path: Path) -> None:
+    laptop, key = found_with_key(tmp_path / "laptop")
+    nas, phone = admit(laptop, tmp_path / "nas"), admit(laptop, tmp_path / "phone")
+    for home in (nas, phone):
+        home.store.add(laptop.roster.records())
+    evict(laptop, nas.pod)
+    evict(nas, laptop.pod)
+    for here, there in ((laptop, nas), (nas, laptop)):
+        heard = here.roster.of_recovery(there.roster.records())  # all that is learned from an evicted pod
+        here.store.add(heard)
+        assert here.roster.is_member(here.pod), "each goes on by itself"
+        assert not here.roster.is_member(there.pod)
+    phone.store.add(everybody(nas, laptop))
+    assert [phone.roster.is_member(home.pod) for home in (laptop, nas, phone)] == [True, False, True]
+    nas.store.add(phone.roster.records())
+    assert not nas.roster.is_member(nas.pod), "the earlier admitted stays"
+    evict(phone, laptop.pod, doubtful=phone.roster.signed_by(laptop.pod), key=key)
+    assert not _merged(phone, nas).is_member(laptop.pod), "the key ranks before both"
+
+
 def _merged(*homes: Home) -> Roster:
     roster = Roster()
     roster.add_all(everybody(*homes))

@@ -17,8 +17,10 @@ from mesh.wire import Tag
 from tests.unit.mesh.cluster import MemoryLog, admit, found, running, until
 
 PODS = FULL_MESH_PODS + 4
-PATIENT = MembershipSettings(probe_timeout_s=3.0)
+PATIENT = MembershipSettings(probe_interval_s=4.0, probe_timeout_s=15.0)
 """So many pods in one process hold each other up."""
+LOOK_S = 0.25
+"""Looking at all of them takes milliseconds: every few milliseconds it would take the time that they need."""
 
 
 def links(node: MeshNode) -> int:
@@ -40,13 +42,15 @@ async def test_many_pods_are_linked_to_few_and_reach_all(tmp_path: Path) -> None
             ),
         ]
         everybody = {node.pod_id for node in nodes}
-        await until(lambda: all(node.alive() == everybody - {node.pod_id} for node in nodes), timeout_s=60)
-        await until(lambda: all(links(node) <= HIGH + 2 for node in nodes), timeout_s=60)
+        await until(
+            lambda: all(node.alive() == everybody - {node.pod_id} for node in nodes), timeout_s=60, pause_s=LOOK_S
+        )
+        await until(lambda: all(links(node) <= HIGH + 2 for node in nodes), timeout_s=60, pause_s=LOOK_S)
 
         for number, node in enumerate(nodes):
             node.publish_log([logs[homes[number].name].append(b"entry")])
         whole = {log.writer: 1 for log in logs.values()}
-        await until(lambda: all(log.vector() == whole for log in logs.values()), timeout_s=60)
+        await until(lambda: all(log.vector() == whole for log in logs.values()), timeout_s=60, pause_s=LOOK_S)
 
         here = nodes[0]
         far = next(node for node in nodes[1:] if here._table.control(node.pod_id) is None)
@@ -55,7 +59,7 @@ async def test_many_pods_are_linked_to_few_and_reach_all(tmp_path: Path) -> None
                 while await asked(here, far, lane) is None:
                     await anyio.sleep(0.2)
         assert here._table.control(far.pod_id) is None, "asked over a link for requests only"
-        await until(lambda: {member.state for member in here.members()} == {State.ALIVE}, timeout_s=60)
+        await until(lambda: {member.state for member in here.members()} == {State.ALIVE}, timeout_s=60, pause_s=LOOK_S)
 
 
 async def asked(here: MeshNode, far: MeshNode, lane: Lane) -> object:

@@ -287,3 +287,23 @@ def test_the_relays_are_bounded():
     answers = [probes.on_request(B, nonce, A, 0.0)[0].head[0] for nonce in range(300)]
     assert answers.count(Kind.PING) == 256
     assert answers.count(Kind.NACK) == 44
+
+
+def test_who_is_slow_is_not_asked_the_same_ten_times():
+    one = prober()
+    one.link_up(A, 0.0)
+    (ping,) = one.tick(0.0).orders
+    assert sum(len(one.tick(tick / 100).orders) for tick in range(1, 31)) == 3, "every 0.09 s at first"
+    one.on_ack(A, ping.head[1], 0.3)
+    asked = [now / 100 for now in range(31, 180) for _ in one.tick(now / 100).orders]
+    assert len(asked) == 2, "and every 0.6 s when it took 0.3 s, but at once when it's late"
+
+
+def test_time_that_a_pod_has_slept_is_no_silence_of_others():
+    one = prober()
+    one.link_up(A, 0.0)
+    one.tick(0.0)
+    one.tick(0.5)
+    one.slept(3.0)
+    assert one.tick(3.9).failed == []
+    assert one.tick(4.0).failed == [A]
