@@ -32,7 +32,7 @@ async def plan(parts: Parts, args: dict[str, object]) -> dict[str, object]:
         if found in (Standing.PENDING, Standing.MISSING):
             lost.extend(names_of(parts, info.content)[0])
 
-    verdict = (await look_one_by_one(parts, pods, parts.crisis.acceptance(), note)).verdict
+    verdict = (await look_one_by_one(parts, pods, parts.crisis.said.acceptance(), note)).verdict
     reaction, by = _reaction(parts, frozenset(entries), verdict)
     return {
         "lose": sorted(entries.values()),

@@ -30,7 +30,7 @@ FULL_SHARE: Final = 0.95
 async def status(parts: Parts, args: dict[str, object]) -> dict[str, object]:
     """Describe the pod, the cluster as it sees it, and with ``path`` one file or folder."""
     members = parts.mesh.members()
-    found = await parts.tallies.look(parts, parts.crisis.acceptance())
+    found = await parts.tallies.look(parts, parts.crisis.said.acceptance())
     tally = found.verdict.tally
     situation, reason = _situation(parts, found)
     me = next(member for member in members if member.pod == parts.mesh.pod_id)
