@@ -101,10 +101,21 @@ def _headline(body: Mapping[str, object]) -> None:
             done = _DONE.get(str(one.get("reaction")), printable(one.get("reaction")))
             why = "" if one.get("cause") == "situation" else f" {printable(one.get('reason'))}"
             say(f"  {painted(done, 'yellow')} ({printable(one.get('cause'))}).{why}")
+    for one in _list(body.get("repair")):
+        if isinstance(one, dict):
+            say(f"  What {printable(one.get('pod'))} keeps is copied to others: {_when(one.get('in_s'))}.")
     if body.get("accepted"):
         say(f"  Accepted on {printable(body['accepted'])} with `wormhole unfreeze`: only a new loss is reacted to.")
 
 
+def _when(left_s: object) -> str:
+    if not isinstance(left_s, int) or left_s <= 0:
+        return "under way"
+    text = f"{left_s} s" if left_s < _MINUTE_S else f"{-(-left_s // _MINUTE_S)} min"
+    return f"in {text}, if it stays away"
+
+
+_MINUTE_S = 60
 _COLOURS = {"favourable": "green", "degraded": "yellow", "critical": "red"}
 _DONE = {
     "freeze": "Frozen: nothing is written; reading, removing and repair go on",

@@ -251,8 +251,9 @@ class Crisis:
             self._open.reset(verdict.open)
         self._open.look(verdict.open, now)
         self.said.look(verdict, is_short=self.steady.grade >= Grade.DEGRADED)
-        if grade.situation is not before.situation:
+        if grade is not before:
             logger.info("the situation is %s: %s", grade.situation.value, verdict.reason)
+        if grade.situation is not before.situation:
             effects = self._wanted()
             self._notify("situation", grade.situation, verdict.reason, effects)
 

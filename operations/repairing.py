@@ -37,6 +37,12 @@ class Repairs:
     def _tell(self) -> None:
         self._changed.set()
 
+    def left_s(self) -> dict[PodId, float]:
+        """Return who is away without having said so, and how many seconds later its copies are made anew; 0: now."""
+        after_s = self._parts.cluster.redundancy.repair_after_s
+        left = self._absences.left_s(after_s, anyio.current_time())
+        return {pod: 0.0 if pod in self._given_up else left_s for pod, left_s in left.items()}
+
     async def run(self) -> None:
         """Follow who is away until cancelled."""
         while True:
@@ -60,6 +66,8 @@ class Repairs:
             for one in members:
                 if one.pod in given_up - self._given_up:
                     logger.info("%s stays away: what it keeps gets copies elsewhere", one.name)
+                elif one.pod in self._given_up - given_up:
+                    logger.info("%s: no more copies are made of what it keeps", one.name)
             self._given_up = given_up
             self._parts.catalogue.give_up(given_up)
             self._parts.transfer.reconsider()

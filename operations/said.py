@@ -7,6 +7,7 @@ knows, and each pod keeps it over its own restarts. The same goes for a shortage
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from statistics import median
@@ -28,6 +29,9 @@ RETURNED: Final = "returned"
 META_RETURNED: Final = "crisis_returned"
 NOTICED_S: Final = 10.0
 """What everybody notices is noticed within so long by each."""
+MAX_LOGGED: Final = 20
+
+logger = logging.getLogger(__name__)
 
 
 class Which(NamedTuple):
@@ -44,6 +48,8 @@ class Said:
         self._parts = parts
         self._which: Which | None = None
         """The acceptance that is followed."""
+        self._has_looked = False
+        """There was none when this pod looked first."""
         self._followed_since = 0.0
         self._returned: frozenset[PodId] = frozenset()
         """Of its pods those that came back."""
@@ -85,10 +91,15 @@ class Said:
         """Return the last `unfreeze`; begin to follow another one than before, or go on after a restart."""
         said = self._parts.roster.roster.orders().unfreeze
         if said is None:
+            self._has_looked = True
             return None
         signer, order = said
         which = Which(order.number, signer)
         if which != self._which:
+            if self._which is not None or self._has_looked:
+                names = ", ".join(map(self._parts.live.name_of, order.pods[:MAX_LOGGED]))
+                accepted = f"; accepted is the loss of {names}" if names else ""
+                logger.info("unfreeze was said on %s%s", self._parts.live.name_of(signer), accepted)
             self._which, self._followed_since = which, time.monotonic()
             self._returned, self._is_short_no_more = frozenset(), False
             stored = self._parts.metadata.store.get_meta(META_RETURNED)

@@ -57,6 +57,7 @@ async def status(parts: Parts, args: dict[str, object]) -> dict[str, object]:
         "doing": [
             {"reaction": one.effect.value, "cause": one.cause.value, "reason": one.reason} for one in crisis.stances
         ],
+        "repair": _repair(parts, tally),
         "accepted": _accepted(parts, found),
         "pods": {
             "total": len(members_left),
@@ -109,6 +110,12 @@ def _accepted(parts: Parts, found: Found) -> str:
     if said is None or verdict.grade is Grade.WELL or verdict.open >= verdict.grade:
         return ""
     return parts.live.name_of(said[0])
+
+
+def _repair(parts: Parts, tally: Tally) -> list[dict[str, object]]:
+    """Return whose copies are made anew, and in how many seconds; 0: it is being done."""
+    left = parts.repairs_left_s() if tally.short else {}
+    return [{"pod": parts.live.name_of(pod), "in_s": round(left_s)} for pod, left_s in sorted(left.items())]
 
 
 def _member(member: Member) -> dict[str, object]:
