@@ -113,6 +113,8 @@ class Said:
         returned, is_short_no_more = self._returned | ended[0], self._is_short_no_more or ended[1]
         if (returned, is_short_no_more) == (self._returned, self._is_short_no_more):
             return False
+        for pod in sorted(returned - self._returned):
+            logger.info("%s is back: its loss is no longer accepted", self._parts.live.name_of(pod))
         self._returned, self._is_short_no_more = returned, is_short_no_more
         return True
 
