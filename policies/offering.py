@@ -27,7 +27,7 @@ LEAST_FULL_BYTES: Final = 1 << 20
 ROOM_MARGIN: Final = 1.25
 """Room grows by a step once there is so much more than the step."""
 REFUSED_S: Final = 60.0
-"""So long after a refusal a pod offers less room than what it refused."""
+"""So long after a refusal a pod offers less room than what it refused, unless as much was freed meanwhile."""
 SPEED_LIMIT: Final = 23
 """Faster networks than 2^23 bytes (8 MiB) a second are all the same."""
 SLOW_STEPS: Final = 2
@@ -133,11 +133,14 @@ class Scale:
         self._is_full = False
         self._speed = 0
         self._refused: tuple[float, int] | None = None
+        """Until when, and the size."""
+        self._least_free_bytes: int | None = None
+        """The least room since the refusal."""
 
     def refused(self, size: int, now: float) -> None:
         """Note that a copy of ``size`` bytes found no room."""
         if self._refused is None or now >= self._refused[0] or size <= self._refused[1]:
-            self._refused = now + REFUSED_S, size
+            self._refused, self._least_free_bytes = (now + REFUSED_S, size), None
 
     def limits_changed(self) -> None:
         """Forget what found no room: there may be more of it now."""
@@ -165,7 +168,12 @@ class Scale:
         self._room_step = step
         offered = 1 << step if step >= 0 else 0
         if self._refused is not None and now < self._refused[0]:
-            offered = min(offered, max(0, self._refused[1] - 1))
+            size = self._refused[1]
+            least = free_bytes if self._least_free_bytes is None else min(free_bytes, self._least_free_bytes)
+            self._least_free_bytes = least
+            if free_bytes < least + size:
+                return min(offered, max(0, size - 1))
+            self._refused = None
         return offered
 
     def load(self, capacity_bytes: int, kept_bytes: int) -> int:
