@@ -20,15 +20,16 @@ from anyio import lowlevel
 from base.errors import WormholeError
 from base.ids import PodId
 from crdt_meta.node import Delta
-from mesh.api import Member, Role, State
+from mesh.api import Member, State
 from mesh.wire import Tag
 from operations.catalogue import ROOM
+from operations.counting import connected_now, counted
 from operations.notifying import Notice, Notifying
 from operations.parts import Parts
 from operations.said import Said
 from operations.tally import Found
 from policies.reactions import Cause, Effect, Reacting, follow, react
-from policies.situation import Contact, Grade, Situation, Steady, Verdict, is_connected
+from policies.situation import Contact, Grade, Situation, Steady, Verdict
 from transfer.pace import Limits
 
 DOING: Final = "doing"
@@ -46,28 +47,6 @@ ASK_EVERY_S: Final = 2.0
 """A client pod asks so often what its full pod does."""
 
 logger = logging.getLogger(__name__)
-
-
-def is_counted(member: Member) -> bool:
-    """Tell whether a pod counts for the situation: full, and not gone or away by its own announcement."""
-    gone = member.state in (State.LEFT, State.EVICTED, State.MAINTENANCE)
-    return member.role is Role.FULL and not gone and not member.announced
-
-
-def by_admission(parts: Parts, members: list[Member]) -> list[Member]:
-    """Sort members by the time of their admission, the founder first."""
-    entries = parts.roster.roster.pods()
-    return sorted(members, key=lambda member: (entries[member.pod].order, member.pod))
-
-
-def connected_now(parts: Parts) -> bool:
-    """Tell whether this pod is on the side of the network that goes on, at this moment."""
-    if parts.editor is not None:
-        return parts.editor.connected
-    counted = [one for one in parts.mesh.members() if is_counted(one)]
-    reachable = frozenset(one.pod for one in counted if one.state is State.ALIVE)
-    order = [one.pod for one in by_admission(parts, counted)]
-    return is_connected(parts.mesh.pod_id, order, reachable, parts.pod.disconnected.quorum)
 
 
 class Crisis:
@@ -89,6 +68,8 @@ class Crisis:
         self._informed = False
         self._wake = anyio.Event()
         self._judge_at = 0.0
+        self.found_at = float("-inf")
+        """When that began, by the event loop's clock."""
         self._judged_at = float("-inf")
         self._took_s = 0.0
         self._members: object = None
@@ -235,7 +216,7 @@ class Crisis:
             return
         started = time.monotonic()
         number, accepted = self.said.number, self.said.acceptance()
-        self.found = await parts.tallies.look(parts, accepted)
+        self.found, self.found_at = await parts.tallies.look(parts, accepted), now
         self._took_s = time.monotonic() - started
         if connected_now(parts):  # else it was looked at while others went
             self._take(self.found.verdict, anew=number != self._seen_number)
@@ -336,7 +317,7 @@ class Crisis:
         """Return why this pod counts as cut off."""
         if self._parts.editor is not None:
             return "No full pod can be reached: this client pod can only read what it has."
-        others = [one for one in self._parts.mesh.members() if is_counted(one) and one.pod != self._parts.mesh.pod_id]
+        others = [one for one in counted(self._parts) if one.pod != self._parts.mesh.pod_id]
         reached = sum(one.state is State.ALIVE for one in others)
         return f"This pod is cut off: it reaches {reached} of {len(others)} other pods."
 

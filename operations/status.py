@@ -11,7 +11,8 @@ from base.ids import ContentId
 from crdt_meta.node import Kind, Node
 from mesh.api import Member, Role, State
 from operations import staying
-from operations.crisis import connected_now, effects_of
+from operations.counting import connected_now
+from operations.crisis import effects_of
 from operations.finding import find, number_of, text_argument, text_of
 from operations.parts import Parts
 from operations.scrubbing import names_of

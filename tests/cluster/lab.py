@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,8 +194,9 @@ class Lab:
         """Create a cluster over all hosts by codes and real multicast, and wait until all see all."""
         first, *others = self.hosts
         first.new(name, *more)
-        for host in others:
-            host.join(first.invite())
+        code = str(first.wormhole("invite", "--uses", str(max(1, len(others))))["code"])
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda host: host.join(code), others))
         self.settled()
         return self.hosts
 

@@ -26,7 +26,7 @@ degraded = "throttle"
 critical = "freeze"
 throttle = "50 MB/s"
 """
-FILES, FILE_BYTES = 25, 1_000_000
+FILES, FILE_BYTES = 24, 1_000_000
 LIMIT = "12 MB"
 
 
@@ -73,8 +73,12 @@ def test_a_night_is_told_in_order_and_loses_nothing(tmp_path: Path) -> None:
 def the_night(made: Lab, hosts: list[Host]) -> None:
     laptop, desktop, *others = hosts
     for host in hosts:
-        for key, value in (("cache.limit", "1 MB"), ("storage.limit", LIMIT)):
-            host.wormhole("config", "set", key, value, "--pod-level", check=False)
+        tight, text = host.folder / "pod.toml", (host.home / "pod.toml").read_text()
+        text = text.replace('"20 GiB"', '"1 MB"').replace(
+            '# [storage]\n# limit = "90%"', f'[storage]\nlimit = "{LIMIT}"'
+        )
+        tight.write_text(text)
+        assert len(host.wormhole("config", "apply", tight, "--pod-level")["changes"]) == 2
     contents = {f"{number}": os.urandom(FILE_BYTES) for number in range(FILES)}
     for host, (name, data) in zip(itertools.cycle(hosts), contents.items(), strict=False):
         (host.mount / name).write_bytes(data)
@@ -84,16 +88,19 @@ def the_night(made: Lab, hosts: list[Host]) -> None:
     assert all(len(pods) >= 2 for pods in before.values())
     shared = Counter(frozenset(pods) for pods in before.values() if len(pods) == 2)
     first, second = max(itertools.combinations(others, 2), key=lambda two: shared[frozenset(one.name for one in two)])
-    doomed = sorted(f"/{name}" for name, pods in before.items() if pods <= {first.name, second.name})
-    assert doomed, shared
+    both = {first.name, second.name}
+    assert any(pods <= both for pods in before.values()), shared
     left = [host for host in hosts if host not in (first, second)]
-    plan = lambda: laptop.wormhole("plan", "--lose", first.name, check=False)  # noqa: E731
-    wait_until(lambda: plan()["situation"] == "degraded", 10, "everybody has said how full it is")
 
+    def planned(host: Host, situation: str) -> Any:
+        plan = laptop.wormhole("plan", "--lose", host.name, check=False)
+        return plan if plan["situation"] == situation else None
+
+    plan = wait_until(lambda: planned(first, "degraded"), 10, "everybody has said how full it is")
+    assert (plan["reaction"], plan["lost"]) == ("throttle", [])
     first.kill()
-    found = seen(laptop, "degraded", "throttle")
-    short = sum(first.name in pods for pods in before.values())
-    assert found["reason"].startswith(f"{short} of {FILES} files have too few copies, and too few pods with room")
+    found = seen(laptop, plan["situation"], plan["reaction"])
+    assert f" of {FILES} files have too few copies, and too few pods with room" in found["reason"]
     assert (found["missing"], found["frozen"], found["pods"]["absent"]) == ([], False, 1)
     assert [one["pod"] for one in found["repair"]] == [first.name]
     assert outcome(lambda: (desktop.mount / "written in between").write_bytes(b"while it is degraded")) == 0
@@ -103,17 +110,19 @@ def the_night(made: Lab, hosts: list[Host]) -> None:
     )
     in_order(told, [f"{first.name} does not answer. .* `wormhole evict {first.name}`"])
 
+    plan = planned(second, "critical")
     second.kill()
+    doomed = seen(laptop, plan["situation"], plan["reaction"])["missing"]
+    assert 0 < len(doomed) <= len(plan["lost"])
+    assert set(doomed) <= set(plan["lost"]), "what was being copied to make room on a full disk may be safe by now"
     for host in left:
-        found = seen(host, "critical", "freeze")
-        assert sorted(found["missing"]) == doomed, host.name
+        assert sorted(seen(host, "critical", "freeze")["missing"]) == sorted(doomed), host.name
         assert outcome((host.mount / "not now").mkdir) == errno.EROFS
     in_order(
         page(desktop), ["critical", f"{len(doomed)} of {FILES + 1} files can't be read", "Frozen", re.escape(doomed[0])]
     )
     after = on_disks(left, contents)
-    assert all(after[name] >= pods - {first.name, second.name} for name, pods in before.items()), "nothing was dropped"
-    assert {name for name, pods in after.items() if not pods} == {path[1:] for path in doomed}
+    assert {f"/{name}" for name, pods in after.items() if not pods} == set(doomed), "and no file that has a live copy"
     for name, pods in after.items():
         if pods:
             assert (desktop.mount / name).read_bytes() == contents[name], (
@@ -134,7 +143,7 @@ def the_night(made: Lab, hosts: list[Host]) -> None:
     assert wait_until(lambda: status(laptop)["files"]["short_of_copies"] == 0, 10)
     for host in alive:
         assert {name: (host.mount / name).read_bytes() for name in contents} == contents
-    in_order(page(laptop), ["favourable", "every file has copies elsewhere", "transfers +none"])
+    in_order(page(laptop), ["favourable", "every file has copies elsewhere"])
 
     one, other = re.escape(first.name), re.escape(second.name)
     story = [
@@ -147,11 +156,10 @@ def the_night(made: Lab, hosts: list[Host]) -> None:
         rf"{one} \(\w+\) is alive",
         r"the situation is degraded",
         r"no longer freeze",
-        r"the situation is favourable: .* room to make them anew",
         r"the situation is favourable: .* every file has copies elsewhere",
     ]
     for host in left:
         log = (host.home / "pod.log").read_text()
         in_order(log, story)
         in_order(log, [rf"{other} \(\w+\) is absent", f"{other} stays away: what it keeps gets copies elsewhere"])
-        assert not re.search(r" (ERROR|CRITICAL) |Traceback", log)
+        assert not re.search(r" (ERROR|CRITICAL) |Traceback|cut off", log)

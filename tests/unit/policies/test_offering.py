@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from policies.offering import REFUSED_S, Scale
+from policies.offering import MAX_REFUSED_S, REFUSED_S, Scale
 
 MIB = 1 << 20
 
@@ -14,6 +14,20 @@ def test_what_found_no_room_is_offered_none_for_a_while() -> None:
     assert scale.room(4 * MIB, 1.0) == MIB - 1
     assert scale.room(4 * MIB, REFUSED_S) == MIB - 1
     assert scale.room(4 * MIB, REFUSED_S + 1.0) == 4 * MIB
+
+
+def test_who_refuses_again_and_again_offers_nothing_for_longer_each_time() -> None:
+    scale, now, pauses = Scale(), 0.0, []
+    for _ in range(6):
+        scale.refused(MIB, now)
+        scale.refused(2 * MIB, now)  # of several at once
+        begun = now
+        while scale.room(4 * MIB, now) < MIB:
+            now += 0.5
+        pauses.append(now - begun)
+    assert pauses == [5, 10, 20, 40, 60, 60]
+    scale.refused(MIB, now + 2 * MAX_REFUSED_S)
+    assert scale.room(4 * MIB, now + 2 * MAX_REFUSED_S + REFUSED_S) >= MIB
 
 
 def test_room_for_it_counts_at_once_when_as_much_was_freed() -> None:
