@@ -207,3 +207,33 @@ def test_frozen_by_hand_and_drills(four: Lab, tmp_path: Path) -> None:
     time.sleep(2)
     assert outcome((laptop.mount / "works").mkdir) == 0
     assert status(laptop)["situation"] == "favourable"
+
+
+def test_nobody_is_frozen_who_need_not_be(four: Lab) -> None:
+    laptop, desktop, nas, attic = four.hosts
+    laptop.wormhole("config", "set", "continuity.degraded", "freeze")
+    nas.run(WORMHOLE, "up")
+    four.settled()
+    for file in (laptop.mount / "single").iterdir():
+        file.unlink()
+    laptop.wormhole("sync")
+
+    def goes_on(*hosts: Host) -> None:
+        """Assert for longer than it takes to judge that all of them take changes and do nothing else."""
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            assert [status(host)["doing"] for host in hosts] == [[]] * len(hosts)
+            assert [outcome((host.mount / f"{host.name} {next(NUMBERS)}").mkdir) for host in hosts] == [0] * len(hosts)
+
+    attic.cut()  # a laptop on a train, three pods at home
+    wait_until(lambda: status(laptop)["pods"]["absent"] == 1, 15, "away")
+    wait_until(lambda: "cut off" in status(attic)["reason"], 15, "on the train")
+    goes_on(*four.hosts)
+    attic.plug()
+    four.settled()
+    for host in (nas, attic):
+        host.run(WORMHOLE, "down")
+    wait_until(lambda: [status(host)["pods"]["alive"] for host in (laptop, desktop)] == [2, 2], 15, "two pods")
+    laptop.kill()  # the one that made the cluster
+    wait_until(lambda: "cut off" in status(desktop)["reason"], 15, "alone")
+    goes_on(desktop)
