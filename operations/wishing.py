@@ -59,6 +59,7 @@ class Wishing:
         self._upload: float | None = None
         self._wake = anyio.Event()
         self._seen: object = None
+        self._loads: object = None
         parts.mesh.handle(Tag.USES, self._hear_uses)
         parts.mesh.handle(Tag.SPEED, self._serve_speed)
         parts.mesh.on_change(self._look)
@@ -123,7 +124,10 @@ class Wishing:
         self._wake.set()
 
     def _look(self) -> None:
-        """Look at all contents again when a pod says something else that placement depends on."""
+        """Look at all contents again when a pod says something else that placement depends on.
+
+        How laden the pods are decides only who drops a copy too many: then nothing else is looked at.
+        """
         pods = self._parts.catalogue.placing.pods()
         values = {
             pod: (said.capacity, said.is_full, said.replicas, said.new_files, said.hot, said.cold, said.joined_s)
@@ -133,6 +137,14 @@ class Wishing:
         if seen != self._seen:
             self._seen = seen
             self._parts.transfer.reconsider()
+        loads = {
+            pod: (said.load, pods.candidates[pod].is_slow)
+            for pod, said in pods.wishes.items()
+            if pod in pods.candidates
+        }
+        if loads != self._loads:
+            self._loads = loads
+            self._parts.transfer.loads_changed()
 
     def _pass_every_s(self) -> float:
         return RECONSIDER_S if self._parts.catalogue.placing.has_temper() else float("inf")

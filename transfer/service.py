@@ -50,6 +50,7 @@ from transfer.settings import TransferSettings
 from transfer.store import MOST_WAITING_BYTES
 from transfer.store_open import open_store
 from transfer.striking import Striking
+from transfer.surveying import Surveying
 
 log = logging.getLogger(__name__)
 
@@ -98,8 +99,10 @@ class Transfer(Copies, Figures):
         self._holdings = HoldingsSync(mesh, self._database, self._news, self._exchanged_one, self._keeps)
         self._caching = Caching(self._access, self._database, catalogue, self._record)
         self._batches = Batches(mesh, self._fetcher, settings.deadline_s, self._candidates)
+        self._surveying = Surveying(mesh.pod_id, self._access, self._database, catalogue, mesh.alive)
         self._replication = Replication(
             mesh.pod_id,
+            self._surveying,
             self._access,
             self._database,
             catalogue,
@@ -111,7 +114,7 @@ class Transfer(Copies, Figures):
             mesh.alive,
         )
         self.scrubbing = Scrubbing(
-            self._access, self._database, catalogue, self._caching, self._replication, self._record, self._has_copies
+            self._access, self._database, catalogue, self._caching, self._surveying, self._record, self._has_copies
         )
         self.releasing: Releasing | None = None
         """Frees what nothing refers to any more; None when nobody can tell what that is."""
@@ -136,7 +139,8 @@ class Transfer(Copies, Figures):
     def _connect(self, rng: random.Random) -> None:
         """Make what gives room, and tell the parts of each other."""
         mesh, catalogue, replication = self._mesh, self._catalogue, self._replication
-        self._striking.repair = replication.repair
+        self._striking.repair = self._surveying.promise
+        self._surveying.on_work, self._surveying.on_pass = replication.add, replication.hurry
         replication.on_refused = self._refused
         replication.on_arrival = self._server.arrived
         self._server.coming = replication.coming
@@ -152,12 +156,12 @@ class Transfer(Copies, Figures):
             self._database,
             catalogue,
             self.releasing,
-            replication.is_surplus,
+            self._surveying.is_surplus,
             self._copies_of,
             lambda: self._holdings.knows_all(mesh.alive() & self._full_pods()) and not catalogue.is_behind(),
             rng,
         )
-        replication.on_surplus = self.dropping.consider
+        self._surveying.on_surplus = self.dropping.consider
 
     # -- running
 
@@ -175,7 +179,8 @@ class Transfer(Copies, Figures):
                 self._fetcher.start(group)
                 self._access.start(group)
                 group.start_soon(self._holdings.run, group)
-                group.start_soon(self._replication.run, group)
+                group.start_soon(self._surveying.run)
+                self._replication.start(group)
                 group.start_soon(self._caching.run)
                 group.start_soon(self._sync_often)
                 group.start_soon(self._access.claims.run, self._memory, self._database.holds)
@@ -238,7 +243,7 @@ class Transfer(Copies, Figures):
         self._settings = self._access.settings = settings
         self._fetcher.deadline_s = self._batches.deadline_s = settings.deadline_s
         self._store.room.set_limits(settings.room.limit_bytes, settings.room.full_share)
-        self._replication.changed()
+        self.reconsider()
 
     def limit(self, limits: Limits) -> None:
         """Limit what goes to and comes from other pods from now on."""
@@ -313,7 +318,7 @@ class Transfer(Copies, Figures):
         if self.releasing is not None:
             self.releasing.noticed(contents)
         self._replication.pacing.noticed(contents, anyio.current_time())
-        self._replication.consider(contents)
+        self._surveying.consider(contents)
 
     def waits(self, content: ContentId) -> bool:
         """Tell whether a content that nothing refers to is still to be freed."""
@@ -334,15 +339,20 @@ class Transfer(Copies, Figures):
 
     def look_at(self, contents: Collection[ContentId]) -> None:
         """Say that these contents may belong elsewhere now."""
-        self._replication.consider(contents)
+        self._surveying.consider(contents)
 
     def pass_every(self, pause_s: Callable[[], float]) -> None:
         """Have all contents looked at again after so long; the settings' time is the longest."""
-        self._replication.pass_every_s = pause_s
+        self._surveying.pass_every_s = pause_s
 
     def reconsider(self) -> None:
         """Say that placement may have changed for all contents (a new configuration)."""
-        self._replication.changed()
+        self._replication.pacing.clear()
+        self._surveying.look_at_all()
+
+    def loads_changed(self) -> None:
+        """Say that pods are more, or less, laden than before."""
+        self._surveying.loads_changed()
 
     async def begin_holdings_anew(self) -> None:
         """Make others forget what they know of this pod's holdings: its home was restored from an older one."""
@@ -393,7 +403,7 @@ class Transfer(Copies, Figures):
         self._signal()
 
     def _news(self, contents: Collection[ContentId]) -> None:
-        self._replication.consider(contents)
+        self._surveying.consider(contents)
         self._fetcher.stir()
         self._signal()
 
@@ -411,7 +421,7 @@ class Transfer(Copies, Figures):
         self._members = members
         self._holdings.look()
         self._fetcher.stir()
-        self._replication.changed()
+        self.reconsider()
         self._signal()
 
     def _signal(self) -> None:

@@ -80,7 +80,7 @@ def test_copies_lie_where_they_belong(four: Lab, tmp_path: Path) -> None:
     contents = {
         os.getxattr(laptop.mount / "many" / f"{number}", "user.wormhole.content").decode() for number in range(160)
     }
-    wait_until(lambda: sum(found := shares()) == 3 * 160 and min(found) >= 100, 150, "balanced")
+    wait_until(lambda: sum(found := shares()) == 3 * 160 and min(found) >= 100, 40, "balanced")
 
     # new files land where they are wished for; a writer beyond its limit hands them on
     attic.run(WORMHOLE, "config", "set", "affinity.new_files", "5", "--pod-level")
