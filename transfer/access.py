@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, Protocol
 
+import anyio
 from anyio.abc import TaskGroup
 
 from base.errors import DamagedError, NoSpaceError
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 
 MAX_MANIFEST_CHUNKS: Final = 65_536
 """Most chunk ids of manifests kept in memory (about 6 MB)."""
+
+
+FORESEEN_S: Final = 1.0
+"""So long a reader waits for what was asked for with many others."""
 
 
 class User(Protocol):
@@ -56,6 +61,8 @@ class Access:
         self.on_use: Callable[[ContentId], None] = lambda _content: None
         self.find_room: Callable[[], Awaitable[bool]] = _no_room
         """Called when a draft finds no room: frees what gives way; tells whether it is worth trying again."""
+        self.foreseen: dict[ChunkId, anyio.Event] = {}
+        """Small pieces that are on their way with many others → set when they are in memory, or don't come."""
         self.streams = 0
         """Readers that read ahead now; they share the memory."""
         self._manifests: OrderedDict[ContentId, Manifest] = OrderedDict()
@@ -142,6 +149,10 @@ class Access:
         Raises `UnreachableError`, `DamagedError`; when a copy for the cache finds no room it is only not stored.
         """
         data = self.memory.get(wanted.piece)
+        if data is None and wanted.piece in self.foreseen:
+            with anyio.move_on_after(FORESEEN_S):
+                await self.foreseen[wanted.piece].wait()
+            data = self.memory.get(wanted.piece)
         if data is None:
             data = await self.fetcher.fetch(wanted, urgency)
             if urgency is not Urgency.BACKGROUND:

@@ -23,7 +23,7 @@ from mesh.api import Mesh, Role, State
 from mesh.wire import Tag
 from transfer.access import Access
 from transfer.api import Catalogue, Memory
-from transfer.batching import Batches
+from transfer.batching import SMALL_BYTES, Batches
 from transfer.caching import Caching
 from transfer.copies import Copies
 from transfer.draft import Draft
@@ -97,8 +97,8 @@ class Transfer(Copies, Figures):
         self._access.on_damage = self._striking.damaged
         self._server = ChunkServer(self._store, self._striking.damaged, self._fetcher.paces.up)
         self._holdings = HoldingsSync(mesh, self._database, self._news, self._exchanged_one, self._keeps)
-        self._caching = Caching(self._access, self._database, catalogue, self._record)
         self._batches = Batches(mesh, self._fetcher, settings.deadline_s, self._candidates)
+        self._caching = Caching(self._access, self._database, catalogue, self._record, self._batches)
         self._surveying = Surveying(mesh.pod_id, self._access, self._database, catalogue, mesh.alive)
         self._replication = Replication(
             mesh.pod_id,
@@ -216,6 +216,15 @@ class Transfer(Copies, Figures):
     def open(self, content: ContentId, size: int, author: PodId | None) -> Reader:
         """Open a content for reading; nothing is read or fetched yet."""
         return Reader(self._access, content, size, author)
+
+    @staticmethod
+    def is_small(size: int) -> bool:
+        """Tell whether contents of a size are fetched many at a time."""
+        return 0 < size <= SMALL_BYTES
+
+    def foresee(self, contents: Collection[tuple[ContentId, int, PodId | None]]) -> None:
+        """Fetch small contents in one go, unless they are here: they will probably be read next."""
+        self._caching.foresee(contents)
 
     def draft(
         self,
