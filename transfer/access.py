@@ -15,6 +15,7 @@ from base.ids import ChunkId, ContentId, PodId
 from transfer.cache import MemoryCache
 from transfer.claims import Claims
 from transfer.fetcher import Fetcher, Urgency, Wanted
+from transfer.handing import Handing
 from transfer.manifest import MAX_MANIFEST_BYTES, Manifest, decode, implied
 from transfer.offload import INLINE_BYTES, Offload
 from transfer.pieces import Area
@@ -60,7 +61,11 @@ class Access:
         """Called at the first read of a reader that needs other pods; tells whether to store what is fetched."""
         self.on_use: Callable[[ContentId], None] = lambda _content: None
         self.find_room: Callable[[], Awaitable[bool]] = _no_room
-        """Called when a draft finds no room: frees what gives way; tells whether it is worth trying again."""
+        """Called when a copy finds no room: frees what gives way; tells whether it is worth trying again."""
+        self.make_room: Callable[[], Awaitable[bool]] = _no_room
+        """The same for a draft, whose bytes may also be handed on."""
+        self.handing = Handing()
+        """What other pods hold for drafts."""
         self.foreseen: dict[ChunkId, anyio.Event] = {}
         """Small pieces that are on their way with many others → set when they are in memory, or don't come."""
         self.streams = 0

@@ -25,7 +25,7 @@ from transfer.caching import Caching
 from transfer.chunking import is_single
 from transfer.fanning import FRESH_S, Fanning, Plan, plan
 from transfer.fetcher import Urgency, Wanted
-from transfer.gather import gather, is_whole_kept
+from transfer.gather import gather, is_whole_kept, missing_bytes
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
 from transfer.manifest import Manifest, implied
@@ -179,6 +179,8 @@ class Replication:
             queue.failed(content, anyio.current_time())
             info = self._catalogue.info(content)
             self._working.discard(content)
+            if Holding.KEPT in self._database.others(content).values():
+                self._surveying.settled(content)  # its first copy is elsewhere
             if info is not None:
                 await self.on_refused(content, info.size)
         except WormholeError as error:
@@ -319,6 +321,8 @@ class Replication:
             self.fanning.progressed(info.content, anyio.current_time())
             self.on_arrival()
 
+        store = self._access.store
+        store.room.check(store.bytes_used, missing_bytes(store, info.content, manifest), store.waiting_bytes)
         found = self._plan(info)
         try:
             await gather(self._access, info.content, manifest, info.author, Area.KEPT, self._rng, found, arrived)

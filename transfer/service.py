@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 import anyio
@@ -36,6 +36,8 @@ from transfer.gather import gather, is_whole, is_whole_kept
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
 from transfer.holdings_sync import HoldingsSync
+from transfer.lodging import Lodging
+from transfer.making_room import MakingRoom
 from transfer.manifest import MAX_MANIFEST_BYTES, implied
 from transfer.offload import Offload
 from transfer.pace import Limits
@@ -58,7 +60,7 @@ MAX_OTHERS_ASKED: Final = 16
 SYNC_EVERY_S: Final = 5.0
 
 
-class Transfer(Copies, Figures):
+class Transfer(Copies, Figures, MakingRoom):
     """The bytes of one pod."""
 
     def __init__(
@@ -120,13 +122,13 @@ class Transfer(Copies, Figures):
         """Frees what nothing refers to any more; None when nobody can tell what that is."""
         self.dropping: Dropping | None = None
         """Drops copies that are too many; None where nothing is freed."""
+        self.lodging: Lodging | None = None
+        """Holds for others what they have no room for; None where nothing is freed."""
         self._connect(rng or random.Random())
         self.on_used: Callable[[ContentId], None] = lambda _: None
         """Called with each content that a program of this machine opens for reading."""
         self.quota = self._access.quota
         """What all files may take together."""
-        self.on_refused: Callable[[int], None] = lambda _: None
-        """Called with the bytes of a copy that found no room here."""
         self._draft_memory = DraftMemory(settings.all_drafts_bytes)
         self._brought: frozenset[ContentId] = frozenset()
         self._changed = anyio.Event()
@@ -150,6 +152,9 @@ class Transfer(Copies, Figures):
         parts = (self._access, self._database, self._memory, self._record)
         self.releasing = Releasing(*parts, self._caching.drop, self._has_copies)
         self.releasing.busy = replication.is_busy
+        lodging = (mesh, self._access, self._database, self._memory)
+        self.lodging = Lodging(*lodging, self.releasing.free_pieces, self._surveying.promise)
+        self._access.handing.connect(mesh, self._access.claims, self._memory, self._database)
         self.dropping = Dropping(
             mesh,
             self._access,
@@ -189,6 +194,8 @@ class Transfer(Copies, Figures):
                     group.start_soon(self.releasing.run)
                 if self.dropping is not None:
                     group.start_soon(self.dropping.run, group)
+                if self.lodging is not None:
+                    group.start_soon(self.lodging.run)
                 if not self._database.was_clean:
                     group.start_soon(self._offload.run, self._store.recount)
                 task_status.started()
@@ -277,7 +284,9 @@ class Transfer(Copies, Figures):
         """
         single = self._access.claims.published(content)
         self.quota.published(content)
-        if self._settings.keeps:
+        if self.host_of(content) is not None:
+            self._surveying.consider([content])
+        elif self._settings.keeps:
             self._replication.published(content, single=single)
         elif content != EMPTY_CONTENT:
             self._access.spawn(lambda: self._caching.adopt(content))
@@ -326,21 +335,14 @@ class Transfer(Copies, Figures):
                 return
         if self.releasing is not None:
             self.releasing.noticed(contents)
+        if self.lodging is not None:
+            self.lodging.noticed(contents)
         self._replication.pacing.noticed(contents, anyio.current_time())
         self._surveying.consider(contents)
 
     def waits(self, content: ContentId) -> bool:
         """Tell whether a content that nothing refers to is still to be freed."""
         return self.releasing is not None and self.releasing.waits(content)
-
-    def on_full(self, find_room: Callable[[], Awaitable[bool]]) -> None:
-        """Have ``find_room`` called when something that is written finds no room; it tells whether to try again."""
-        self._access.find_room = find_room
-
-    async def free(self) -> int:
-        """Free what nothing refers to any more, as far as it may be freed; return by how many bytes the store shrank."""
-        await self._caching.give_way()
-        return await self.releasing.free() if self.releasing is not None else 0
 
     def set_fan_out(self, fan_out: int) -> None:
         """Let what is written be sent to so many pods by each that gets it."""
@@ -399,12 +401,6 @@ class Transfer(Copies, Figures):
     def _copies_of(self, content: ContentId) -> int:
         info = self._catalogue.info(content)
         return 1 if info is None else self.copies_wanted(info)
-
-    async def _refused(self, content: ContentId, size: int) -> None:
-        """Let go of what arrived of a content that found no room, and say that there is none."""
-        if self.releasing is not None and self._database.own(content) is Holding.NONE:
-            await self.releasing.drop([content])
-        self.on_refused(size)
 
     async def _record(self, changes: dict[ContentId, Holding]) -> None:
         await self._database.record(changes)

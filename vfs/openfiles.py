@@ -86,7 +86,7 @@ class OpenFiles:
         self._files = files
         self._publisher = publisher
         self._clock = clock
-        self.patience = Patience(deadline_s, lambda: (transfer.bytes_moved()[0], transfer.bytes_used()))
+        self.patience = Patience(deadline_s, transfer.progress)
         self.foresight = Foresight(tree, transfer)
         self.barrier: Barrier | None = None
         self._handles: dict[int, Handle] = {}
