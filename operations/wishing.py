@@ -62,6 +62,7 @@ class Wishing:
         self._rooms: dict[PodId, int] = {}
         self._more_room_at: float | None = None
         """When a pod offered more room than before, until it was seen whether anything needs it."""
+        self._loads: object = None
         parts.mesh.handle(Tag.USES, self._hear_uses)
         parts.mesh.handle(Tag.SPEED, self._serve_speed)
         parts.mesh.on_change(self._look)
@@ -127,7 +128,10 @@ class Wishing:
         self._wake.set()
 
     def _look(self) -> None:
-        """Look at all contents again when a pod says something else that placement depends on."""
+        """Look at all contents again when a pod says something else that placement depends on.
+
+        How laden the pods are decides only who drops a copy too many: then nothing else is looked at.
+        """
         pods = self._parts.catalogue.placing.pods()
         values = {
             pod: (said.capacity, said.is_full, said.replicas, said.new_files, said.hot, said.cold, said.joined_s)
@@ -141,6 +145,14 @@ class Wishing:
         if any(room > self._rooms.get(pod, 0) for pod, room in rooms.items()):
             self._more_room_at = anyio.current_time()
         self._rooms = rooms
+        loads = {
+            pod: (said.load, pods.candidates[pod].is_slow)
+            for pod, said in pods.wishes.items()
+            if pod in pods.candidates
+        }
+        if loads != self._loads:
+            self._loads = loads
+            self._parts.transfer.loads_changed()
 
     def _use_room(self) -> None:
         """Look at all contents again once some are known to lack copies that there is more room for than before."""

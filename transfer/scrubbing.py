@@ -34,7 +34,7 @@ from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
 from transfer.manifest import MAX_MANIFEST_BYTES, decode, implied
 from transfer.pieces import Area
-from transfer.replication import Replication
+from transfer.surveying import Surveying
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Scrubbing:
         database: HoldingsDb,
         catalogue: Catalogue,
         caching: Caching,
-        replication: Replication,
+        surveying: Surveying,
         record: Callable[[dict[ContentId, Holding]], Awaitable[None]],
         has_copies: Callable[[ContentId], bool],
     ) -> None:
@@ -93,7 +93,7 @@ class Scrubbing:
         self._database = database
         self._catalogue = catalogue
         self._caching = caching
-        self._replication = replication
+        self._surveying = surveying
         self._record = record
         self._has_copies = has_copies
         self._running = False
@@ -173,7 +173,7 @@ class Scrubbing:
         finally:
             for each in waiting:  # those that are kept again aren't looked at
                 if each.published:
-                    self._replication.repair(each.info.content)
+                    self._surveying.promise(each.info.content)
         if found.damaged or aside:
             await self._access.offload.run(self._clear, aside)
 
