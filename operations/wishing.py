@@ -89,6 +89,7 @@ class Wishing:
     def _wishes(self) -> Wishes:
         parts, scale = self._parts, self._scale
         capacity, free = offered_bytes(parts)
+        free = free if parts.transfer.trouble() is None else 0
         affinity = parts.pod.affinity
         return Wishes(
             capacity=scale.capacity(capacity),
