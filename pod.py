@@ -55,6 +55,7 @@ from operations.parts import Parts
 from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
 from operations.repairing import Repairs
 from operations.requests import serve_requests
+from operations.scrubbing import Scrubs
 from operations.serving import Serving
 from operations.settings import (
     admission_policy,
@@ -297,6 +298,7 @@ class Pod:
                 group.start_soon(tidy, self._cluster, parts.metadata, parts.mesh)
                 group.start_soon(self._housekeeping.run)
                 group.start_soon(Repairs(parts).run)
+                group.start_soon(Scrubs(parts).run)
             await parts.crisis.react()  # what was said while this pod was down holds before anybody writes
             group.start_soon(parts.crisis.run)
             if self._failure is None:
