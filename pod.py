@@ -297,7 +297,9 @@ class Pod:
             if not self.is_client:
                 group.start_soon(tidy, self._cluster, parts.metadata, parts.mesh)
                 group.start_soon(self._housekeeping.run)
-                group.start_soon(Repairs(parts).run)
+                repairs = Repairs(parts)
+                parts.repairs_left_s = repairs.left_s
+                group.start_soon(repairs.run)
                 group.start_soon(Scrubs(parts).run)
             await parts.crisis.react()  # what was said while this pod was down holds before anybody writes
             group.start_soon(parts.crisis.run)

@@ -134,6 +134,8 @@ class AntiEntropy:
         self.me = me
         self._rng = rng
         self._links: dict[PodId, _Link] = {}
+        self._ahead: set[PodId] = set()
+        """Whose links have marks."""
         self._running: dict[WriterId, _Running] = {}
         self._number = 0
         self._exchange_at = float("-inf")
@@ -147,6 +149,7 @@ class AntiEntropy:
     def link_down(self, pod: PodId, vector: Vector, now: float) -> Plan:
         """The last link to ``pod`` is gone: what was asked of it is asked of others."""
         self._links.pop(pod, None)
+        self._ahead.discard(pod)
         for writer in [writer for writer, running in self._running.items() if running.fetch.pod == pod]:
             del self._running[writer]
         return Plan([], self._fetches(vector, now))
@@ -168,7 +171,7 @@ class AntiEntropy:
             return Plan(self._pages(sender, link, vector), [])
         for writer, sequence in page.marks.items():
             if page.holds(writer):
-                _mark(link, writer, sequence, vector)
+                self._mark(sender, writer, sequence, vector)
         sends = []
         if page.answer_wanted:
             ahead = {
@@ -185,9 +188,8 @@ class AntiEntropy:
 
     def on_gap(self, gap: Gap, vector: Vector, now: float) -> Plan:
         """Broadcast noticed that ``gap.pod`` has what is missing here: fetch it at once."""
-        link = self._links.get(gap.pod)
-        if link is not None:
-            _mark(link, gap.writer, gap.sequence, vector)
+        if gap.pod in self._links:
+            self._mark(gap.pod, gap.writer, gap.sequence, vector)
         return Plan([], self._fetches(vector, now))
 
     def on_page(self, fetch: Fetch, entries: Sequence[Entry], vector: Vector, now: float) -> Plan:
@@ -210,6 +212,8 @@ class AntiEntropy:
 
     def tick(self, vector: Vector, now: float) -> Plan:
         """Exchange vectors when due, leave slow pods, retry; about every 0.1 s."""
+        if now < self._exchange_at and not self._running and not self._ahead:
+            return Plan([], [])
         for running in list(self._running.values()):
             waited = now - running.started
             if waited > 2 * FETCH_TIMEOUT_S:
@@ -265,11 +269,16 @@ class AntiEntropy:
     def _fetches(self, vector: Vector, now: float) -> list[Fetch]:
         """Plan what may be fetched now, and forget marks that the log has reached."""
         wanted: set[WriterId] = set()
-        for link in self._links.values():
+        if not self._ahead:
+            return []
+        for pod in list(self._ahead):
+            link = self._links[pod]
             for writer in [writer for writer, last in link.marks.items() if last <= vector.get(writer, 0)]:
                 del link.marks[writer]
                 link.not_before.pop(writer, None)
             wanted |= link.marks.keys()
+            if not link.marks:
+                self._ahead.discard(pod)
         fetches: list[Fetch] = []
         order = sorted(wanted - self._running.keys())
         self._rng.shuffle(order)
@@ -309,13 +318,12 @@ class AntiEntropy:
         del self._running[fetch.writer]
         return True
 
+    def _mark(self, pod: PodId, writer: WriterId, sequence: int, vector: Vector) -> None:
+        marks = self._links[pod].marks
+        if sequence > vector.get(writer, 0) and (writer in marks or len(marks) < MAX_WRITERS):
+            marks[writer] = max(sequence, marks.get(writer, 0))
+            self._ahead.add(pod)
+
     def _blame(self, link: _Link, writer: WriterId, now: float) -> None:
         link.slow_until = now + PENALTY_S
         link.not_before[writer] = now + RETRY_AFTER_S
-
-
-def _mark(link: _Link, writer: WriterId, sequence: int, vector: Vector) -> None:
-    if sequence <= vector.get(writer, 0):
-        return
-    if writer in link.marks or len(link.marks) < MAX_WRITERS:
-        link.marks[writer] = max(sequence, link.marks.get(writer, 0))

@@ -6,7 +6,7 @@ done for them at a tick. Suspicions, round trips and the like exist for the few 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -15,7 +15,7 @@ from mesh import gossip_messages as wire
 from mesh.api import State
 from mesh.gossip_messages import Accusation, Flag, Record
 from mesh.member import MembershipSettings, MemberView, Near
-from mesh.reachability import unreachable
+from mesh.reachability import Paths
 from mesh.summary import Summary
 from mesh.suspicion import Suspicion
 
@@ -45,14 +45,20 @@ class Census:
         self._cut_since: dict[PodId, float] = {}
         self._gone: set[PodId] = set()
         self._to_all: set[PodId] = set()
+        self.paths = Paths()
+        """To be told of every link that comes or goes here."""
+        self._expire_at = float("-inf")
+        """Nobody suspected counts as absent before that."""
 
-    def set_members(self, pods: frozenset[PodId], now: float) -> tuple[list[PodId], list[PodId]]:
+    def set_members(self, pods: frozenset[PodId], now: float) -> tuple[Collection[PodId], Collection[PodId]]:
         """Take over who belongs to the cluster; return who is new and who is no longer among them."""
         if pods is self.members:
             return [], []
         removed = sorted(self.members - pods - {self.me})
-        added = sorted(pods - self.members - {self.me})
+        added = pods - self.members - {self.me}
         self.members = pods
+        if removed or not added <= self.records.keys():
+            self.paths.anything_changed()
         for pod in removed:
             self.summary.replace(self.records.pop(pod, None), None)
             tables: tuple[dict[PodId, object], ...] = (self.suspicions, self.near, self._seen, self._cut_since)  # type: ignore[assignment]
@@ -60,20 +66,29 @@ class Census:
                 table.pop(pod, None)
             self._gone.discard(pod)
             self._to_all.discard(pod)
-        for pod in added:
-            if pod not in self.records:
-                self.suspicions[pod] = self.suspicion_of(-1, None, now)
+        for pod in sorted(pod for pod in added if pod not in self.records):
+            self._suspect(pod, self.suspicion_of(-1, None, now))
         return added, removed
 
     def recall(self, records: Mapping[PodId, Record], summary: Summary) -> None:
-        """Take over what an earlier run, or another pod, knew; ``summary`` is that of ``records``. Before `set_members`."""
+        """Take over what was known before, by which paths lead to all of ``records``. Before `set_members`.
+
+        ``summary`` is that of ``records``.
+        """
         assert not self.members
         self.records = dict(records)
         self.summary = summary.copy()
         mine = self.records.pop(self.me, None)
         self.summary.replace(mine, None)
-        self._gone = {pod for pod, record in self.records.items() if record.flags & GONE}
-        self._to_all = {pod for pod, record in self.records.items() if record.flags & Flag.LINKED_TO_ALL}
+        self._gone = {pod for pod, record in self.records.items() if record.flags and record.flags & GONE}
+        self._to_all = {
+            pod for pod, record in self.records.items() if record.flags and record.flags & Flag.LINKED_TO_ALL
+        }
+        self.paths.nothing_cut()
+
+    def _suspect(self, pod: PodId, suspicion: Suspicion) -> None:
+        self.suspicions[pod] = suspicion
+        self._expire_at = min(self._expire_at, suspicion.started + self._settings.absent_after_s)
 
     def __contains__(self, pod: PodId) -> bool:
         return pod in self.members and pod != self.me
@@ -108,6 +123,11 @@ class Census:
     def is_up(self, pod: PodId) -> bool:
         """Tell whether a member is seen alive, or in maintenance and there."""
         return pod in self.records and self.expected(pod)
+
+    def are_up(self, pods: Set[PodId]) -> bool:
+        """Tell whether `is_up` holds for all of them, this pod left out."""
+        others = pods - {self.me}
+        return others <= self.records.keys() and others.isdisjoint(self.suspicions) and others.isdisjoint(self._gone)
 
     def missing(self, since: float) -> list[PodId]:
         """Return the members that have been suspected or absent, or unknown, since before that time."""
@@ -177,12 +197,21 @@ class Census:
         self._seen[pod] = now
         if old is None or record.incarnation > old.incarnation:
             self._cut_since[pod] = now + NEWBORN_S
+        self._rewired(old, record)
         suspicion = self.suspicions.get(pod)
         cleared = suspicion is not None and (record.incarnation > suspicion.incarnation or pod in self._gone)
         if cleared:
             del self.suspicions[pod]
         shown = (record.flags & ~Flag.LINKED_TO_ALL, record.meta, record.address)
         return cleared or old is None or shown != (old.flags & ~Flag.LINKED_TO_ALL, old.meta, old.address)
+
+    def _rewired(self, old: Record | None, new: Record) -> None:
+        """Note what a newer record changes about paths."""
+        flags, links = (old.flags, old.links) if old else (Flag.NONE, ())
+        if (flags ^ new.flags) & Flag.LINKED_TO_ALL:
+            self.paths.anything_changed()
+        elif old is None or new.incarnation > old.incarnation or links != new.links or (flags ^ new.flags) & GONE:
+            self.paths.doubt((new.pod, *links))
 
     def clear_deduced(self, pod: PodId) -> bool:
         """End the suspicion of a pod whom nobody accuses."""
@@ -191,6 +220,7 @@ class Census:
         if suspicion is None or not suspicion.deduced:
             return False
         del self.suspicions[pod]
+        self.paths.doubt((pod,))
         return True
 
     def suspicion_of(self, incarnation: int, accuser: PodId | None, started: float) -> Suspicion:
@@ -204,6 +234,7 @@ class Census:
     def set_absent_after(self, absent_after_s: float, now: float) -> list[PodId]:
         """Wait so long from now on, for those suspected already, too; return whose state changed by that."""
         self._settings = replace(self._settings, absent_after_s=absent_after_s)
+        self._expire_at = float("-inf")
         waits_s = self._waits_s()
         return [pod for pod, suspicion in self.suspicions.items() if suspicion.wait_anew(*waits_s, now)]
 
@@ -218,19 +249,27 @@ class Census:
         news = suspicion is None
         if suspicion is None:
             suspicion = self.suspicion_of(update.incarnation, update.accuser, now - update.age_s)
-            self.suspicions[update.pod] = suspicion
         else:
             news = suspicion.accuse(update.incarnation, update.accuser, update.age_s, now)
+        self._suspect(update.pod, suspicion)
+        if news:
+            self._lost_from_paths(update.pod)
         suspicion.check(now)
         return news
+
+    def _lost_from_paths(self, pod: PodId) -> None:
+        """Note that no path leads through an accused pod any more."""
+        record = self.records.get(pod)
+        self.paths.doubt(record.links if record else ())
 
     def accuse(self, pod: PodId, now: float) -> Accusation | None:
         """Accuse a pod that didn't answer; return what others should hear of it."""
         record, suspicion = self.records.get(pod), self.suspicions.get(pod)
         if record is None or pod in self._gone:
             return None
+        self._lost_from_paths(pod)
         if suspicion is None:
-            self.suspicions[pod] = self.suspicion_of(record.incarnation, self.me, now)
+            self._suspect(pod, self.suspicion_of(record.incarnation, self.me, now))
             return Accusation(pod, record.incarnation, self.me, 0.0)
         age_s = max(0.0, now - suspicion.started)
         news = suspicion.accuse(record.incarnation, self.me, age_s, now)
@@ -238,19 +277,27 @@ class Census:
 
     def expire(self, now: float) -> list[PodId]:
         """Return who has just been suspected for so long that he counts as absent."""
-        return [pod for pod, suspicion in self.suspicions.items() if not suspicion.expired and suspicion.check(now)]
+        if now < self._expire_at:
+            return []
+        waiting = {pod: suspicion for pod, suspicion in self.suspicions.items() if not suspicion.expired}
+        expired = [pod for pod, suspicion in waiting.items() if suspicion.check(now)]
+        least = self._settings.absent_after_s
+        starts = (max(now, suspicion.started + least) for suspicion in waiting.values() if not suspicion.expired)
+        self._expire_at = min(starts, default=float("inf"))
+        return expired
 
     def unreachable(self, links: Collection[PodId]) -> set[PodId]:
         """Return whom no path of links leads to, without those gone or accused."""
-        lost = self._gone | {pod for pod, suspicion in self.suspicions.items() if not suspicion.deduced}
-        return unreachable(links, self.records, self._to_all, lost) - set(links)
+        if not self.paths.fresh:
+            lost = self._gone | {pod for pod, suspicion in self.suspicions.items() if not suspicion.deduced}
+            self.paths.look(links, self.records, self._to_all, lost)
+        return self.paths.cut
 
-    def undecided(self) -> bool:
-        """Tell whether there are members who are about to be suspected if no path is found soon."""
-        return bool(self._cut_since)
-
-    def deduce(self, cut: Collection[PodId], now: float) -> list[PodId]:
+    def deduce(self, links: Collection[PodId], now: float) -> list[PodId]:
         """Suspect whom no path has led to for a while, clear the others; return whose state changed by that."""
+        if self.paths.fresh and not self._cut_since:
+            return []
+        cut = self.unreachable(links)
         changed = [
             pod
             for pod, suspicion in list(self.suspicions.items())
@@ -263,7 +310,7 @@ class Census:
                 continue
             since = self._cut_since.setdefault(pod, now)
             if now - since >= DEDUCE_AFTER_S:
-                self.suspicions[pod] = self.suspicion_of(self.records[pod].incarnation, None, since)
+                self._suspect(pod, self.suspicion_of(self.records[pod].incarnation, None, since))
                 del self._cut_since[pod]
                 changed.append(pod)
         return changed

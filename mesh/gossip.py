@@ -30,6 +30,11 @@ class Gossip:
         self._accusations: dict[PodId, set[PodId]] = {}
         """Whom accusations under way are about, and by whom they are."""
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to tell anybody."""
+        return self._queue.empty
+
     def set_size(self, pods: int) -> None:
         """Adjust to a cluster of ``pods`` pods: how much is queued."""
         self._queue.limit = 64 + 4 * pods

@@ -31,6 +31,11 @@ class GossipQueue:
     def __len__(self) -> int:
         return sum(map(len, self._links.values()))
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to tell anybody."""
+        return not any(self._links.values())
+
     def waiting(self, pod: PodId) -> bool:
         """Tell whether there is something to tell ``pod``."""
         return bool(self._links.get(pod))

@@ -75,8 +75,6 @@ class Membership:
         self._complaints: list[str] = []
         self._now = 0.0
         self._gossip_at = self._exchange_at = self._review_at = float("-inf")
-        self._cut: set[PodId] | None = None
-        """Whom no path leads to; None: to be looked for."""
         self._urgent = False
 
     # -- what the shell tells
@@ -87,7 +85,6 @@ class Membership:
         added, removed = self.census.set_members(pods if isinstance(pods, frozenset) else frozenset(pods), now)
         self._changed.update(added, removed)
         if added or removed:
-            self._cut = None
             self._gossip.set_size(len(self.census.members) + 1)
         if added:
             self._exchange_at = min(self._exchange_at, now)
@@ -121,7 +118,7 @@ class Membership:
         """A link to ``pod`` is up: it is probed, and asked for all it knows, at once."""
         self._now = now
         self._links[pod] = None
-        self._cut = None
+        self.census.paths.doubt(())
         if pod in self.census:
             self.census.near.setdefault(pod, Near())
         self._own.links_changed(now)
@@ -135,7 +132,7 @@ class Membership:
         if pod not in self._links:
             return []
         del self._links[pod]
-        self._cut = None
+        self.census.paths.doubt((pod,))
         self._own.links_changed(now)
         self._gossip.link_down(pod)
         self._exchange.forget(pod)
@@ -243,7 +240,8 @@ class Membership:
             self._accuse(pod)
         if now >= self._review_at:
             self._review_at = now + max(REVIEW_EVERY_S, len(self.census.records) / REVIEW_PODS_PER_S)
-            self._judge_unlinked()
+            for pod in self.census.deduce(self._links, now):
+                self._touch(pod)
         for pod in self.census.expire(now):
             self._touch(pod)
         links = self._links
@@ -252,7 +250,8 @@ class Membership:
         if now >= self._gossip_at or self._urgent:
             self._urgent = False
             self._gossip_at = now + self._settings.gossip_interval_s
-            sends += self._gossip.round(self._audience(), now)
+            if not self._gossip.idle:
+                sends += self._gossip.round(self._audience(), now)
         if now >= self._exchange_at and self._links:
             self._exchange_at = now + self._settings.exchange_interval_s * self._rng.uniform(0.8, 1.2)
             sends += self._exchange.opening(self._rng.choice(list(self._links)), now)
@@ -304,9 +303,6 @@ class Membership:
         if accused and record.pod not in self.census.suspicions:
             self._gossip.withdraw(record.pod)
             self._urgent = True
-        rewired = known is None or record.incarnation > known.incarnation or record.links != known.links
-        if rewired or (known is not None and (record.flags ^ known.flags) & Flag.LINKED_TO_ALL):
-            self._cut = None
         told = self._links if record.flags & Flag.LINKED_TO_ALL else record.links
         self._gossip.tell(record, (source, *told), self._now)
 
@@ -351,15 +347,6 @@ class Membership:
         if self.census.clear_deduced(acked.pod):
             self._touch(acked.pod)
 
-    def _judge_unlinked(self) -> None:
-        """Suspect whom no path leads to, and clear who was suspected for that reason only."""
-        if self._cut is None:
-            self._cut = self.census.unreachable(self._links)
-        elif not self.census.undecided():
-            return
-        for pod in self.census.deduce(self._cut, self._now):
-            self._touch(pod, graph=False)
-
     # -- sending
 
     def _announce(self, flag: Flag, on: bool, now: float) -> list[Send]:
@@ -391,9 +378,7 @@ class Membership:
             sends.append(Send(pod, Tag.GOSSIP, [*head, updates, *sums]))
         return sends
 
-    def _touch(self, pod: PodId, *, graph: bool = True) -> None:
+    def _touch(self, pod: PodId) -> None:
         """Note a change of what is shown of ``pod``; who is linked to all may have become so by it."""
-        if graph:
-            self._cut = None
         self._own.links_changed(self._now)
         self._changed.add(pod)

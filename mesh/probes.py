@@ -14,7 +14,7 @@ after at most ``interval + 2 * timeout * p`` = 1 + 2 * 0.5 * 3 = 4 s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
@@ -96,6 +96,8 @@ class Prober:
         self._probes: dict[PodId, _Probe] = {}
         self._relays: dict[int, _Relay] = {}
         self._nonce = rng.randrange(2**31)
+        self._due = float("-inf")
+        """`tick` has nothing to do before that."""
 
     def interval_s(self) -> float:
         """Return how often each linked pod is probed, seconds."""
@@ -103,7 +105,7 @@ class Prober:
 
     def link_up(self, pod: PodId, now: float) -> None:
         """Probe ``pod`` at the next tick and from then on regularly."""
-        self._next[pod] = now
+        self._next[pod] = self._due = now
         self._probes.pop(pod, None)
 
     def link_down(self, pod: PodId) -> None:
@@ -121,8 +123,9 @@ class Prober:
         """Probe ``target`` for ``requester``, or say that we can't."""
         if target not in self._next or len(self._relays) >= MAX_RELAYS:
             return [Order(requester, [Kind.NACK, nonce])]
-        own = self._new_nonce()
-        self._relays[own] = _Relay(target, requester, nonce, now + NACK_AFTER * self._timeout_s)
+        own, deadline = self._new_nonce(), now + NACK_AFTER * self._timeout_s
+        self._relays[own] = _Relay(target, requester, nonce, deadline)
+        self._due = min(self._due, deadline)
         return [Order(target, [Kind.PING, own])]
 
     def on_ack(self, sender: PodId, nonce: int, now: float) -> Acked | Order | None:
@@ -152,6 +155,8 @@ class Prober:
         """Return the messages that are due and the pods whose probe has failed."""
         orders: list[Order] = []
         failed: list[PodId] = []
+        if now < self._due:
+            return Probes(orders, failed)
         for probe in [probe for probe in self._probes.values() if now >= probe.deadline]:
             if probe.indirect:
                 del self._probes[probe.target]
@@ -172,7 +177,18 @@ class Prober:
                 deadline = now + self._awareness.scale(self._timeout_s)
                 self._probes[pod] = probe = _Probe(pod, self._new_nonce(), now, deadline, now + RESEND_S)
                 orders.append(Order(pod, [Kind.PING, probe.nonce]))
+        self._due = min(self._times(), default=float("inf"))
         return Probes(orders, failed)
+
+    def _times(self) -> Iterator[float]:
+        """Yield when something is due."""
+        yield from self._next.values()
+        for probe in self._probes.values():
+            yield probe.deadline
+            if probe.target in self._next:
+                yield probe.resend_at
+        for relay in self._relays.values():
+            yield relay.deadline
 
     def _go_indirect(self, probe: _Probe, now: float) -> list[Order]:
         candidates = [pod for pod in self._helpers(probe.target) if pod in self._next and pod != probe.target]
@@ -185,6 +201,7 @@ class Prober:
         if probe.target in self._next:
             probe.resend_at = now + RESEND_S
             orders.append(Order(probe.target, [Kind.PING, probe.nonce]))
+        self._due = min(self._due, probe.deadline, probe.resend_at)
         return orders
 
     def _new_nonce(self) -> int:

@@ -39,6 +39,8 @@ class Summary:
     def __init__(self) -> None:
         self._buckets = [0] * BUCKETS
         self._all = 0
+        self._total: tuple[int, Record | None, bytes] = (-1, None, b"")
+        """What `total` said last: it is asked for with each ping."""
 
     def copy(self) -> Summary:
         """Return one with the same sums."""
@@ -56,8 +58,12 @@ class Summary:
 
     def total(self, besides: Record | None = None) -> bytes:
         """Return the sum of all, `SUM_BYTES` long; with a record that is ``besides`` counted, too."""
-        number = 0 if besides is None else _number(besides.pod, besides.incarnation, besides.version)
-        return (self._all ^ number).to_bytes(SUM_BYTES, "big")
+        of, with_, said = self._total
+        if of != self._all or with_ is not besides:
+            number = 0 if besides is None else _number(besides.pod, besides.incarnation, besides.version)
+            said = (self._all ^ number).to_bytes(SUM_BYTES, "big")
+            self._total = self._all, besides, said
+        return said
 
     def parts(self) -> bytes:
         """Return the sums of the buckets, one behind the other."""

@@ -15,6 +15,7 @@ This module must never keep a pod that has a link to another full pod from keepi
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from random import Random
 from typing import NamedTuple
@@ -52,8 +53,8 @@ class View:
     def __init__(self, me: PodId, rng: Random) -> None:
         self.me = me
         self._rng = rng
-        self._members: list[PodId] = []
-        self._is_member: frozenset[PodId] = frozenset()
+        self._members: tuple[PodId, ...] = ()
+        self._others = 0
         self._links: dict[PodId, float] = {}
         self._chosen: dict[PodId, float] = {}
         self._lost_at = self._drop_at = float("-inf")
@@ -61,17 +62,21 @@ class View:
     @property
     def full(self) -> bool:
         """Whether everybody is to be linked to everybody."""
-        return len(self._members) < FULL_MESH_PODS
+        return self._others < FULL_MESH_PODS
 
     def set_members(self, pods: Iterable[PodId]) -> None:
-        """Take over which full pods belong to the cluster; this pod may be among them."""
-        self._is_member = pods if isinstance(pods, frozenset) else frozenset(pods)
-        self._members = sorted(self._is_member - {self.me})
+        """Take over which full pods belong to the cluster; this pod may be among them. A tuple is sorted already."""
+        self._members = pods if isinstance(pods, tuple) else tuple(sorted(set(pods)))
+        self._others = len(self._members) - self._is_member(self.me)
+
+    def _is_member(self, pod: PodId) -> bool:
+        at = bisect_left(self._members, pod)
+        return self._members[at : at + 1] == (pod,)
 
     def link_up(self, pod: PodId, now: float) -> None:
         """A link to ``pod`` is up."""
         self._chosen.pop(pod, None)
-        if pod in self._is_member:
+        if self._is_member(pod):
             self._links[pod] = now
 
     def link_down(self, pod: PodId) -> None:
@@ -80,7 +85,7 @@ class View:
 
     def wants(self, pod: PodId) -> bool:
         """Tell whether ``pod`` is to be dialled. One that isn't known as a full pod yet always is."""
-        return self.full or pod in self._chosen or pod not in self._is_member
+        return self.full or pod in self._chosen or not self._is_member(pod)
 
     def chosen(self) -> Collection[PodId]:
         """Return whom to dial in a large cluster."""
@@ -88,7 +93,7 @@ class View:
 
     def others(self) -> Sequence[PodId]:
         """Return the other full pods of the cluster."""
-        return self._members
+        return [pod for pod in self._members if pod != self.me]
 
     def tick(
         self,
@@ -106,12 +111,13 @@ class View:
             self._chosen.clear()
             return Changes([], [])
         before = set(self._chosen)
-        for pod in [pod for pod, until in self._chosen.items() if now >= until]:
-            del self._chosen[pod]
+        for pod in before:
+            if now >= self._chosen[pod]:
+                del self._chosen[pod]
         self._choose(now, is_up)
         if now >= self._lost_at:
             self._lost_at = now + LOST_EVERY_S * self._rng.uniform(0.5, 1.5)
-            lost = [pod for pod in missing(now - LOST_AFTER_S) if pod in self._is_member and pod not in self._links]
+            lost = [pod for pod in missing(now - LOST_AFTER_S) if self._is_member(pod) and pod not in self._links]
             if lost:
                 self._chosen[self._rng.choice(sorted(lost))] = now + CHOICE_S
         return Changes([pod for pod in self._chosen if pod not in before], self._surplus(now, degree))
@@ -122,7 +128,9 @@ class View:
             if wanted <= 0:
                 return
             pod = self._rng.choice(self._members)
-            if pod not in self._links and pod not in self._chosen and (not self._links or is_up(pod)):
+            if pod == self.me or pod in self._links or pod in self._chosen:
+                continue
+            if not self._links or is_up(pod):
                 self._chosen[pod] = now + CHOICE_S
                 wanted -= 1
 

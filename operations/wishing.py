@@ -64,6 +64,9 @@ class Wishing:
         self._upload: float | None = None
         self._wake = anyio.Event()
         self._seen: object = None
+        self._rooms: dict[PodId, int] = {}
+        self._more_room_at: float | None = None
+        """When a pod offered more room than before, until it was seen whether anything needs it."""
         self._loads: object = None
         parts.mesh.handle(Tag.USES, self._hear_uses)
         parts.mesh.handle(Tag.SPEED, self._serve_speed)
@@ -82,6 +85,7 @@ class Wishing:
             group.start_soon(self._measure)
             while True:
                 self.tell()
+                self._use_room()
                 self._wake = anyio.Event()
                 with anyio.move_on_after(TELL_EVERY_S):
                     await self._wake.wait()
@@ -144,6 +148,10 @@ class Wishing:
         if seen != self._seen:
             self._seen = seen
             self._parts.transfer.reconsider()
+        rooms = {pod: said.room_bytes for pod, said in pods.wishes.items()}
+        if any(room > self._rooms.get(pod, 0) for pod, room in rooms.items()):
+            self._more_room_at = anyio.current_time()
+        self._rooms = rooms
         loads = {
             pod: (said.load, pods.candidates[pod].is_slow)
             for pod, said in pods.wishes.items()
@@ -152,6 +160,14 @@ class Wishing:
         if loads != self._loads:
             self._loads = loads
             self._parts.transfer.loads_changed()
+
+    def _use_room(self) -> None:
+        """Look at all contents again once some are known to lack copies that there is more room for than before."""
+        crisis = self._parts.crisis
+        if self._more_room_at is not None and crisis.found is not None and crisis.found_at > self._more_room_at:
+            self._more_room_at = None
+            if crisis.found.verdict.tally.short:
+                self._parts.transfer.reconsider()
 
     def _pass_every_s(self) -> float:
         return RECONSIDER_S if self._parts.catalogue.placing.has_temper() else float("inf")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -29,14 +30,16 @@ def main() -> int:
         sys.stdout.write(("\n".join(wrong) or f"{chosen.stories} stories from seed {chosen.seed} on: all well") + "\n")
         return 1 if wrong else 0
     for name in chosen.figure or [name for name in FIGURES if name != "endurance"]:
-        began = time.monotonic()
+        began, worked = time.monotonic(), time.process_time()
         try:
             said = FIGURES[name](chosen.pods or 50, chosen.seed)
         except AssertionError as error:
             sys.stdout.write(f"{name}: {error}\n")
             return 1
-        took_s = time.monotonic() - began
-        sys.stdout.write(f"{name}, {chosen.pods or 50} pods, seed {chosen.seed}: {said} [{took_s:.0f} s]\n")
+        took_s, worked_s = time.monotonic() - began, time.process_time() - worked
+        most_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        cost = f"{took_s:.0f} s, {worked_s:.0f} s of the processor, at most {most_gb:.1f} GB"
+        sys.stdout.write(f"{name}, {chosen.pods or 50} pods, seed {chosen.seed}: {said} [{cost}]\n")
         sys.stdout.flush()
     return 0
 

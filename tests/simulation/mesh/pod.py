@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 
@@ -84,7 +84,7 @@ class SimPod:
         self.pushes = 0
         self.pages = 0
         self.gossip_bytes = 0
-        self.suspended: list[Callable[[], None]] | None = None
+        self.suspended: list[tuple[Callable[..., None], tuple[Any, ...]]] | None = None
         self.alarm: float | None = None
         self.slow_s = 0.0
         self.start()
@@ -105,51 +105,47 @@ class SimPod:
         if world.known is not None and self.starts == 1:
             self.membership.recall(*world.known)
         self.tell_members()
-        world.after(rng.random() * TICK_S, self.ticker(self.starts))
+        world.after(rng.random() * TICK_S, self.tick, self.starts)
 
     def tell_members(self) -> None:
         self.membership.set_members(self.world.members, self.world.now)
         self.broadcast.set_members(self.world.members)
-        self.view.set_members(self.world.members)
+        self.view.set_members(self.world.sorted)
 
-    def ticker(self, start: int) -> Callable[[], None]:
-        def tick() -> None:
-            if not self.running or self.starts != start:
-                return
-            if self.suspended is not None:
-                self.suspended.append(tick)
-                return
-            now, vector = self.world.now, self.log.vector()
-            self.send(self.membership.tick(now))
-            self.ticks += 1
-            if self.world.wanted is None and self.ticks % 2 == 0:
-                self.keep_view(now)
-            self.hurry()
-            self.plan(self.anti_entropy.tick(vector, now))
-            self.world.after(TICK_S, tick)
-
-        return tick
+    def tick(self, start: int) -> None:
+        if not self.running or self.starts != start:
+            return
+        if self.suspended is not None:
+            self.suspended.append((self.tick, (start,)))
+            return
+        now, vector = self.world.now, self.log.vector()
+        self.send(self.membership.tick(now))
+        self.membership.changes()  # as a real pod does all the time
+        self.ticks += 1
+        if self.world.wanted is None and self.ticks % 2 == 0:
+            self.keep_view(now)
+        self.hurry()
+        self.plan(self.anti_entropy.tick(vector, now))
+        self.world.after(TICK_S, self.tick, start)
 
     def hurry(self) -> None:
         """Call the broadcast when it is due."""
         due = self.broadcast.due()
         if due is None or (self.alarm is not None and self.alarm <= due):
             return
-        start, self.alarm = self.starts, max(due, self.world.now + 0.001)
-        at = self.alarm
+        self.alarm = max(due, self.world.now + 0.001)
+        self.world.after(self.alarm - self.world.now, self.ring, self.starts, self.alarm)
 
-        def ring() -> None:
-            if not self.running or self.starts != start or self.alarm != at:
-                return
-            if self.suspended is not None:
-                self.suspended.append(ring)
-                return
-            self.alarm = None
-            self.send(self.broadcast.tick(self.log.vector(), self.world.now))
-            self.fill_gaps()
-            self.hurry()
-
-        self.world.after(at - self.world.now, ring)
+    def ring(self, start: int, at: float) -> None:
+        if not self.running or self.starts != start or self.alarm != at:
+            return
+        if self.suspended is not None:
+            self.suspended.append((self.ring, (start, at)))
+            return
+        self.alarm = None
+        self.send(self.broadcast.tick(self.log.vector(), self.world.now))
+        self.fill_gaps()
+        self.hurry()
 
     def keep_view(self, now: float) -> None:
         """Dial whom the view wants, and drop what it can spare."""

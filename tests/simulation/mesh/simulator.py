@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import msgpack
 
@@ -60,13 +61,14 @@ class World:
         self.now = 1000.0
         self.network = network or Network()
         self.settings = settings or MembershipSettings()
-        self.events: list[tuple[float, int, Callable[[], None]]] = []
+        self.events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self.count = 0
         self.cut: set[tuple[PodId, PodId]] = set()
         self.side: dict[PodId, bool] = {}
         self.cut_at: dict[tuple[PodId, PodId], float] = {}
         self.order = [PodId(hash_bytes(f"pod {number}".encode())[:16].hex()) for number in range(pods)]
         self.members = frozenset(self.order)
+        self.sorted = tuple(sorted(self.order))
         self.wanted = None if views or warm else self.topology(degree)
         first = [] if not warm else self.random_view() if pods > FULL_MESH_PODS else self.topology(None)
         self.known = self.knowledge(first) if warm else None
@@ -114,16 +116,16 @@ class World:
 
     # -- time
 
-    def after(self, delay_s: float, action: Callable[[], None]) -> None:
+    def after(self, delay_s: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Call ``action`` later. No closure that names itself: such garbage stays, the collector being off."""
         self.count += 1
-        heapq.heappush(self.events, (self.now + delay_s, self.count, action))
+        heapq.heappush(self.events, (self.now + delay_s, self.count, action, arguments))
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds
         while self.events and self.events[0][0] <= end:
-            at, _, action = heapq.heappop(self.events)
-            self.now = at
-            action()
+            self.now, _, action, arguments = heapq.heappop(self.events)
+            action(*arguments)
         self.now = end
 
     def run_until(self, done: Callable[[], bool], within_s: float, what: str) -> float:
@@ -139,20 +141,20 @@ class World:
 
     def carry(self, source: PodId, target: PodId, packed: bytes, tag: Tag) -> None:
         start = self.pods[target].starts
-        if self.rng.random() < self.network.mutate:
+        if self.network.mutate and self.rng.random() < self.network.mutate:
             packed = self.mutated(packed)
+        self.deliver(source, target, self.arrive, source, target, start, tag, packed)
 
-        def arrive() -> None:
-            pod = self.pods[target]
-            if pod.running and pod.starts == start and source in pod.linked:
-                if pod.suspended is not None:
-                    pod.suspended.append(arrive)
-                    return
-                pod.receive(source, tag, packed)
+    def arrive(self, source: PodId, target: PodId, start: int, tag: Tag, packed: bytes) -> None:
+        pod = self.pods[target]
+        if pod.running and pod.starts == start and source in pod.linked:
+            if pod.suspended is not None:
+                pod.suspended.append((self.arrive, (source, target, start, tag, packed)))
+                return
+            pod.receive(source, tag, packed)
 
-        self.deliver(source, target, arrive)
-
-    def deliver(self, source: PodId, target: PodId, arrive: Callable[[], None]) -> None:
+    def deliver(self, source: PodId, target: PodId, action: Callable[..., None], *arguments: Any) -> None:
+        """Have ``action`` called when a message gets there, if it does."""
         network, rng = self.network, self.rng
         if self.cut and (source, target) in self.cut:
             return
@@ -163,7 +165,7 @@ class World:
         late_s = self.pods[source].slow_s + self.pods[target].slow_s
         for _ in range(2 if network.duplicate and rng.random() < network.duplicate else 1):
             late = 0.3 if network.reorder and rng.random() < network.reorder else 0.0
-            self.after(rng.uniform(*network.delay_s) + late + late_s, arrive)
+            self.after(rng.uniform(*network.delay_s) + late + late_s, action, *arguments)
 
     def mutated(self, packed: bytes) -> bytes:
         data = bytearray(packed)
@@ -242,8 +244,8 @@ class World:
     def resume(self, pod: PodId) -> None:
         """Let a suspended process go on."""
         waiting, self.pods[pod].suspended = self.pods[pod].suspended or [], None
-        for action in waiting:
-            action()
+        for action, arguments in waiting:
+            action(*arguments)
 
     # -- pods
 
@@ -289,10 +291,8 @@ class World:
         return set(self.seen(pod, by)) <= {state}
 
     def all_alive(self) -> bool:
-        running = self.running()
-        return all(
-            watcher.membership.census.is_up(pod.pod) for watcher in running for pod in running if pod is not watcher
-        )
+        alive = frozenset(pod.pod for pod in self.running())
+        return all(self.pods[pod].membership.census.are_up(alive) for pod in alive)
 
     def converged(self) -> bool:
         running = self.running()
