@@ -63,9 +63,10 @@ def sources() -> None:
                     kept = set(others[0].wormhole("where", path.name)["kept"])
                     if kept == {host.name for host in others}:
                         break
-                wait_until((reader.mount / f"file-{number}").exists)
+                seen = reader.mount / f"file-{number}"
+                wait_until(lambda seen=seen: seen.exists() and seen.stat().st_size == SOURCE_MIB * MIB)  # type: ignore[misc]
                 began = time.monotonic()
-                assert len((reader.mount / f"file-{number}").read_bytes()) == SOURCE_MIB * MIB
+                assert len(seen.read_bytes()) == SOURCE_MIB * MIB
                 took[number_of].append(time.monotonic() - began)
         one, two = statistics.median(took[1]), statistics.median(took[2])
         rate = SOURCE_MIB * MIB / two / 1e6

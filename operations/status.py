@@ -168,6 +168,10 @@ def warnings(parts: Parts, members: list[Member], look: Found) -> list[str]:
             "Changed on two pods at the same time, so that versions stand side by side: "
             f"{number_of(conflicts, 'file')}. See `wormhole conflicts`."
         )
+    if trouble := parts.transfer.trouble():
+        found.append(
+            f"This pod can't keep anything: {trouble}. What is on it stays; see to its disk, then start it again."
+        )
     found += clock_warnings(parts.mesh.clocks.ahead_s(), {member.pod: member.name for member in members})
     found += parts.live.warnings()
     found += staying.warnings(parts)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from typing import Final
 
 import anyio
+import msgpack
 from anyio.abc import TaskGroup
 
 from base.errors import DamagedError, RefusedError, WormholeError
@@ -25,6 +27,9 @@ from policies.usage import MAX_LEVEL, MAX_TOLD, UseCounter
 
 TELL_EVERY_S: Final = 2.0
 USES_EVERY_S: Final = 2.0
+WRITE_USES_EVERY_S: Final = 60.0
+META_READS: Final = "reads"
+"""Where the counts are written down, for the next start."""
 CALL_S: Final = 10.0
 PROBE_BYTES: Final = 512 << 10
 PROBE_S: Final = 20.0
@@ -74,6 +79,7 @@ class Wishing:
 
     async def run(self) -> None:
         """Tell and measure until cancelled."""
+        self._recall_uses()
         async with anyio.create_task_group() as group:
             group.start_soon(self._tell_uses, group)
             group.start_soon(self._measure)
@@ -93,6 +99,7 @@ class Wishing:
     def _wishes(self) -> Wishes:
         parts, scale = self._parts, self._scale
         capacity, free = offered_bytes(parts)
+        free = free if parts.transfer.trouble() is None else 0
         affinity = parts.pod.affinity
         return Wishes(
             capacity=scale.capacity(capacity),
@@ -170,8 +177,24 @@ class Wishing:
     def _used(self, content: ContentId) -> None:
         self._counter.count(content, anyio.current_time())
 
+    def _recall_uses(self) -> None:
+        """Go on counting where this pod stopped: a restart must not make its files look unread, and move."""
+        try:
+            stored = msgpack.unpackb(self._parts.metadata.store.get_meta(META_READS) or b"\x92\x00\x90")
+            at_s, rows = stored
+            counts = [(ContentId(bytes(content)), float(count)) for content, count in rows]
+            self._counter.remember(counts, time.time() - float(at_s), anyio.current_time())
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            logger.info("what was read before can't be recalled: %s", error)
+
+    def _write_uses_down(self) -> None:
+        counts = self._counter.counts(anyio.current_time())
+        self._parts.metadata.store.set_meta(META_READS, msgpack.packb([time.time(), counts]))
+        self._parts.metadata.committer.request()
+
     async def _tell_uses(self, group: TaskGroup) -> None:
-        parts = self._parts
+        parts, write_at = self._parts, anyio.current_time() + WRITE_USES_EVERY_S
+        written: dict[ContentId, int] = {}
         while True:
             levels = self._counter.levels(anyio.current_time())
             self._take_uses(parts.mesh.pod_id, levels)
@@ -182,6 +205,9 @@ class Wishing:
                 for pod in sorted(alive):
                     if self._told_uses.get(pod, {}) != levels:
                         calls.start_soon(self._tell_one, pod, levels)
+            if levels != written and anyio.current_time() >= write_at:
+                self._write_uses_down()
+                written, write_at = levels, anyio.current_time() + WRITE_USES_EVERY_S
             await anyio.sleep(USES_EVERY_S)
 
     async def _tell_one(self, pod: PodId, levels: dict[ContentId, int]) -> None:

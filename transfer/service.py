@@ -16,7 +16,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskStatus
 
-from base.errors import DamagedError, UnreachableError
+from base.errors import DamagedError, MachineError, UnreachableError
 from base.home import Home
 from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId, hash_bytes
 from mesh.api import Mesh, Role, State
@@ -58,6 +58,7 @@ log = logging.getLogger(__name__)
 
 MAX_OTHERS_ASKED: Final = 16
 SYNC_EVERY_S: Final = 5.0
+WATCH_EVERY_S: Final = 2.0
 
 
 class Transfer(Copies, Figures, MakingRoom):
@@ -129,6 +130,9 @@ class Transfer(Copies, Figures, MakingRoom):
         """Called with each content that a program of this machine opens for reading."""
         self.quota = self._access.quota
         """What all files may take together."""
+        self._is_there = True
+        self.on_vanished: Callable[[MachineError], None] = lambda _: None
+        """Called once when the store is gone: the pod has to end."""
         self._draft_memory = DraftMemory(settings.all_drafts_bytes)
         self._brought: frozenset[ContentId] = frozenset()
         self._changed = anyio.Event()
@@ -188,6 +192,7 @@ class Transfer(Copies, Figures, MakingRoom):
                 self._replication.start(group)
                 group.start_soon(self._caching.run)
                 group.start_soon(self._sync_often)
+                group.start_soon(self._watch_store)
                 group.start_soon(self._access.claims.run, self._memory, self._database.holds)
                 group.start_soon(self._striking.run)
                 if self.releasing is not None:
@@ -201,7 +206,8 @@ class Transfer(Copies, Figures, MakingRoom):
                 task_status.started()
         finally:
             with anyio.CancelScope(shield=True):
-                await self._store.sync()
+                if self._is_there:
+                    await self._store.sync()
 
     def close(self) -> None:
         """Close files, after `run` has ended; blocking. The next start trusts the books then."""
@@ -217,6 +223,17 @@ class Transfer(Copies, Figures, MakingRoom):
                 await self._store.sync()
             if self._store.packs.untidy:
                 await self._offload.run(self._store.tidy)
+
+    async def _watch_store(self) -> None:
+        """End the pod when its store is gone: nothing of it may be told to be missing, and nothing written in its place."""
+        while True:
+            await anyio.sleep(WATCH_EVERY_S)
+            try:
+                await self._offload.run(self._store.marker.check)
+            except MachineError as error:
+                self._is_there = False
+                self.on_vanished(error)
+                return
 
     # -- what the mount uses
 
