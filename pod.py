@@ -55,6 +55,7 @@ from operations.parts import Parts
 from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
 from operations.repairing import Repairs
 from operations.requests import serve_requests
+from operations.scrubbing import Scrubs
 from operations.serving import Serving
 from operations.settings import (
     admission_policy,
@@ -215,10 +216,11 @@ class Pod:
         if self._failure is None and self.parts.roster.roster.is_evicted(self.identity.pod_id):
             self._give_way(no_member(self.parts.home, self.parts.roster.roster, self.identity.pod_id))
 
-    def _give_way(self, error: RefusedError) -> None:
-        """End in order: another process with this pod's key was there first, or it was evicted."""
+    def _give_way(self, error: RefusedError | MachineError) -> None:
+        """End in order: another process with this pod's key was there first, it was evicted, or its store is gone."""
         if self._failure is None:
             self._failure = error
+            logger.error("%s", error)
             self._catching_up.cancel()
             self._stopping.set()
 
@@ -277,6 +279,7 @@ class Pod:
         async with anyio.create_task_group() as group:
             group.start_soon(self._signals)
             parts.live.start()
+            parts.transfer.on_vanished = self._give_way
             await group.start(parts.metadata.committer.run)
             await group.start(parts.transfer.run)
             if self._chronicle.is_copy:
@@ -294,7 +297,10 @@ class Pod:
             if not self.is_client:
                 group.start_soon(tidy, self._cluster, parts.metadata, parts.mesh)
                 group.start_soon(self._housekeeping.run)
-                group.start_soon(Repairs(parts).run)
+                repairs = Repairs(parts)
+                parts.repairs_left_s = repairs.left_s
+                group.start_soon(repairs.run)
+                group.start_soon(Scrubs(parts).run)
             await parts.crisis.react()  # what was said while this pod was down holds before anybody writes
             group.start_soon(parts.crisis.run)
             if self._failure is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -37,7 +38,7 @@ def plan(
             "lost": count(len(paths), "file") if paths else "nothing",
             "short of copies": body.get("short_of_copies", "-"),
             "situation": f"{body.get('situation')}: {body.get('reason')}",
-            "reaction": body.get("reaction", "-"),
+            "reaction": _reaction(body),
         }
     )
     for path in paths[:_SHOWN]:
@@ -45,3 +46,8 @@ def plan(
     if len(paths) > _SHOWN:
         say(f"  and {len(paths) - _SHOWN} more")
     return 1 if paths else 0
+
+
+def _reaction(body: Mapping[str, object]) -> str:
+    by = "" if body.get("reaction_of") != "disconnected" else " (`disconnected.reaction`: those left count as cut off)"
+    return f"{body.get('reaction', '-')}{by}"

@@ -18,6 +18,8 @@ from control.client import call
 
 _WATCH_S = 2.0
 _NAMED = 5
+_IDLE_BYTES_PER_S = 1000
+"""Less than this is what small changes leave behind, and no transfer."""
 _TIMEOUT_S = 120.0
 
 
@@ -99,10 +101,21 @@ def _headline(body: Mapping[str, object]) -> None:
             done = _DONE.get(str(one.get("reaction")), printable(one.get("reaction")))
             why = "" if one.get("cause") == "situation" else f" {printable(one.get('reason'))}"
             say(f"  {painted(done, 'yellow')} ({printable(one.get('cause'))}).{why}")
+    for one in _list(body.get("repair")):
+        if isinstance(one, dict):
+            say(f"  What {printable(one.get('pod'))} keeps is copied to others: {_when(one.get('in_s'))}.")
     if body.get("accepted"):
         say(f"  Accepted on {printable(body['accepted'])} with `wormhole unfreeze`: only a new loss is reacted to.")
 
 
+def _when(left_s: object) -> str:
+    if not isinstance(left_s, int) or left_s <= 0:
+        return "under way"
+    text = f"{left_s} s" if left_s < _MINUTE_S else f"{-(-left_s // _MINUTE_S)} min"
+    return f"in {text}, if it stays away"
+
+
+_MINUTE_S = 60
 _COLOURS = {"favourable": "green", "degraded": "yellow", "critical": "red"}
 _DONE = {
     "freeze": "Frozen: nothing is written; reading, removing and repair go on",
@@ -172,11 +185,14 @@ def _transfers(transfers: Mapping[str, object]) -> str:
     limits = transfers.get("limit_bytes_per_s")
 
     def way(name: str) -> str:
-        rate = f"{transfers.get(name, 0)} {name}, {size(transfers.get(f'{name}_bytes_per_s'))}/s"
+        pieces, rate = transfers.get(name), transfers.get(f"{name}_bytes_per_s")
+        is_idle = not pieces and (not isinstance(rate, int) or rate < _IDLE_BYTES_PER_S)
         limit = limits.get(name) if isinstance(limits, dict) else None
-        return f"{rate} (at most {size(limit)}/s)" if limit is not None else rate
+        at_most = f" (at most {size(limit)}/s)" if limit is not None else ""
+        return f"nothing {name}{at_most}" if is_idle else f"{pieces} {name}, {size(rate)}/s{at_most}"
 
-    return f"{way('in')}; {way('out')}"
+    ways = [way("in"), way("out")]
+    return "none" if ways == ["nothing in", "nothing out"] else "; ".join(ways)
 
 
 def _kept(kept: object) -> str:

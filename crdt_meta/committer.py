@@ -69,6 +69,7 @@ class Committer:
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Commit until cancelled. Raises `NoSpaceError` when the disk refuses: the pod can't go on then."""
+        self._store.reserve()
         task_status.started()
         free_at = anyio.current_time()  # one group a STEADY_S would end at this time
         while True:

@@ -151,6 +151,11 @@ class Links:
         query = "SELECT name FROM link WHERE parent = ? AND alive > 0"
         return [row[0] for row in self._store.query(query, (directory,))]
 
+    def names_after(self, directory: InodeId, name: bytes, limit: int) -> list[bytes]:
+        """Return the first names of a directory's living links behind a name, in order."""
+        query = "SELECT DISTINCT name FROM link WHERE parent = ? AND alive > 0 AND name > ? ORDER BY name LIMIT ?"
+        return [row[0] for row in self._store.query(query, (directory, name, limit))]
+
     def subdirectory_names(self, directory: InodeId) -> list[bytes]:
         """Return the names of a directory's living subdirectories."""
         query = "SELECT name FROM link WHERE parent = ? AND alive > 0 AND kind = 2"

@@ -218,6 +218,11 @@ class Reading:
                 found.append((entry.name, self.node_of(entry)))
         return found
 
+    def children_after(self, parent: InodeId, name: bytes, limit: int) -> list[tuple[bytes, Node]]:
+        """Return some of the entries behind a name, in order: a guess, in which what is in conflict may be missing."""
+        names = self.view.links.names_after(parent, name, limit)
+        return [(each, node) for each in names if (node := self.lookup(parent, each)) is not None]
+
     def parent(self, inode: InodeId) -> tuple[InodeId, bytes] | None:
         """Return the directory and the name of an inode's first living link that is shown.
 

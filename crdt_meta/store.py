@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,6 +21,10 @@ from base.ids import WriterId
 
 FORMAT: Final = 2
 CHECKPOINT_BYTES: Final = 8 << 20
+RESERVED_BYTES: Final = 4 << 20
+FRAME_HEADER_BYTES: Final = 24
+FRAMES_AT: Final = 16
+"""Where the index of the write-ahead log says how many frames that has (https://sqlite.org/walformat.html)."""
 CACHE_KIB: Final = 16384
 
 SCHEMA: Final = """
@@ -75,6 +80,7 @@ class Store:
         """Open or make the file. Raises `MachineError` or `DamagedError`."""
         self.path = path
         self._wal: int | None = None
+        self._index: int | None = None
         self._side: sqlite3.Connection | None = None
         self.on_flush: list[Callable[[], None]] = []
         """Called before a commit or a query: write what waits in memory."""
@@ -87,10 +93,11 @@ class Store:
             self.db.execute("PRAGMA journal_mode = WAL")
             self.db.execute("PRAGMA synchronous = NORMAL")
             self.db.execute("PRAGMA wal_autocheckpoint = 0")
-            self.db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES // 2}")
+            self.db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}")
             self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             self.db.execute("PRAGMA temp_store = MEMORY")  # the journal of savepoints
             self.db.execute("PRAGMA secure_delete = OFF")
+            self._frame_bytes = FRAME_HEADER_BYTES + int(self.db.execute("PRAGMA page_size").fetchone()[0])
             (version,) = self.db.execute("PRAGMA user_version").fetchone()
             if version > FORMAT:
                 raise MachineError(f"{path} was written by a newer Wormhole.", "Install the newer version.")
@@ -153,21 +160,35 @@ class Store:
         self.db.execute("ROLLBACK TO inner")
         self.db.execute("RELEASE inner")
 
+    def reserve(self) -> None:
+        """Write the first blocks of the write-ahead log ahead: a sync then has half as much to do. Before any `sync`."""
+        with suppress(OSError):  # without room for that it goes on as it is
+            wal = self._log_file()
+            for at in range(os.fstat(wal).st_size, RESERVED_BYTES, 1 << 16):
+                os.pwrite(wal, bytes(1 << 16), at)
+            os.fsync(wal)
+
     def sync(self) -> None:
         """Make everything committed before the call durable. Blocks; for a thread; one call at a time."""
-        if self._wal is None:
-            self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
-        os.fdatasync(self._wal)
+        os.fdatasync(self._log_file())
         if self.is_checkpoint_due:
             if self._side is None:
                 self._side = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
             with suppress(sqlite3.OperationalError):
                 self._side.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
+    def _log_file(self) -> int:
+        if self._wal is None:
+            self._wal = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        return self._wal
+
     @property
     def is_checkpoint_due(self) -> bool:
         """Whether the next `sync` will take long: it has to move what was committed into the database."""
-        return self._wal is None or os.fstat(self._wal).st_size > CHECKPOINT_BYTES
+        if self._index is None:
+            self._index = os.open(f"{self.path}-shm", os.O_RDONLY | os.O_CLOEXEC)
+        frames = int.from_bytes(os.pread(self._index, 4, FRAMES_AT), sys.byteorder)
+        return frames * self._frame_bytes > CHECKPOINT_BYTES
 
     def slim(self) -> None:
         """Forget what was read; it is read again when it is needed."""
@@ -193,9 +214,10 @@ class Store:
         for connection in (self._side, self.db):
             if connection is not None:
                 connection.close()
-        if self._wal is not None:
-            os.close(self._wal)
-            self._wal = None
+        for descriptor in (self._wal, self._index):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._wal = self._index = None
 
     # -- meta ---------------------------------------------------------------------------------------------------------
 

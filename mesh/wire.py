@@ -72,6 +72,8 @@ class Tag(IntEnum):
     HOLDING_ASK = 45
     USES = 46
     SPEED = 47
+    LODGE = 48
+    LODGE_ASK = 49
     # client pods
     OPERATION = 50
     DOING = 51

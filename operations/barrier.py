@@ -127,7 +127,7 @@ class Barrier:
         wanted = frozenset(one for one in contents if one != EMPTY_CONTENT)
         if parts.editor is None:
             await self._here(wanted, deadline_s)
-            copies -= 1
+            copies -= all(parts.transfer.host_of(content) is None for content in wanted)
         if copies <= 0:
             return
         candidates = self._candidates(wanted, copies)
@@ -183,6 +183,8 @@ class Barrier:
         """Return once this pod keeps what it has published. Raises `UnreachableError`."""
         transfer = self._parts.transfer
         for content in contents:
+            if transfer.host_of(content) is not None:
+                continue  # there was no room for it; another pod has it, and is asked
             if transfer.local(content) == "kept" or await transfer.hold([content], deadline_s):
                 continue
             if self._parts.catalogue.info(content) is not None:

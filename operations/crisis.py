@@ -12,29 +12,28 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
-from statistics import median
 from typing import Final
 
 import anyio
-import msgpack
 from anyio import lowlevel
 
-from base.errors import RefusedError, WormholeError
+from base.errors import WormholeError
 from base.ids import PodId
 from crdt_meta.node import Delta
-from mesh.api import Member, Role, State
+from mesh.api import Member, State
 from mesh.wire import Tag
 from operations.catalogue import ROOM
+from operations.counting import connected_now, counted
 from operations.notifying import Notice, Notifying
 from operations.parts import Parts
+from operations.said import Said
 from operations.tally import Found
-from policies.reactions import Cause, Effect, Reacting, drill_left_s, follow, react
-from policies.situation import NOTHING, Acceptance, Contact, Grade, Situation, Steady, Verdict, is_connected
+from policies.reactions import Cause, Effect, Reacting, follow, react
+from policies.situation import Contact, Grade, Situation, Steady, Verdict
 from transfer.pace import Limits
 
 DOING: Final = "doing"
 """The value that a pod gossips about itself: the effects in force on it."""
-META_RETURNED: Final = "crisis_returned"
 SOON_S: Final = 0.5
 """Between two looks at everything while something is wrong."""
 CALM_EVERY_S: Final = 10.0
@@ -50,34 +49,13 @@ ASK_EVERY_S: Final = 2.0
 logger = logging.getLogger(__name__)
 
 
-def is_counted(member: Member) -> bool:
-    """Tell whether a pod counts for the situation: full, and not gone or away by its own announcement."""
-    gone = member.state in (State.LEFT, State.EVICTED, State.MAINTENANCE)
-    return member.role is Role.FULL and not gone and not member.announced
-
-
-def by_admission(parts: Parts, members: list[Member]) -> list[Member]:
-    """Sort members by the time of their admission, the founder first."""
-    entries = parts.roster.roster.pods()
-    return sorted(members, key=lambda member: (entries[member.pod].order, member.pod))
-
-
-def connected_now(parts: Parts) -> bool:
-    """Tell whether this pod is on the side of the network that goes on, at this moment."""
-    if parts.editor is not None:
-        return parts.editor.connected
-    counted = [one for one in parts.mesh.members() if is_counted(one)]
-    reachable = frozenset(one.pod for one in counted if one.state is State.ALIVE)
-    order = [one.pod for one in by_admission(parts, counted)]
-    return is_connected(parts.mesh.pod_id, order, reachable, parts.pod.disconnected.quorum)
-
-
 class Crisis:
     """See the module."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         parts.transfer.repairs(parts.catalogue.is_repair)
+        self.said = Said(parts)
         self.contact = Contact()
         self.steady = Steady()
         """What is shown."""
@@ -90,15 +68,12 @@ class Crisis:
         self._informed = False
         self._wake = anyio.Event()
         self._judge_at = 0.0
+        self.found_at = float("-inf")
+        """When that began, by the event loop's clock."""
         self._judged_at = float("-inf")
         self._took_s = 0.0
         self._members: object = None
         self._room: object = None
-        self._accepted_number = 0
-        self._returned: frozenset[PodId] = frozenset()
-        self._degraded_spent = False
-        self._drill: tuple[int, float] | None = None
-        """The drill taken part in, and when it ends by the event loop's clock."""
         self._applied: object = None
         self._seen_number = 0
         """Up to which order the last verdict knew what was said."""
@@ -141,65 +116,6 @@ class Crisis:
             self._informed = alone or heard
         return self._informed
 
-    def check_rights(self) -> None:
-        """Raise `RefusedError` where this pod may say nothing to the whole cluster."""
-        roster, me = self._parts.roster.roster, self._parts.mesh.pod_id
-        if not roster.is_admin(me):
-            names = sorted(self._parts.live.name_of(pod) for pod in roster.pods() if roster.is_admin(pod))
-            advice = f"Say it on one that does: {', '.join(names[:5])}."
-            raise RefusedError("This pod doesn't administer the cluster.", advice)
-
-    def acceptance(self) -> Acceptance:
-        """Return what the last `unfreeze` accepted and that still holds: a pod that came back can be lost anew."""
-        said = self._parts.roster.roster.orders().unfreeze
-        if said is None:
-            return NOTHING
-        order = said[1]
-        if order.number != self._accepted_number:
-            self._recall(order.number)
-        degraded = "degraded" in order.situation.split("+") and not self._degraded_spent
-        return Acceptance(degraded, frozenset(order.pods), frozenset(order.contents)).without(self._returned)
-
-    def _recall(self, number: int) -> None:
-        """Begin to follow another acceptance, or go on after a restart."""
-        self._accepted_number, self._returned, self._degraded_spent = number, frozenset(), False
-        stored = self._parts.metadata.store.get_meta(META_RETURNED)
-        if stored is not None:
-            known, spent, pods = msgpack.unpackb(stored)
-            if known == number:
-                self._degraded_spent, self._returned = bool(spent), frozenset(PodId(pod) for pod in pods)
-
-    def _note_returned(self, verdict: Verdict) -> None:
-        said = self._parts.roster.roster.orders().unfreeze
-        if said is None:
-            return
-        alive = {one.pod for one in self._parts.mesh.members() if one.state is State.ALIVE}
-        returned = self._returned | (alive & set(said[1].pods))
-        spent = self._degraded_spent or (not verdict.tally.stuck and self.steady.grade < Grade.DEGRADED)
-        if (returned, spent) != (self._returned, self._degraded_spent):
-            self._returned, self._degraded_spent = returned, spent
-            packed: bytes = msgpack.packb([self._accepted_number, spent, sorted(returned)])
-            self._parts.metadata.store.set_meta(META_RETURNED, packed)
-            self._parts.metadata.committer.request()
-
-    def drill_ends_at(self, now: float) -> float | None:
-        """Return when the drill that is on ends, by the event loop's clock; None: there is none."""
-        said = self._parts.roster.roster.orders().drill
-        if said is None:
-            return None
-        signer, order = said
-        if self._drill is None or self._drill[0] != order.number:
-            ahead = self._parts.mesh.clocks.ahead_s()
-            right_s = time.time() + ahead.get(signer, median(ahead.values()) if ahead else 0.0)
-            self._drill = order.number, now + drill_left_s(order.time_ns / 1e9, order.for_ms / 1e3, right_s)
-        return self._drill[1] if now < self._drill[1] else None
-
-    def _rehearsed(self, now: float) -> Situation | None:
-        said = self._parts.roster.roster.orders().drill
-        if said is None or self.drill_ends_at(now) is None:
-            return None
-        return next((one for one in Situation if one.value == said[1].situation), None)
-
     # -- running
 
     def stir(self) -> None:
@@ -214,9 +130,9 @@ class Crisis:
         if room != self._room:
             self._room = room
             self._news()
-        orders = parts.roster.roster.orders().number
-        seen = (members, orders, parts.roster.roster.config_id(), parts.mesh.alive())
-        if seen != self._members:
+        returned = parts.editor is None and self.said.hear(found)
+        seen = (members, self.said.number, parts.roster.roster.config_id(), parts.mesh.alive())
+        if returned or seen != self._members:
             self._members = seen
             self._judge_at = 0.0
             self._wake.set()
@@ -268,7 +184,7 @@ class Crisis:
     def _next_at(self) -> float:
         now = anyio.current_time()
         due = [self._judge_due(), self.contact.due_at(self._parts.cluster.redundancy.absent_after_s)]
-        due.append(self.drill_ends_at(now))
+        due.append(self.said.drill_ends_at(now))
         return max(now + 0.02, min(at for at in due if at is not None))
 
     def _judge_due(self) -> float:
@@ -299,8 +215,8 @@ class Crisis:
         if not may_judge:
             return
         started = time.monotonic()
-        number, accepted = parts.roster.roster.orders().number, self.acceptance()
-        self.found = await parts.tallies.look(parts, accepted)
+        number, accepted = self.said.number, self.said.acceptance()
+        self.found, self.found_at = await parts.tallies.look(parts, accepted), now
         self._took_s = time.monotonic() - started
         if connected_now(parts):  # else it was looked at while others went
             self._take(self.found.verdict, anew=number != self._seen_number)
@@ -315,9 +231,10 @@ class Crisis:
         if anew and verdict.open < self._open.grade:
             self._open.reset(verdict.open)
         self._open.look(verdict.open, now)
-        self._note_returned(verdict)
-        if grade.situation is not before.situation:
+        self.said.look(verdict, is_short=self.steady.grade >= Grade.DEGRADED)
+        if grade is not before:
             logger.info("the situation is %s: %s", grade.situation.value, verdict.reason)
+        if grade.situation is not before.situation:
             effects = self._wanted()
             self._notify("situation", grade.situation, verdict.reason, effects)
 
@@ -325,10 +242,8 @@ class Crisis:
 
     def _wanted(self) -> tuple[Reacting, ...]:
         """Return what this pod is to do now."""
-        parts, now = self._parts, anyio.current_time()
+        parts = self._parts
         when_cut_off = parts.pod.disconnected.reaction
-        frozen = parts.roster.roster.orders().freeze
-        frozen_by = "" if frozen is None else parts.live.name_of(frozen[0])
         grade, reason = self._open.grade, "" if self.found is None else self.found.verdict.reason
         if parts.editor is not None:
             grade = Grade.WELL
@@ -338,8 +253,8 @@ class Crisis:
             continuity=parts.cluster.continuity,
             cut_off=parts.editor is None and self.contact.is_cut,
             when_cut_off=when_cut_off,
-            frozen_by=frozen_by,
-            drill=self._rehearsed(now),
+            frozen_by=self.said.frozen_by,
+            drill=self.said.rehearsed(),
         )
         if parts.editor is not None:
             known = {one.effect for one in found}
@@ -402,7 +317,7 @@ class Crisis:
         """Return why this pod counts as cut off."""
         if self._parts.editor is not None:
             return "No full pod can be reached: this client pod can only read what it has."
-        others = [one for one in self._parts.mesh.members() if is_counted(one) and one.pod != self._parts.mesh.pod_id]
+        others = [one for one in counted(self._parts) if one.pod != self._parts.mesh.pod_id]
         reached = sum(one.state is State.ALIVE for one in others)
         return f"This pod is cut off: it reaches {reached} of {len(others)} other pods."
 

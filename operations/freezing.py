@@ -42,12 +42,12 @@ async def freeze(parts: Parts, args: dict[str, object]) -> dict[str, object]:
 
 async def unfreeze(parts: Parts, args: dict[str, object]) -> dict[str, object]:
     """Lift a freeze by hand, end a drill, and accept the situation as it is. Raises `RefusedError`."""
-    parts.crisis.check_rights()
+    parts.crisis.said.check_rights()
     orders, crisis = parts.roster.roster.orders(), parts.crisis
-    drilling = crisis.drill_ends_at(anyio.current_time()) is not None
+    drilling = crisis.said.drill_ends_at(anyio.current_time()) is not None
     found: Found | None = None
     if parts.editor is None and crisis.is_informed() and not crisis.contact.is_cut:
-        found = await parts.tallies.look(parts, crisis.acceptance())
+        found = await parts.tallies.look(parts, crisis.said.acceptance())
     accepts = found is not None and found.verdict.open is not Grade.WELL
     changed = orders.freeze is not None or drilling or accepts
     if changed:
@@ -85,9 +85,9 @@ async def drill(parts: Parts, args: dict[str, object], emit: Emit) -> dict[str, 
     reaction = reaction_to(situation, parts.cluster.continuity)
     answer: dict[str, object] = {"situation": situation.value, "reaction": reaction, "for_s": for_s}
     if reaction == "continue":
-        parts.crisis.check_rights()
+        parts.crisis.said.check_rights()
         return answer | {"took_part": [], "did_not": [], "reverted": True}
-    if parts.crisis.drill_ends_at(anyio.current_time()) is not None:
+    if parts.crisis.said.drill_ends_at(anyio.current_time()) is not None:
         raise RefusedError("A drill is on already.", "Wait until it is over, or end it with `wormhole unfreeze`.")
     effect = Effect(reaction)
     await _give(parts, "drill", situation=situation, for_s=for_s)
@@ -120,7 +120,7 @@ async def _give(
     parts: Parts, what: str, *, found: Found | None = None, situation: Situation | None = None, for_s: float = 0.0
 ) -> None:
     """Sign an order and spread it. Raises `RefusedError` where this pod doesn't administer the cluster."""
-    parts.crisis.check_rights()
+    parts.crisis.said.check_rights()
     roster, identity = parts.roster.roster, parts.identity
     named, pods, contents = "" if situation is None else situation.value, list[PodId](), list[bytes]()
     if found is not None:

@@ -14,7 +14,7 @@ import anyio
 from anyio import lowlevel
 from anyio.abc import TaskGroup
 
-from base.ids import ContentId
+from base.ids import ContentId, PodId
 from crdt_meta.trash import TrashEntry
 from operations.mount_facts import local_space
 from operations.parts import Parts
@@ -105,7 +105,7 @@ class Housekeeping:
 
     async def run(self) -> None:
         """Look after the trash, until cancelled."""
-        self._parts.transfer.on_full(self._find_room)
+        self._parts.transfer.on_full(self._find_room, self._hand_on, self._hosts)
         async with anyio.create_task_group() as group:
             self._start(group)
 
@@ -153,7 +153,13 @@ class Housekeeping:
     async def _find_room(self) -> bool:
         """Free something at once: what is being written found no room."""
         total = local_space(self._parts)[0]
-        return await self.give_way(max(1, shortage(total, 0))) > 0 or await self._hand_on()
+        return await self.give_way(max(1, shortage(total, 0))) > 0
+
+    def _hosts(self) -> list[PodId]:
+        """Return who has room for what is being written here, the most first."""
+        me, pods = self._parts.mesh.pod_id, self._parts.catalogue.placing.pods().candidates
+        able = {pod: one for pod, one in pods.items() if one.takes and not one.is_full and pod != me}
+        return sorted(able, key=lambda pod: (able[pod].is_slow, -(able[pod].available_bytes or 0)))
 
     async def _hand_on(self) -> bool:
         """Wait until this pod has dropped something that others took over, because it is full; tell whether it has."""

@@ -69,26 +69,30 @@ async def leave(parts: Parts, args: dict[str, object], emit: Emit) -> dict[str, 
 async def drain(parts: Parts, emit: Emit) -> None:
     """Wait until the other pods keep everything that is kept here; refuse when they can't."""
     parts.gossip({LEAVING: True})
-    dropping = parts.transfer.dropping
-    if dropping is not None:
-        dropping.says_no = True
+    _hand_over(parts, on=True)
     try:
         total, total_bytes, best, since = -1, 0, -1, anyio.current_time()
         while True:
             left = [content async for content in unsafe_without_us(parts)]
             if not left:  # by what they said; now by what they have on their disks
                 left = [content async for content in unverified(parts)]
+            guests = 0 if left else await _guests(parts)
             left_bytes = _bytes(parts, left)
             total, total_bytes = max(total, len(left)), max(total_bytes, left_bytes)
             done_bytes = total_bytes - left_bytes
             await emit(
                 {"done": total - len(left), "total": total, "done_bytes": done_bytes, "total_bytes": total_bytes}
             )
-            if not left:
+            if not left and not guests:
                 return
             now = anyio.current_time()
             if best < 0 or len(left) < best:
                 best, since = len(left), now
+            if guests and now - since > ROOM_PATIENCE_S:
+                raise RefusedError(
+                    f"Other pods are writing {number_of(guests, 'file')} that this one holds a part of.",
+                    "Wait until they are closed, or leave with --force.",
+                )
             nobody = not parts.mesh.alive()
             stuck = now - since > ROOM_PATIENCE_S and not any(_finds_room(parts, content) for content in left)
             if nobody or stuck or now - since > PATIENCE_S:
@@ -101,9 +105,24 @@ async def drain(parts: Parts, emit: Emit) -> None:
             await anyio.sleep(LOOK_EVERY_S)
     except BaseException:
         parts.gossip({LEAVING: False})
-        if dropping is not None:
-            dropping.says_no = False
+        _hand_over(parts, on=False)
         raise
+
+
+def _hand_over(parts: Parts, *, on: bool) -> None:
+    """Have others rely on nothing here, or again."""
+    for part in (parts.transfer.dropping, parts.transfer.lodging):
+        if part is not None:
+            part.says_no = on
+
+
+async def _guests(parts: Parts) -> int:
+    """Return how many files this pod holds a part of that others are writing still."""
+    lodging = parts.transfer.lodging
+    if lodging is None or not lodging.guests:
+        return 0
+    await lodging.look()
+    return lodging.guests
 
 
 def _bytes(parts: Parts, contents: list[ContentId]) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from base.home import Home
+from base.ids import PodId
 from crdt_meta.metadata import Metadata
 from discovery.admission import Admissions
 from mesh.identity import Identity
@@ -59,6 +60,8 @@ class Parts:
     """On a client pod: who makes changes."""
     wishes_changed: Callable[[], None] = lambda: None
     """Tell the others of other wishes or limits; set on full pods."""
+    repairs_left_s: Callable[[], Mapping[PodId, float]] = dict
+    """Who is away, and how many seconds later its copies are made anew, 0 for now; of client pods nobody."""
     is_short: Callable[[], bool] = lambda: False
     """Say that something that is written found no room; tells whether another pod can take over what this one wrote."""
     tallies: Tallies = field(default_factory=Tallies)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from base.errors import UsageError
 from base.ids import PodId
 from mesh.api import State
-from operations.crisis import by_admission, is_counted
+from operations.counting import counted
 from operations.evicting import who
 from operations.finding import text_argument
 from operations.parts import Parts
@@ -32,7 +32,7 @@ async def plan(parts: Parts, args: dict[str, object]) -> dict[str, object]:
         if found in (Standing.PENDING, Standing.MISSING):
             lost.extend(names_of(parts, info.content)[0])
 
-    verdict = (await look_one_by_one(parts, pods, parts.crisis.acceptance(), note)).verdict
+    verdict = (await look_one_by_one(parts, pods, parts.crisis.said.acceptance(), note)).verdict
     reaction, by = _reaction(parts, frozenset(entries), verdict)
     return {
         "lose": sorted(entries.values()),
@@ -48,9 +48,9 @@ async def plan(parts: Parts, args: dict[str, object]) -> dict[str, object]:
 
 def _reaction(parts: Parts, gone: frozenset[PodId], verdict: Verdict) -> tuple[str, str]:
     """Return what those left would do, and by which part of the configuration."""
-    counted = [one for one in by_admission(parts, parts.mesh.members()) if is_counted(one)]
-    left = [one.pod for one in counted if one.state is State.ALIVE and one.pod not in gone]
-    order = [one.pod for one in counted]
+    there = counted(parts)
+    left = [one.pod for one in there if one.state is State.ALIVE and one.pod not in gone]
+    order = [one.pod for one in there]
     quorum = parts.pod.disconnected.quorum
     if left and not any(is_connected(pod, order, left, quorum) for pod in left):
         return parts.pod.disconnected.reaction, "disconnected"

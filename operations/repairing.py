@@ -13,7 +13,7 @@ import anyio
 
 from base.ids import PodId
 from mesh.api import State
-from operations.crisis import by_admission, is_counted
+from operations.counting import counted
 from operations.parts import Parts
 from policies.absence import Absences
 from policies.situation import is_connected
@@ -37,6 +37,12 @@ class Repairs:
     def _tell(self) -> None:
         self._changed.set()
 
+    def left_s(self) -> dict[PodId, float]:
+        """Return who is away without having said so, and how many seconds later its copies are made anew; 0: now."""
+        after_s = self._parts.cluster.redundancy.repair_after_s
+        left = self._absences.left_s(after_s, anyio.current_time())
+        return {pod: 0.0 if pod in self._given_up else left_s for pod, left_s in left.items()}
+
     async def run(self) -> None:
         """Follow who is away until cancelled."""
         while True:
@@ -49,17 +55,19 @@ class Repairs:
         """Work out whose copies are to be made anew; return when to look again. Times are the event loop's."""
         after_s = self._parts.cluster.redundancy.repair_after_s
         members = self._parts.mesh.members()
-        counted = [one for one in members if is_counted(one)]
-        self._absences.note([one.pod for one in counted if one.state is not State.ALIVE], now)
+        there = counted(self._parts)
+        self._absences.note([one.pod for one in there if one.state is not State.ALIVE], now)
         given_up = self._absences.given_up(after_s, now)
-        order = [one.pod for one in by_admission(self._parts, counted)]
-        reachable = [one.pod for one in counted if one.state is State.ALIVE]
+        order = [one.pod for one in there]
+        reachable = [one.pod for one in there if one.state is State.ALIVE]
         if not is_connected(self._parts.mesh.pod_id, order, reachable):
             given_up &= self._given_up  # it is this pod that is away: the others repair
         if given_up != self._given_up:
             for one in members:
                 if one.pod in given_up - self._given_up:
                     logger.info("%s stays away: what it keeps gets copies elsewhere", one.name)
+                elif one.pod in self._given_up - given_up:
+                    logger.info("%s: no more copies are made of what it keeps", one.name)
             self._given_up = given_up
             self._parts.catalogue.give_up(given_up)
             self._parts.transfer.reconsider()

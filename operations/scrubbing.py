@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
 from typing import Final
 
 import anyio
 
+from base.errors import WormholeError
 from base.ids import ContentId
 from control.server import Emit
 from operations.finding import text_of
@@ -14,7 +18,65 @@ from operations.where import names
 from transfer.scrubbing import Scrubbed
 
 TELL_EVERY_S: Final = 0.2
+SCRUB_EVERY_S: Final = 14 * 86400.0
+"""Everything that a pod has on its disk is verified so often without being asked."""
+LOOK_FIRST_S: Final = 600.0
+LOOK_EVERY_S: Final = 3600.0
+META_SCRUBBED: Final = "scrubbed"
+"""Where it is written down when the last one ended (seconds since the epoch)."""
 MAX_NAMED: Final = 10_000
+MAX_LOGGED: Final = 20
+
+
+logger = logging.getLogger(__name__)
+
+
+class Scrubs:
+    """Verifies everything now and then, gently, and tells the log what was found."""
+
+    def __init__(self, parts: Parts, now_s: Callable[[], float] = time.time) -> None:
+        self._parts = parts
+        self._now_s = now_s
+
+    async def run(self) -> None:
+        """Look whether it is time, until cancelled."""
+        await anyio.sleep(LOOK_FIRST_S)
+        while True:
+            if self.is_due():
+                try:
+                    await self.scrub()
+                except WormholeError as error:  # one by command is under way, or the disk has trouble
+                    logger.warning("what is stored here isn't verified now: %s", error)
+            await anyio.sleep(LOOK_EVERY_S)
+
+    def is_due(self) -> bool:
+        """Tell whether the last one is long ago. A new pod's first comes after the same time."""
+        stored = self._parts.metadata.store.get_meta(META_SCRUBBED)
+        last_s = float(int.from_bytes(stored, "big")) if stored else float(self._parts.transfer.joined_s)
+        return not 0 <= self._now_s() - last_s < SCRUB_EVERY_S
+
+    async def scrub(self) -> None:
+        """Verify everything now. Raises as `Scrubbing.run`."""
+
+        async def progress(_found: Scrubbed) -> None:
+            """Tell nobody."""
+
+        await self._parts.transfer.sync()
+        found = await self._parts.transfer.scrubbing.run(progress, gently=True)
+        level = logging.WARNING if found.damaged or found.lost else logging.INFO
+        repaired = len(found.damaged) - len(found.unrepaired & found.damaged)
+        logger.log(
+            level,
+            "verified %d pieces: %d damaged, %d came back from others",
+            found.checked,
+            len(found.damaged),
+            repaired,
+        )
+        for content in found.lost[:MAX_LOGGED]:
+            paths, versions = names_of(self._parts, content)
+            logger.warning("no pod that answers has all of %s", ", ".join([*paths, *versions]) or content.hex())
+        self._parts.metadata.store.set_meta(META_SCRUBBED, max(0, int(self._now_s())).to_bytes(8, "big"))
+        self._parts.metadata.committer.request()
 
 
 async def scrub(parts: Parts, args: dict[str, object], emit: Emit) -> dict[str, object]:

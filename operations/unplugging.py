@@ -41,7 +41,7 @@ class Danger(NamedTuple):
     unsaved: list[str]
     """Files with changes that no close has published."""
     untold: bool
-    """Changes of names, attributes and so on that no other pod has yet."""
+    """Changes of names, attributes and so on that no other pod has yet, or parts of files that others are writing."""
 
 
 def serve_unplugging(parts: Parts) -> None:
@@ -101,10 +101,11 @@ async def _of_this_pod(parts: Parts) -> Danger:
     if parts.editor is not None:  # a client pod has nothing but what is open
         return Danger(0, [], [], unsaved, untold=False)
     found = await _danger(parts, parts.mesh.pod_id)
+    guests = 0 if parts.transfer.lodging is None else parts.transfer.lodging.guests
     tree = parts.metadata.tree
     journalled = {entry.inode for entry in tree.journalled() if not tree.references(entry.content)}
     unsaved = sorted({*unsaved, *_paths(parts, journalled)})[:NAMED]
-    return found._replace(unsaved=unsaved, untold=not await _is_told(parts))
+    return found._replace(unsaved=unsaved, untold=bool(guests) or not await _is_told(parts))
 
 
 def _paths(parts: Parts, inodes: set[Any]) -> list[str]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from typing import Final
 
 import anyio
+import msgpack
 from anyio.abc import TaskGroup
 
 from base.errors import DamagedError, RefusedError, WormholeError
@@ -25,6 +27,9 @@ from policies.usage import MAX_LEVEL, MAX_TOLD, UseCounter
 
 TELL_EVERY_S: Final = 2.0
 USES_EVERY_S: Final = 2.0
+WRITE_USES_EVERY_S: Final = 60.0
+META_READS: Final = "reads"
+"""Where the counts are written down, for the next start."""
 CALL_S: Final = 10.0
 PROBE_BYTES: Final = 512 << 10
 PROBE_S: Final = 20.0
@@ -59,6 +64,10 @@ class Wishing:
         self._upload: float | None = None
         self._wake = anyio.Event()
         self._seen: object = None
+        self._rooms: dict[PodId, int] = {}
+        self._more_room_at: float | None = None
+        """When a pod offered more room than before, until it was seen whether anything needs it."""
+        self._loads: object = None
         parts.mesh.handle(Tag.USES, self._hear_uses)
         parts.mesh.handle(Tag.SPEED, self._serve_speed)
         parts.mesh.on_change(self._look)
@@ -70,11 +79,13 @@ class Wishing:
 
     async def run(self) -> None:
         """Tell and measure until cancelled."""
+        self._recall_uses()
         async with anyio.create_task_group() as group:
             group.start_soon(self._tell_uses, group)
             group.start_soon(self._measure)
             while True:
                 self.tell()
+                self._use_room()
                 self._wake = anyio.Event()
                 with anyio.move_on_after(TELL_EVERY_S):
                     await self._wake.wait()
@@ -88,6 +99,7 @@ class Wishing:
     def _wishes(self) -> Wishes:
         parts, scale = self._parts, self._scale
         capacity, free = offered_bytes(parts)
+        free = free if parts.transfer.trouble() is None else 0
         affinity = parts.pod.affinity
         return Wishes(
             capacity=scale.capacity(capacity),
@@ -123,7 +135,10 @@ class Wishing:
         self._wake.set()
 
     def _look(self) -> None:
-        """Look at all contents again when a pod says something else that placement depends on."""
+        """Look at all contents again when a pod says something else that placement depends on.
+
+        How laden the pods are decides only who drops a copy too many: then nothing else is looked at.
+        """
         pods = self._parts.catalogue.placing.pods()
         values = {
             pod: (said.capacity, said.is_full, said.replicas, said.new_files, said.hot, said.cold, said.joined_s)
@@ -133,6 +148,26 @@ class Wishing:
         if seen != self._seen:
             self._seen = seen
             self._parts.transfer.reconsider()
+        rooms = {pod: said.room_bytes for pod, said in pods.wishes.items()}
+        if any(room > self._rooms.get(pod, 0) for pod, room in rooms.items()):
+            self._more_room_at = anyio.current_time()
+        self._rooms = rooms
+        loads = {
+            pod: (said.load, pods.candidates[pod].is_slow)
+            for pod, said in pods.wishes.items()
+            if pod in pods.candidates
+        }
+        if loads != self._loads:
+            self._loads = loads
+            self._parts.transfer.loads_changed()
+
+    def _use_room(self) -> None:
+        """Look at all contents again once some are known to lack copies that there is more room for than before."""
+        crisis = self._parts.crisis
+        if self._more_room_at is not None and crisis.found is not None and crisis.found_at > self._more_room_at:
+            self._more_room_at = None
+            if crisis.found.verdict.tally.short:
+                self._parts.transfer.reconsider()
 
     def _pass_every_s(self) -> float:
         return RECONSIDER_S if self._parts.catalogue.placing.has_temper() else float("inf")
@@ -142,8 +177,24 @@ class Wishing:
     def _used(self, content: ContentId) -> None:
         self._counter.count(content, anyio.current_time())
 
+    def _recall_uses(self) -> None:
+        """Go on counting where this pod stopped: a restart must not make its files look unread, and move."""
+        try:
+            stored = msgpack.unpackb(self._parts.metadata.store.get_meta(META_READS) or b"\x92\x00\x90")
+            at_s, rows = stored
+            counts = [(ContentId(bytes(content)), float(count)) for content, count in rows]
+            self._counter.remember(counts, time.time() - float(at_s), anyio.current_time())
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            logger.info("what was read before can't be recalled: %s", error)
+
+    def _write_uses_down(self) -> None:
+        counts = self._counter.counts(anyio.current_time())
+        self._parts.metadata.store.set_meta(META_READS, msgpack.packb([time.time(), counts]))
+        self._parts.metadata.committer.request()
+
     async def _tell_uses(self, group: TaskGroup) -> None:
-        parts = self._parts
+        parts, write_at = self._parts, anyio.current_time() + WRITE_USES_EVERY_S
+        written: dict[ContentId, int] = {}
         while True:
             levels = self._counter.levels(anyio.current_time())
             self._take_uses(parts.mesh.pod_id, levels)
@@ -154,6 +205,9 @@ class Wishing:
                 for pod in sorted(alive):
                     if self._told_uses.get(pod, {}) != levels:
                         calls.start_soon(self._tell_one, pod, levels)
+            if levels != written and anyio.current_time() >= write_at:
+                self._write_uses_down()
+                written, write_at = levels, anyio.current_time() + WRITE_USES_EVERY_S
             await anyio.sleep(USES_EVERY_S)
 
     async def _tell_one(self, pod: PodId, levels: dict[ContentId, int]) -> None:

@@ -25,6 +25,10 @@ class Absences:
         """Return those that have been away for so long."""
         return frozenset(pod for pod, since in self._since.items() if now - since >= repair_after_s)
 
+    def left_s(self, repair_after_s: float, now: float) -> dict[PodId, float]:
+        """Return who is away, and how many seconds later its copies are made anew; 0 when that has begun."""
+        return {pod: max(0.0, since + repair_after_s - now) for pod, since in self._since.items()}
+
     def next_at(self, repair_after_s: float, now: float) -> float | None:
         """Return when the next one will have been away for so long; None when nobody else is away."""
         return min((at for since in self._since.values() if (at := since + repair_after_s) > now), default=None)

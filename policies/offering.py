@@ -26,8 +26,11 @@ RELIEF: Final = 4
 LEAST_FULL_BYTES: Final = 1 << 20
 ROOM_MARGIN: Final = 1.25
 """Room grows by a step once there is so much more than the step."""
-REFUSED_S: Final = 60.0
-"""So long after a refusal a pod offers less room than what it refused."""
+REFUSED_S: Final = 5.0
+"""So long after a refusal a pod offers less room than what it refused, unless as much was freed meanwhile: it may have come
+of several copies that came at once. After one that follows soon upon that it is twice as long ..."""
+MAX_REFUSED_S: Final = 60.0
+"""... up to this: then what is counted as room is none."""
 SPEED_LIMIT: Final = 23
 """Faster networks than 2^23 bytes (8 MiB) a second are all the same."""
 SLOW_STEPS: Final = 2
@@ -133,11 +136,20 @@ class Scale:
         self._is_full = False
         self._speed = 0
         self._refused: tuple[float, int] | None = None
+        """Until when, and the size."""
+        self._pause_s = REFUSED_S
+        self._least_free_bytes: int | None = None
+        """The least room since the refusal."""
 
     def refused(self, size: int, now: float) -> None:
         """Note that a copy of ``size`` bytes found no room."""
-        if self._refused is None or now >= self._refused[0] or size <= self._refused[1]:
-            self._refused = now + REFUSED_S, size
+        if self._refused is None or now >= self._refused[0] + MAX_REFUSED_S:
+            self._pause_s = REFUSED_S
+        elif now >= self._refused[0]:
+            self._pause_s = min(MAX_REFUSED_S, 2 * self._pause_s)
+        else:
+            size = min(size, self._refused[1])
+        self._refused, self._least_free_bytes = (now + self._pause_s, size), None
 
     def limits_changed(self) -> None:
         """Forget what found no room: there may be more of it now."""
@@ -165,7 +177,12 @@ class Scale:
         self._room_step = step
         offered = 1 << step if step >= 0 else 0
         if self._refused is not None and now < self._refused[0]:
-            offered = min(offered, max(0, self._refused[1] - 1))
+            size = self._refused[1]
+            least = free_bytes if self._least_free_bytes is None else min(free_bytes, self._least_free_bytes)
+            self._least_free_bytes = least
+            if free_bytes < least + size:
+                return min(offered, max(0, size - 1))
+            self._refused = None
         return offered
 
     def load(self, capacity_bytes: int, kept_bytes: int) -> int:

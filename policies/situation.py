@@ -269,6 +269,8 @@ def _reason(tally: Tally, grade: Grade, *, roomless: bool) -> str:
     if grade is Grade.DEGRADED:
         why = "too few pods with room for them answer" if roomless else "too few pods answer to make them anew"
         return f"{files(tally.stuck)} have too few copies, and {why}."
+    if tally.short and grade is Grade.FAVOURABLE:
+        return f"{files(tally.short)} have too few copies, and there is room to make them anew."
     if tally.short:
         return f"{files(tally.short)} are getting their copies."
     if grade is Grade.FAVOURABLE:

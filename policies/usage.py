@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from base.ids import ContentId, PodId
@@ -66,6 +66,17 @@ class UseCounter:
         self._levels = levels
         told = sorted(levels, key=lambda content: (-levels[content], content))[:MAX_TOLD]
         return {content: levels[content] for content in told}
+
+    def counts(self, now: float) -> list[tuple[ContentId, float]]:
+        """Return the counts of what was told last, to be remembered over a restart."""
+        return [(content, self._now(content, now)) for content in self._levels if content in self._counts][:MAX_TOLD]
+
+    def remember(self, counts: Collection[tuple[ContentId, float]], age_s: float, now: float) -> None:
+        """Go on from what was counted before a restart, so long ago."""
+        for content, count in list(counts)[:MAX_TOLD]:
+            left = count * math.pow(0.5, max(0.0, age_s) / HALF_LIFE_S)
+            self._counts[content] = left, now
+            self._levels[content] = _level(left)
 
 
 def _level(count: float) -> int:

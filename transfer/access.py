@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, Protocol
 
+import anyio
 from anyio.abc import TaskGroup
 
 from base.errors import DamagedError, NoSpaceError
@@ -14,6 +15,7 @@ from base.ids import ChunkId, ContentId, PodId
 from transfer.cache import MemoryCache
 from transfer.claims import Claims
 from transfer.fetcher import Fetcher, Urgency, Wanted
+from transfer.handing import Handing
 from transfer.manifest import MAX_MANIFEST_BYTES, Manifest, decode, implied
 from transfer.offload import INLINE_BYTES, Offload
 from transfer.pieces import Area
@@ -25,6 +27,10 @@ log = logging.getLogger(__name__)
 
 MAX_MANIFEST_CHUNKS: Final = 65_536
 """Most chunk ids of manifests kept in memory (about 6 MB)."""
+
+
+FORESEEN_S: Final = 1.0
+"""So long a reader waits for what was asked for with many others."""
 
 
 class User(Protocol):
@@ -55,7 +61,13 @@ class Access:
         """Called at the first read of a reader that needs other pods; tells whether to store what is fetched."""
         self.on_use: Callable[[ContentId], None] = lambda _content: None
         self.find_room: Callable[[], Awaitable[bool]] = _no_room
-        """Called when a draft finds no room: frees what gives way; tells whether it is worth trying again."""
+        """Called when a copy finds no room: frees what gives way; tells whether it is worth trying again."""
+        self.make_room: Callable[[], Awaitable[bool]] = _no_room
+        """The same for a draft, whose bytes may also be handed on."""
+        self.handing = Handing()
+        """What other pods hold for drafts."""
+        self.foreseen: dict[ChunkId, anyio.Event] = {}
+        """Small pieces that are on their way with many others → set when they are in memory, or don't come."""
         self.streams = 0
         """Readers that read ahead now; they share the memory."""
         self._manifests: OrderedDict[ContentId, Manifest] = OrderedDict()
@@ -142,6 +154,10 @@ class Access:
         Raises `UnreachableError`, `DamagedError`; when a copy for the cache finds no room it is only not stored.
         """
         data = self.memory.get(wanted.piece)
+        if data is None and wanted.piece in self.foreseen:
+            with anyio.move_on_after(FORESEEN_S):
+                await self.foreseen[wanted.piece].wait()
+            data = self.memory.get(wanted.piece)
         if data is None:
             data = await self.fetcher.fetch(wanted, urgency)
             if urgency is not Urgency.BACKGROUND:

@@ -1,8 +1,8 @@
 """Many small contents in one request: each alone would cost a round trip and several turns of the loop.
 
 A request is ``[[piece, ...], most bytes]``, its answer a list with the bytes of each piece in the same order, None for
-one that isn't here; it ends early before a piece that would exceed ``most bytes``. A pod that doesn't know this form
-refuses it; then its pieces are asked for one by one.
+one that isn't here; it ends early before a piece that would exceed ``most bytes``, and may be empty.
+A pod that doesn't know this form refuses it; then its pieces are asked for one by one.
 
 What a batch doesn't bring, for whatever reason, is left to `fetcher`, which knows about other pods and deadlines.
 """
@@ -106,6 +106,9 @@ class Batches:
             answer = await self._mesh.call(pod, Tag.CHUNK_GET, body, timeout_s=timeout_s, lane=Lane.BULK)
             if not isinstance(answer, list) or len(answer) > len(wanted):
                 raise DamagedError("A pod sent an answer that isn't a batch of chunks.")
+            if not answer:  # others go first there
+                sources.seen(pod, anyio.current_time())
+                return
             got = 0
             for each, data in zip(wanted, answer, strict=False):
                 if isinstance(data, bytes) and len(data) <= each.max_bytes and hash_bytes(data) == each.piece:

@@ -6,21 +6,23 @@ cache area are ever removed here, so nothing that is kept can be hurt.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
 import anyio
 
 from base.errors import NoSpaceError, UnreachableError, WormholeError
-from base.ids import ContentId, PodId
+from base.ids import ChunkId, ContentId, PodId
 from transfer.access import Access
 from transfer.api import Catalogue, ContentInfo
+from transfer.batching import MAX_PIECES, Batches
 from transfer.cache import ReadCounts, keep_copy
-from transfer.fetcher import Urgency
+from transfer.fetcher import Urgency, Wanted
 from transfer.gather import gather, is_whole, stored_pieces
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
@@ -35,7 +37,16 @@ MAX_TOUCHED: Final = 10_000
 FLUSH_EVERY_S: Final = 10.0
 MAX_SMALL: Final = 5000
 """Contents of one chunk that wait to be cached."""
-SMALL_BATCH: Final = 200
+SMALL_BATCH: Final = 2000
+SMALL_QUIET_S: Final = 0.5
+SMALL_WAIT_S: Final = 3.0
+SMALL_SHARE: Final = 4
+"""They are stored once no more have come for a moment, or a part of the memory for chunks is full of them, or after a time:
+each batch costs several writes and tells the other pods, and whoever reads the next ones waits for that."""
+PUT_SLICE: Final = 64
+"""Small pieces written in a thread at a time."""
+MAX_FORESEEN: Final = 1024
+"""Small contents that are being fetched because they may be read next."""
 MAX_LARGE: Final = 8
 """Larger contents being completed at a time."""
 
@@ -49,11 +60,13 @@ class Caching:
         database: HoldingsDb,
         catalogue: Catalogue,
         record: Callable[[dict[ContentId, Holding]], Awaitable[None]],
+        batches: Batches,
     ) -> None:
         self._access = access
         self._database = database
         self._catalogue = catalogue
         self._record = record
+        self._batches = batches
         self._reads = ReadCounts()
         self._touched: dict[ContentId, float] = {}
         self._completing: set[ContentId] = set()
@@ -122,6 +135,7 @@ class Caching:
     async def _complete_small(self) -> None:
         while True:
             await self._small_wake.wait()
+            await self._pause()
             batch = dict(islice(self._small.items(), SMALL_BATCH))
             try:
                 await self._complete(batch)
@@ -133,12 +147,49 @@ class Caching:
             if not self._small:
                 self._small_wake = anyio.Event()
 
+    async def _pause(self) -> None:
+        """Wait for more small contents."""
+        until, count = anyio.current_time() + SMALL_WAIT_S, 0
+        most_bytes = self._access.settings.memory_bytes // SMALL_SHARE
+        while count < len(self._small) < SMALL_BATCH and anyio.current_time() < until:
+            count = len(self._small)
+            if sum(manifest.size for manifest, _ in self._small.values()) > most_bytes:
+                return
+            await anyio.sleep(SMALL_QUIET_S)
+
+    def foresee(self, contents: Collection[tuple[ContentId, int, PodId | None]]) -> None:
+        """Start to fetch small contents that aren't here, many at a time; whoever reads one meanwhile waits for that."""
+        access, wanted = self._access, list[Wanted]()
+        for content, size, author in contents:
+            piece = ChunkId(content)
+            known = piece in access.foreseen or access.memory.get(piece) is not None or access.store.has(piece)
+            if not known and len(access.foreseen) + len(wanted) < MAX_FORESEEN:
+                wanted.append(Wanted(content, piece, size, author))
+        for start in range(0, len(wanted), MAX_PIECES):
+            some, done = wanted[start : start + MAX_PIECES], anyio.Event()
+            access.foreseen |= dict.fromkeys((each.piece for each in some), done)
+            access.spawn(lambda some=some, done=done: self._foresee(some, done))  # type: ignore[misc]
+
+    async def _foresee(self, wanted: Sequence[Wanted], done: anyio.Event) -> None:
+        access = self._access
+        try:
+            for piece, data in (await self._batches.fetch(wanted)).items():
+                access.memory.add(piece, data)
+        finally:
+            done.set()
+            for each in wanted:
+                access.foreseen.pop(each.piece, None)
+        for each in wanted:
+            if access.memory.get(each.piece) is not None:
+                self.first_read(each.content, each.max_bytes, each.author)
+
     async def _complete(self, contents: Mapping[ContentId, tuple[Manifest, PodId | None]]) -> None:
         """Fetch what is missing of contents into the cache, then tell that they are here."""
         access, now_s = self._access, time.time()
         pieces = {content: stored_pieces(content, manifest) for content, (manifest, _) in contents.items()}
         sizes = {content: manifest.size for content, (manifest, _) in contents.items()}
         await self._database.cache_begin(pieces, sizes, now_s)
+        await self._store_small(piece for some in pieces.values() if len(some) == 1 for piece in some)
         for content, (manifest, author) in contents.items():
             try:
                 await gather(access, content, manifest, author, Area.CACHED)
@@ -150,6 +201,19 @@ class Caching:
             {content: Holding.CACHED for content in whole if self._database.own(content) is Holding.NONE}
         )
         await self.trim()
+
+    async def _store_small(self, pieces: Iterable[ChunkId]) -> None:
+        """Write those of the pieces that are in memory, in threads: one by one they would hold up the mount."""
+        access = self._access
+        found = [(piece, data) for piece in pieces if (data := access.memory.get(piece)) is not None]
+
+        def put(some: Sequence[tuple[ChunkId, bytes]]) -> None:
+            with contextlib.suppress(NoSpaceError):  # the cache goes without
+                for piece, data in some:
+                    access.store.put_hashed(piece, data, Area.CACHED)
+
+        for start in range(0, len(found), PUT_SLICE):
+            await access.offload.run(put, found[start : start + PUT_SLICE])
 
     async def hold(self, info: ContentInfo) -> None:
         """Have a content that this pod must hold in the cache, where it stays: a client pod keeps nothing else.

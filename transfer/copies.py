@@ -21,6 +21,7 @@ from transfer.manifest import Manifest, implied
 from transfer.pacing import Replicate
 from transfer.replication import Replication
 from transfer.store import ChunkStore
+from transfer.surveying import Surveying
 
 WAIT_PAUSE_S: Final = 0.01
 WAIT_REST: Final = 4.0
@@ -37,6 +38,7 @@ class Copies:
     _store: ChunkStore
     _access: Access
     _replication: Replication
+    _surveying: Surveying
     _changed: anyio.Event
     """Set, and replaced, when something may have got another copy."""
 
@@ -108,7 +110,7 @@ class Copies:
         """
         waiting = [content for content in dict.fromkeys(contents) if content != EMPTY_CONTENT]
         total = len(waiting)
-        self._replication.consider(waiting)
+        self._surveying.consider(waiting)
         with anyio.move_on_after(timeout_s):
             while True:
                 changed = self._changed
@@ -134,7 +136,7 @@ class Copies:
     async def hold(self, contents: Collection[ContentId], timeout_s: float) -> list[ContentId]:
         """Keep contents here for good, now; return those that are, at the latest after a time."""
         known = [content for content in contents if self._catalogue.info(content) is not None]
-        self._replication.hold(known)
+        self._surveying.hold(known)
         with anyio.move_on_after(timeout_s):
             while not all(self._database.own(content) is Holding.KEPT for content in known):
                 await self._changed.wait()

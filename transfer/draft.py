@@ -24,9 +24,9 @@ from transfer.chunking import (
     spans,
     zero_chunk_id,
 )
-from transfer.draft_bytes import DraftBytes, DraftMemory, Stored
+from transfer.draft_bytes import DraftMemory, Stored
+from transfer.draft_lodging import DraftLodging
 from transfer.fetcher import Urgency
-from transfer.lazylock import LazyLock
 from transfer.ledger import Seal
 from transfer.manifest import Manifest, encode
 from transfer.offload import INLINE_BYTES
@@ -44,7 +44,7 @@ class Sealed(NamedTuple):
     size: int
 
 
-class Draft(DraftBytes):
+class Draft(DraftLodging):
     """One file being written. Calls that wait exclude each other; those that don't refuse (None, False) meanwhile."""
 
     def __init__(
@@ -61,7 +61,6 @@ class Draft(DraftBytes):
         self._base_size = size
         self._loaded = size == 0
         self._sealed: Sealed | None = Sealed(content, size)
-        self._lock = LazyLock()
         self._closed = False
         self._seal: Seal | None = None
         access.users.add(self)
@@ -110,7 +109,7 @@ class Draft(DraftBytes):
             try:
                 return await work()
             except NoSpaceError:
-                if not await self._access.find_room():
+                if not await self._access.make_room():
                     raise
         return await work()
 
@@ -256,8 +255,9 @@ class Draft(DraftBytes):
             else:
                 content = ContentId(await self._put(encode(size, pieces)))
                 self._access.remember(content, Manifest(size, self._chunk_bytes, tuple(pieces)))
+            lodged = await self._hand_all(content, size, pieces)
             self._sealed = Sealed(content, size)
-            self._note_seal(content, {*pieces, ChunkId(content)})
+            self._note_seal(content, set() if lodged else {*pieces, ChunkId(content)})
             return self._sealed
 
     def seal_now(self) -> Sealed | None:
@@ -372,6 +372,7 @@ class Draft(DraftBytes):
             self._access.claims.supersede(self._seal)
         self._access.quota.done(self)
         self._access.claims.close(self._owner)
+        self._access.handing.done(self)
         self._access.pinned[self._base] -= 1
         if self._access.pinned[self._base] <= 0:
             del self._access.pinned[self._base]

@@ -20,6 +20,7 @@ from transfer import disk
 from transfer.access import Access
 from transfer.chunking import chunk_bytes_for, spans
 from transfer.fetcher import Urgency, Wanted
+from transfer.lazylock import LazyLock
 from transfer.ledger import Owner
 
 
@@ -62,6 +63,9 @@ class DraftBytes:
         self._flying: dict[int, Flying] = {}
         self._spilled: dict[int, int] = {}
         self._file: BinaryIO | None = None
+        self._away: dict[ChunkId, PodId] = {}
+        """Pieces that another pod holds for this draft → which; they needn't be here."""
+        self._lock = LazyLock()
         self._used = 0
         self._next = 0
         self._owner = Owner()
@@ -184,8 +188,8 @@ class DraftBytes:
             raise disk.plain_error(error, "a temporary file can't be written") from error
 
     def pieces(self) -> Iterable[ChunkId]:
-        """Return the pieces that the draft builds on."""
-        return (stored.piece for stored in self._chunks if stored is not None)
+        """Return the pieces on this pod that the draft builds on."""
+        return (each.piece for each in self._chunks if each is not None and each.piece not in self._away)
 
     # -- reading back
 
@@ -235,7 +239,7 @@ class DraftBytes:
         upto = min(stop, stored.valid)
         data = await self._access.local(self._base, stored.piece, start, upto - start)
         if data is None or len(data) < upto - start:
-            wanted = Wanted(self._base, stored.piece, stored.length, self._author)
+            wanted = Wanted(self._base, stored.piece, stored.length, self._away.get(stored.piece, self._author))
             data = (await self._access.chunk(wanted, Urgency.READ, None))[start:upto]
         return data if upto == stop else data + bytes(stop - upto)
 

@@ -42,8 +42,9 @@ MAX_DUE: Final = 50_000
 GATHER_S: Final = 3.0
 """What is too much is gathered for so long: by then the others have told how laden they are now."""
 ASK_S: Final = 20.0
-RETRY_S: Final = 20.0
-"""What others don't keep is looked at again after so long, and up to half as long again by chance."""
+RETRY_S: Final = (4.0, 20.0)
+"""What others don't keep is looked at again after so long, the second time and later after the longer, and up to half as
+long again by chance. Two that asked each other at the same time agree as soon as both know how laden they are."""
 LOOKED_AT_ONCE: Final = 16
 """Contents whose files are looked at between two turns of the loop."""
 
@@ -79,6 +80,8 @@ class Dropping:
         self._knows_holders = knows_holders
         self._rng = rng
         self._due: dict[ContentId, None] = {}
+        self._tried: dict[ContentId, None] = {}
+        """What others didn't keep when they were asked last."""
         self._wake = anyio.Event()
         self.says_no = False
         """Set while this pod is handing over what it keeps: nobody is to rely on its copies."""
@@ -184,11 +187,17 @@ class Dropping:
             except WormholeError as error:
                 log.warning("copies that are too many can't be dropped: %s", error)
                 again = batch
-            if again:
-                group.start_soon(self._later, again)
+            tried = [content for content in again if content in self._tried]
+            fresh = [content for content in again if content not in self._tried]
+            for content in batch:
+                self._tried.pop(content, None)
+            self._tried |= dict.fromkeys(again[: MAX_DUE - len(self._tried)])
+            for contents, pause_s in zip((fresh, tried), RETRY_S, strict=True):
+                if contents:
+                    group.start_soon(self._later, contents, pause_s)
 
-    async def _later(self, contents: Collection[ContentId]) -> None:
-        await anyio.sleep(RETRY_S * (1 + self._rng.random() / 2))
+    async def _later(self, contents: Collection[ContentId], pause_s: float) -> None:
+        await anyio.sleep(pause_s * (1 + self._rng.random() / 2))
         for content in contents:
             self.consider(content)
 

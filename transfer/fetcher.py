@@ -93,6 +93,8 @@ class Fetcher:
         """Tells whether a content is fetched because another pod that has it stays away."""
         self.on_coming: Callable[[ContentId], None] = lambda _: None
         """Called when a pod says that it is getting the content itself."""
+        self.plain: set[PodId] = set()
+        """Pods that don't understand that nobody waits for a piece."""
         self.bytes_in = 0
 
     @property
@@ -260,15 +262,16 @@ class Fetcher:
         while got < size:
             asked = await self._turn(flight, pod, min(self.sources.part_bytes(pod), size - got))
             started_at = anyio.current_time()
-            body = [wanted.content, wanted.piece, got, asked, *([True] if is_coming else [])]
-            timeout_s = max(CALL_LEAST_S, self.deadline_s)
-            answer = await self._mesh.call(pod, Tag.CHUNK_GET, body, timeout_s=timeout_s, lane=Lane.BULK)
+            has_time = flight.urgency is Urgency.BACKGROUND and pod not in self.plain
+            more = [is_coming] if is_coming or has_time else []
+            answer = await self._call(pod, [wanted.content, wanted.piece, got, asked, *more])
             now = anyio.current_time()
             if not isinstance(answer, list):
                 self.paces.down.give_back(asked)
-            if answer is True and is_coming:
+            if answer is True and more:
                 self.sources.seen(pod, now)
-                self.on_coming(wanted.content)
+                if is_coming:
+                    self.on_coming(wanted.content)
                 flight.plan.progressed(now)
                 self._progress_at = now
                 continue
@@ -297,6 +300,17 @@ class Fetcher:
             flight.plan.progressed(now)
             self._progress_at = now
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _call(self, pod: PodId, body: list[object]) -> object:
+        """Ask for a part; a pod of before the word for "nobody waits" is asked without it."""
+        timeout_s = max(CALL_LEAST_S, self.deadline_s)
+        try:
+            return await self._mesh.call(pod, Tag.CHUNK_GET, body, timeout_s=timeout_s, lane=Lane.BULK)
+        except DamagedError:
+            if body[-1] is not False:
+                raise
+        self.plain.add(pod)
+        return await self._mesh.call(pod, Tag.CHUNK_GET, body[:-1], timeout_s=timeout_s, lane=Lane.BULK)
 
     async def _turn(self, flight: _Flight, pod: PodId, most: int) -> int:
         """Wait until bytes may be fetched, within the limits of this pod; return how many, at most ``most``."""

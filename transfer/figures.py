@@ -50,6 +50,10 @@ class Figures:
         """Return the bytes a second that the best source sent in the last seconds; None when nothing much came."""
         return self._fetcher.sources.best_rate(anyio.current_time() - recent_s)
 
+    def trouble(self) -> str | None:
+        """Return why nothing can be written into the store; None when all is well. Asks the file system."""
+        return self._store.trouble()
+
     def exchanged(self) -> frozenset[PodId]:
         """Return the pods whose holdings were followed to their end since the start."""
         return frozenset(self._holdings.exchanged)

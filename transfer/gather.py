@@ -40,6 +40,12 @@ def is_whole_kept(store: ChunkStore, content: ContentId, manifest: Manifest) -> 
     return sum(not store.promote(piece) for piece in stored_pieces(content, manifest)) == 0
 
 
+def missing_bytes(store: ChunkStore, content: ContentId, manifest: Manifest) -> int:
+    """Return how many bytes of a content aren't on this pod."""
+    lengths = {piece: manifest.length(index) for index, piece in enumerate(manifest.chunks)}
+    return sum(length for piece, length in lengths.items() if not store.has(piece))
+
+
 async def gather(
     access: Access,
     content: ContentId,

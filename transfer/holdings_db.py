@@ -20,6 +20,8 @@ import anyio
 from base.errors import MachineError
 from base.ids import ChunkId, ContentId, PodId
 from transfer.holdings import GENERATION_BYTES, PAGE_ROWS, Cursor, Holding, Page, Verdict, judge
+from transfer.lodgers_db import SCHEMA as LODGERS_SCHEMA
+from transfer.lodgers_db import LodgersDb
 from transfer.offload import Offload
 
 T = TypeVar("T")
@@ -47,7 +49,7 @@ OWN_LIMIT: Final = 8192
 """Answers of `HoldingsDb.own` kept in memory."""
 
 
-class HoldingsDb:
+class HoldingsDb(LodgersDb):
     """The tables of one pod. Methods are for the loop thread."""
 
     def __init__(self, path: Path, offload: Offload) -> None:
@@ -57,7 +59,7 @@ class HoldingsDb:
         self._own: OrderedDict[ContentId, Holding] = OrderedDict()
         try:
             self._writer = self._connect(path)
-            self._writer.executescript(SCHEMA)
+            self._writer.executescript(SCHEMA + LODGERS_SCHEMA)
             self._reader = self._connect(path)
         except sqlite3.Error as error:
             raise MachineError(
@@ -284,9 +286,9 @@ class HoldingsDb:
         await self._write(work, durable=False)
 
     def is_in_books(self, piece: ChunkId) -> bool:
-        """Tell whether a cached content needs a piece."""
+        """Tell whether a cached content needs a piece, or another pod for which it is held here."""
         row = self._reader.execute("SELECT 1 FROM cached_piece WHERE piece = ? LIMIT 1", (piece,)).fetchone()
-        return row is not None
+        return row is not None or self.is_lodged(piece)
 
     async def cache_used(self, when_s: Mapping[ContentId, float]) -> None:
         """Note when cached contents were read last (seconds since the epoch)."""

@@ -150,14 +150,26 @@ class Releasing:
         async with self._lock:
             owner = Owner()
             pieces = await self._give_up(contents, owner)
-            try:
-                needed = await self._needed(pieces, frozenset(contents))
-            except BaseException:
-                self._access.store.settle(pieces)
-                raise
-            self._access.store.settle(pieces & needed)
-            if self._access.store.let_go(owner, pieces - needed):
-                await self._access.claims.collect()
+            await self._let_go(owner, pieces, frozenset(contents))
+
+    async def free_pieces(self, pieces: Collection[ChunkId]) -> None:
+        """Let go of pieces that were held for another pod, but for those that something held here consists of."""
+        async with self._lock:
+            owner = Owner()
+            here = self._access.store.list_again(pieces, owner)
+            await self._let_go(owner, here, _NOTHING)
+
+    async def _let_go(self, owner: Owner, pieces: set[ChunkId], dropped: frozenset[ContentId]) -> int:
+        """Remove listed pieces that nothing else needs; return how many. ``dropped`` as for `_needed`."""
+        try:
+            needed = await self._needed(pieces, dropped)
+        except BaseException:
+            self._access.store.settle(pieces)
+            raise
+        self._access.store.settle(pieces & needed)
+        if self._access.store.let_go(owner, pieces - needed):
+            await self._access.claims.collect()
+        return len(pieces - needed)
 
     # -- one round ----------------------------------------------------------------------------------------------------
 
@@ -176,15 +188,8 @@ class Releasing:
             del self._due[content]
         owner = Owner()
         pieces = await self._give_up(free, owner)
-        try:
-            needed = await self._needed(pieces)
-        except BaseException:
-            self._access.store.settle(pieces)
-            raise
-        self._access.store.settle(pieces & needed)
-        if self._access.store.let_go(owner, pieces - needed):
-            await self._access.claims.collect()
-            log.info("freed %d contents, %d pieces", len(free), len(pieces - needed))
+        if gone := await self._let_go(owner, pieces, frozenset()):
+            log.info("freed %d contents, %d pieces", len(free), gone)
 
     def _is_free(self, content: ContentId, journalled: Collection[ContentId], ready: dict[int, bool]) -> bool:
         """Tell whether a content can go. ``ready`` remembers of which changes all that took a place has its copies."""

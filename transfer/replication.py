@@ -1,4 +1,4 @@
-"""Carrying out `replicator`: works through the queue, makes what came durable in batches, records it, tells others.
+"""Carrying out what `surveying` finds: works through the queue, makes what came durable in batches, records it, tells others.
 
 The order *must* be: all pieces in the store, fsync, holdings table (durable), then told. A crash in between leaves
 bytes that nobody was promised.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
@@ -26,41 +25,25 @@ from transfer.caching import Caching
 from transfer.chunking import is_single
 from transfer.fanning import FRESH_S, Fanning, Plan, plan
 from transfer.fetcher import Urgency, Wanted
-from transfer.gather import gather, is_whole_kept
+from transfer.gather import gather, is_whole_kept, missing_bytes
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
 from transfer.manifest import Manifest, implied
 from transfer.pacing import Pacing
 from transfer.pieces import Area
-from transfer.replicator import Duty, Lull, WorkQueue, duty
+from transfer.replicator import Duty, WorkQueue
+from transfer.surveying import Surveying
 
 log = logging.getLogger(__name__)
 
 WORKERS: Final = 6
-PAGE: Final = 32
 MAX_BATCH: Final = 2000
-CHANGE_PAUSE_S: Final = 0.3
-"""Changes of members are gathered for this long before all contents are looked at."""
-HELD_S: Final = 60.0
-KEPT_PAUSE_S: Final = 1.0
-"""What is kept is looked at so often, where something has changed."""
-AGAIN_S: Final = (5.0, 20.0, 60.0)
-"""What has too many copies, of which others should drop theirs, is looked at again after so long: whose it is goes by how
-laden they are, and each hears of that at another time, so all may have looked at it when it was another's."""
-PASS_SHARE: Final = 3.0
-"""A pass over all contents rests for so many times as long as it works."""
-PASS_REST: Final = 5.0
-"""Passes rest for so many times as long as the last one took, where placement changes while time passes."""
-MAX_PUBLISHED: Final = 100_000
 SPREAD: Final = 3
 """With fewer copies there is one target, which fetches all from the writer."""
 WAIT_S: Final = 0.5
 """A small content that is on its way to who is to send it is looked at again after so long, or when it is there."""
 MOVES: Final = 2
 """Contents that only change their place are fetched so many at a time: what lacks copies, and readers, go first."""
-BULK: Final = 32
-"""While this pod catches up with the tree, contents that come in such numbers aren't looked at one by one, but in a pass
-over all once they have come (`Lull`): both at once take several times as long."""
 
 
 class Replication:
@@ -69,6 +52,7 @@ class Replication:
     def __init__(
         self,
         me: PodId,
+        surveying: Surveying,
         access: Access,
         database: HoldingsDb,
         catalogue: Catalogue,
@@ -80,6 +64,7 @@ class Replication:
         alive: Callable[[], Collection[PodId]],
     ) -> None:
         self._me = me
+        self._surveying = surveying
         self._access = access
         self._database = database
         self._catalogue = catalogue
@@ -96,17 +81,8 @@ class Replication:
         self._queue = WorkQueue()
         self._moves = WorkQueue()
         """What has its copies, and belongs here."""
-        self._kept = WorkQueue()
-        """What is kept here, and may be too much."""
-        self._watched: dict[ContentId, int] = {}
-        """What has too many copies, one of them here → how often it was looked at again."""
-        self.on_surplus: Callable[[ContentId], None] = lambda _: None
-        """Called with what is kept here and needn't be."""
         self.on_refused: Callable[[ContentId, int], Awaitable[None]] = _nothing
         """Called with a content, and its bytes, for which there was no room."""
-        self._published: OrderedDict[ContentId, None] = OrderedDict()
-        self._held: OrderedDict[ContentId, float] = OrderedDict()
-        """What somebody asked this pod to keep → until when it isn't too much."""
         self._working: set[ContentId] = set()
         self._alone: set[ContentId] = set()
         """Small ones that a batch didn't bring."""
@@ -114,23 +90,13 @@ class Replication:
         self._done: dict[ContentId, Manifest] = {}
         self._done_wake = anyio.Event()
         self._done_taken = anyio.Event()
-        self._pass_due = anyio.Event()
-        self._lull = Lull()
-        self.pass_every_s: Callable[[], float] = lambda: access.settings.pass_every_s
         self.pacing = Pacing()
 
     # -- what there is to look at
 
-    def consider(self, contents: Collection[ContentId]) -> None:
-        """Look at contents soon."""
-        if len(contents) >= BULK and self._catalogue.is_behind() and self._lull.extend(anyio.current_time()):
-            self._pass_due.set()
-            return
-        for content in contents:
-            if content != EMPTY_CONTENT:
-                is_kept = self._database.own(content) is Holding.KEPT
-                (self._kept if is_kept else self._queue).add(content)
-                self._watched.pop(content, None)
+    def add(self, content: ContentId, what: Duty = Duty.FETCH) -> None:
+        """Look soon what is to be fetched of a content."""
+        (self._moves if what is Duty.MOVE else self._queue).add(content)
         self._wake.set()
 
     def published(self, content: ContentId, *, single: bool = False) -> None:
@@ -145,29 +111,12 @@ class Replication:
             self._done_wake.set()
             return
         if self._database.own(content) is not Holding.KEPT:
-            self._published[content] = None
-            if len(self._published) > MAX_PUBLISHED:
-                self._published.popitem(last=False)
-            self.consider([content])
-
-    def repair(self, content: ContentId) -> None:
-        """Fetch again what was found damaged here."""
-        self._published[content] = None
-        self.consider([content])
-
-    def hold(self, contents: Collection[ContentId]) -> None:
-        """Keep contents here, whatever the placement says: somebody waits for that."""
-        for content in contents:
-            if content != EMPTY_CONTENT and self._database.own(content) is not Holding.KEPT:
-                self.repair(content)
-            self._held[content] = anyio.current_time() + HELD_S
-            while len(self._held) > MAX_PUBLISHED:
-                self._held.popitem(last=False)
+            self._surveying.promise(content)
 
     def _is_put_off(self, content: ContentId, queue: WorkQueue) -> bool:
         """Tell whether a content is too new to be copied, or is to come from who waits for it; it comes up again."""
         until = self.pacing.waits_until(content, anyio.current_time())
-        if until is None or content in self._published:
+        if until is None or self._surveying.is_promised(content):
             return self._waits(content, queue)
         queue.postpone(content, until)
         return True
@@ -188,111 +137,15 @@ class Replication:
             return True
         return False if content in self._working or content in self._queue or content in self._moves else None
 
-    def is_surplus(self, content: ContentId) -> bool:
-        """Tell whether this pod keeps a content that belongs elsewhere, where enough keep it."""
-        info = self._catalogue.info(content)
-        if self._held.get(content, 0.0) > anyio.current_time():
-            return False
-        return info is not None and self._duty(info) is Duty.DROP
-
-    def changed(self) -> None:
-        """Say that members or placement have changed: look at everything."""
-        self.pacing.clear()
-        self._pass_due.set()
-
     # -- the work
 
-    async def run(self, group: TaskGroup) -> None:
-        """Pass over all contents now, after changes and now and then; the work is done within ``group``."""
+    def start(self, group: TaskGroup) -> None:
+        """Work within ``group``."""
         for _ in range(WORKERS):
             group.start_soon(self._work, self._queue)
         for _ in range(MOVES):
             group.start_soon(self._work, self._moves)
         group.start_soon(self._commit)
-        group.start_soon(self._look_at_kept)
-        while True:
-            self._pass_due = anyio.Event()
-            self._queue.hurry()
-            self._moves.hurry()
-            started_at = anyio.current_time()
-            await self._look_at_all()
-            rest_s = max(self.pass_every_s(), PASS_REST * (anyio.current_time() - started_at))
-            with anyio.move_on_after(min(rest_s, self._access.settings.pass_every_s)):
-                await self._pass_due.wait()
-                await anyio.sleep(CHANGE_PAUSE_S)
-
-    async def _look_at_all(self) -> None:
-        after: ContentId | None = None
-        while True:
-            started_at = anyio.current_time()
-            while started_at < self._lull.until:
-                await anyio.sleep_until(self._lull.until)
-                started_at = anyio.current_time()
-            page = self._catalogue.page(after, PAGE)
-            for info in page:
-                self._take_up(info)
-            self._wake.set()
-            if len(page) == 0:
-                return
-            after = page[-1].content
-            await anyio.sleep(PASS_SHARE * (anyio.current_time() - started_at))
-
-    def _take_up(self, info: ContentInfo) -> None:
-        """Have done what is to be done about a content."""
-        what = self._duty(info)
-        if what is Duty.DROP:
-            self.on_surplus(info.content)
-        elif what is Duty.MOVE:
-            self._moves.add(info.content)
-        elif what is not Duty.NONE:
-            self._queue.add(info.content)
-
-    async def _look_at_kept(self) -> None:
-        """Look whether what is kept here is too much, where something has changed."""
-        while True:
-            started_at = anyio.current_time()
-            for _ in range(PAGE):
-                content = self._kept.take(started_at)
-                if content is None:
-                    break
-                info = self._catalogue.info(content)
-                if info is not None:
-                    self._take_up(info)
-                    self._watch(info, started_at)
-            else:
-                await anyio.sleep(PASS_SHARE * (anyio.current_time() - started_at))
-                continue
-            if self._kept.overflowed:
-                self._kept.overflowed = False
-                self._pass_due.set()
-            await anyio.sleep(KEPT_PAUSE_S)
-
-    def _watch(self, info: ContentInfo, now: float) -> None:
-        """Have a content looked at again that has too many copies, one of them here."""
-        content = info.content
-        if self._database.own(content) is not Holding.KEPT or self._others_that_keep(content) < info.copies:
-            self._watched.pop(content, None)
-            return
-        looks = self._watched.get(content, 0)
-        if looks < len(AGAIN_S) and len(self._watched) < MAX_PUBLISHED:
-            self._watched[content] = looks + 1
-            self._kept.postpone(content, now + AGAIN_S[looks])
-
-    def _duty(self, info: ContentInfo) -> Duty:
-        holding = self._database.own(info.content)
-        if not self._access.settings.keeps:
-            return Duty.FETCH if info.keep and info.size and holding is Holding.NONE else Duty.NONE
-        kept = self._others_that_keep(info.content)
-        if holding is Holding.KEPT and kept < info.copies:
-            return Duty.NONE  # nothing to decide: no copy is too much
-        placed = tuple(self._catalogue.place(info))
-        published = info.content in self._published
-        enough = 0 < len(placed) <= kept
-        return duty(info, self._me, placed, holding, published=published, has_copies=enough)
-
-    def _others_that_keep(self, content: ContentId) -> int:
-        alive = self._alive()
-        return sum(holding is Holding.KEPT and pod in alive for pod, holding in self._database.others(content).items())
 
     async def _work(self, queue: WorkQueue) -> None:
         while True:
@@ -300,7 +153,7 @@ class Replication:
             if content is None:
                 if queue.overflowed:
                     queue.overflowed = False
-                    self._pass_due.set()
+                    self._surveying.look_at_all()
                 self._wake = self._wake if not self._wake.is_set() else anyio.Event()
                 next_at = queue.next_at()
                 with anyio.move_on_at(float("inf") if next_at is None else next_at):
@@ -326,6 +179,8 @@ class Replication:
             queue.failed(content, anyio.current_time())
             info = self._catalogue.info(content)
             self._working.discard(content)
+            if Holding.KEPT in self._database.others(content).values():
+                self._surveying.settled(content)  # its first copy is elsewhere
             if info is not None:
                 await self.on_refused(content, info.size)
         except WormholeError as error:
@@ -343,7 +198,7 @@ class Replication:
         if info is None or not 0 < info.size <= SMALL_BYTES:
             return None
         wanted = Duty.MOVE if queue is self._moves else Duty.FETCH
-        return info if self._duty(info) is wanted and self._knows_holders() else None
+        return info if self._surveying.duty(info) is wanted and self._knows_holders() else None
 
     def _plan(self, info: ContentInfo) -> Plan | None:
         """Return from whom to fetch a content that was written lately; None: from anybody who has it."""
@@ -369,7 +224,7 @@ class Replication:
             or self._access.store.has(ChunkId(content))
         ):
             return False
-        found = self._plan(info) if self._duty(info) in {Duty.FETCH, Duty.MOVE} else None
+        found = self._plan(info) if self._surveying.duty(info) in {Duty.FETCH, Duty.MOVE} else None
         now = anyio.current_time()
         if found is None or not found.is_hopeful(now):
             return False
@@ -429,17 +284,17 @@ class Replication:
     async def _look_at(self, content: ContentId, queue: WorkQueue) -> None:
         info = self._catalogue.info(content)
         if info is None:
-            self._published.pop(content, None)
+            self._surveying.settled(content)
             return
-        what = self._duty(info)
+        what = self._surveying.duty(info)
         if what is Duty.NONE or what is Duty.DROP:
-            self._published.pop(content, None)
+            self._surveying.settled(content)
             return
         if what is Duty.MOVE and queue is not self._moves:
             self._moves.add(content)
             self._wake.set()
             return
-        if what is not Duty.ADOPT and content not in self._published and not self._knows_holders():
+        if what is not Duty.ADOPT and not self._surveying.is_promised(content) and not self._knows_holders():
             queue.failed(content, anyio.current_time())
             return
         if not self._access.settings.keeps:
@@ -466,6 +321,8 @@ class Replication:
             self.fanning.progressed(info.content, anyio.current_time())
             self.on_arrival()
 
+        store = self._access.store
+        store.room.check(store.bytes_used, missing_bytes(store, info.content, manifest), store.waiting_bytes)
         found = self._plan(info)
         try:
             await gather(self._access, info.content, manifest, info.author, Area.KEPT, self._rng, found, arrived)
@@ -500,7 +357,7 @@ class Replication:
             for content in whole:
                 self._queue.succeeded(content)
                 self._moves.succeeded(content)
-                self._published.pop(content, None)
+                self._surveying.settled(content)
                 await self._caching.became_kept(content)
             for content in batch.keys() - set(whole):
                 self._queue.failed(content, anyio.current_time())

@@ -8,6 +8,7 @@ growing pauses.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Collection
 from enum import Enum
 from typing import Final
@@ -19,6 +20,9 @@ from transfer.holdings import Holding
 MAX_QUEUED: Final = 50_000
 FIRST_PAUSE_S: Final = 1.0
 MAX_PAUSE_S: Final = 60.0
+LOOK_FIRST_S: Final = 4.0
+LOOKS: Final = 6
+"""What has too many copies is looked at again after 4 s, 8 s, ... 128 s."""
 LULL_S: Final = 1.0
 """So long after the last of what comes in quantity."""
 LULL_LIMIT_S: Final = 300.0
@@ -84,6 +88,33 @@ class Lull:
             return False
         self.until = now + LULL_S
         return True
+
+
+class Watch:
+    """What has too many copies, and when to look at it again: ever more rarely, since whose it is may stay in doubt."""
+
+    def __init__(self) -> None:
+        self._looks: dict[ContentId, int] = {}
+
+    def pause_s(self, content: ContentId) -> float | None:
+        """Note that a content was looked at; return after how long to look again, None: when something changes."""
+        looks = self._looks.get(content, 0)
+        if looks >= LOOKS or (not looks and len(self._looks) >= MAX_QUEUED):
+            return None
+        self._looks[content] = looks + 1
+        return LOOK_FIRST_S * 2.0**looks
+
+    def forget(self, content: ContentId) -> None:
+        """Note that it has changed, or hasn't too many copies any more."""
+        self._looks.pop(content, None)
+
+    def first(self, most: int) -> list[ContentId]:
+        """Return what is watched, at most so much, and have the rest come first the next time."""
+        found = list(itertools.islice(self._looks, most))
+        if len(self._looks) > most:
+            for content in found:
+                self._looks[content] = self._looks.pop(content)
+        return found
 
 
 class WorkQueue:

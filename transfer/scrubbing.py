@@ -34,15 +34,15 @@ from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
 from transfer.manifest import MAX_MANIFEST_BYTES, decode, implied
 from transfer.pieces import Area
-from transfer.replication import Replication
+from transfer.surveying import Surveying
 
 log = logging.getLogger(__name__)
 
 SLICE_S: Final = 0.05
 REST: Final = 0.25
 """A slice is followed by a rest of so many times its length..."""
-REST_BUSY: Final = 3.0
-"""... and of so many while files are open on this pod."""
+REST_BUSY: Final = 19.0
+"""... and of so many while files are open on this pod, or when nobody waits for it: at most 5 % of a processor."""
 PAGE: Final = 64
 NOBODY: Final = PodId("")
 REPAIRS: Final = 4
@@ -84,7 +84,7 @@ class Scrubbing:
         database: HoldingsDb,
         catalogue: Catalogue,
         caching: Caching,
-        replication: Replication,
+        surveying: Surveying,
         record: Callable[[dict[ContentId, Holding]], Awaitable[None]],
         has_copies: Callable[[ContentId], bool],
     ) -> None:
@@ -93,13 +93,15 @@ class Scrubbing:
         self._database = database
         self._catalogue = catalogue
         self._caching = caching
-        self._replication = replication
+        self._surveying = surveying
         self._record = record
         self._has_copies = has_copies
         self._running = False
 
-    async def run(self, progress: Callable[[Scrubbed], Awaitable[None]]) -> Scrubbed:
+    async def run(self, progress: Callable[[Scrubbed], Awaitable[None]], *, gently: bool = False) -> Scrubbed:
         """Verify everything and repair what can be repaired; ``progress`` is told after each slice.
+
+        ``gently``: nobody waits for it.
 
         Raises `RefusedError` while another scrub is under way, `MachineError` when the disk can't be used.
         """
@@ -108,7 +110,7 @@ class Scrubbing:
         self._running = True
         found = Scrubbed(total_bytes=self._store.bytes_used)
         try:
-            await self._verify(found, progress)
+            await self._verify(found, progress, gently=gently)
             await self._repair(found, progress)
         except BaseException:
             for piece in found.damaged:  # whoever asked went away: what was found is repaired in the background
@@ -120,7 +122,7 @@ class Scrubbing:
 
     # -- verifying
 
-    async def _verify(self, found: Scrubbed, progress: Callable[[Scrubbed], Awaitable[None]]) -> None:
+    async def _verify(self, found: Scrubbed, progress: Callable[[Scrubbed], Awaitable[None]], *, gently: bool) -> None:
         pieces, offload = self._store.on_disk(), self._access.offload
         try:
             more = True
@@ -129,7 +131,7 @@ class Scrubbing:
                 more = await offload.run(self._slice, pieces, found)
                 took_s = time.monotonic() - started_at
                 await progress(found)
-                await anyio.sleep(took_s * (REST_BUSY if self._access.users else REST))
+                await anyio.sleep(took_s * (REST_BUSY if gently or self._access.users else REST))
         finally:
             pieces.close()
 
@@ -173,7 +175,7 @@ class Scrubbing:
         finally:
             for each in waiting:  # those that are kept again aren't looked at
                 if each.published:
-                    self._replication.repair(each.info.content)
+                    self._surveying.promise(each.info.content)
         if found.damaged or aside:
             await self._access.offload.run(self._clear, aside)
 

@@ -1,15 +1,17 @@
 """Answering other pods' requests for chunks: read in threads, a few at a time for each, verified before they leave.
 
 A request is ``[content, piece, offset, length]``, its answer ``[size of the piece, bytes]``, or None when the piece
-isn't here. The content is only a hint, so that damage found here can be repaired. With a further ``True`` a piece that
-is just coming is waited for; the answer is True when it goes on coming. For many small contents of one chunk
-there is ``[[piece, ...], most bytes]``, see `batching`.
+isn't here. The content is only a hint, so that damage found here can be repaired. A further ``False`` or ``True`` says
+that nobody waits for it, as for a copy: under a limit everybody else goes first, and the answer may be True, "ask again".
+With ``True`` a piece that is just coming is waited for, too. For many small contents of one chunk there is
+``[[piece, ...], most bytes]``, see `batching`; nobody waits for them either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final
 
 import anyio
 
@@ -22,10 +24,11 @@ from transfer.store import ChunkStore
 
 MAX_RUNNING: Final = 4
 MAX_WAITING: Final = 64
+AHEAD: Final = 0
 BEHIND: Final = 1
-"""The urgency of batches, which only copies are made by; a single piece may be what somebody waits for."""
+"""The urgency of what nobody waits for."""
 MAX_WAIT_S: Final = 1.0
-"""So long a piece that is coming is waited for; then the asker is told that it goes on coming."""
+"""So long a piece that is coming is waited for, or a turn under a limit by who has time; then the asker is to ask again."""
 LOOK_EVERY_S: Final = 0.25
 
 
@@ -33,7 +36,8 @@ class _Line:
     """One pod's requests."""
 
     def __init__(self) -> None:
-        self.gate = anyio.Semaphore(MAX_RUNNING)
+        self.gates = anyio.Semaphore(MAX_RUNNING), anyio.Semaphore(MAX_RUNNING)
+        """By urgency: what waits behind others must not fill the places of what doesn't."""
         self.count = 0
 
 
@@ -68,39 +72,39 @@ class ChunkServer:
 
     async def handle(self, sender: PodId, body: object) -> object:
         """Answer one request; raises `DamagedError` for a body that isn't one, `RefusedError` for too many."""
-        answer: Coroutine[Any, Any, object]
+        answer: Callable[[], Awaitable[object]]
+        urgency = BEHIND
         awaited: tuple[ContentId, ChunkId] | None = None
         match body:
             case [bytes(content), bytes(piece), int(offset), int(length), *more] if (
                 len(content) == len(piece) == 32
                 and offset >= 0
                 and 0 < length <= MAX_PART_BYTES
-                and more in ([], [True])
+                and more in ([], [False], [True])
             ):
-                if more:
+                if more == [True]:
                     awaited = ContentId(content), ChunkId(piece)
-                answer = self._answer(ContentId(content), ChunkId(piece), offset, length)
+                urgency = BEHIND if more else AHEAD
+                answer = partial(self._answer, ContentId(content), ChunkId(piece), offset, length, urgency)
             case [list(pieces), int(most_bytes)] if (
                 0 < len(pieces) <= MAX_PIECES
                 and 0 < most_bytes <= MAX_BYTES
                 and all(isinstance(piece, bytes) and len(piece) == 32 for piece in pieces)
             ):
-                answer = self._answer_many([ChunkId(piece) for piece in pieces], most_bytes)
+                answer = partial(self._answer_many, [ChunkId(piece) for piece in pieces], most_bytes)
             case _:
                 raise DamagedError("A pod sent a request for a chunk that can't be read.")
         line = self._lines.setdefault(sender, _Line())
         if line.count >= MAX_RUNNING + MAX_WAITING:
-            answer.close()
             raise RefusedError("This pod has too many requests of yours waiting.", "Ask again later.")
         line.count += 1
         try:
             if awaited is not None and not await self._until_here(*awaited):
-                answer.close()
                 return True
-            async with line.gate:
+            async with line.gates[urgency]:
                 self.running += 1
                 try:
-                    return await answer
+                    return await answer()
                 finally:
                     self.running -= 1
         finally:
@@ -108,7 +112,17 @@ class ChunkServer:
             if not line.count:
                 self._lines.pop(sender, None)
 
-    async def _answer(self, content: ContentId, piece: ChunkId, offset: int, length: int) -> object:
+    async def _turn(self, size: int, urgency: int) -> bool:
+        """Wait until so many bytes may go out; tell whether they may: who has time asks again sooner than it gives up."""
+        if urgency == AHEAD:
+            await self._pace.turn(size)
+            return True
+        with anyio.move_on_after(MAX_WAIT_S):
+            await self._pace.turn(size, urgency)
+            return True
+        return False
+
+    async def _answer(self, content: ContentId, piece: ChunkId, offset: int, length: int, urgency: int) -> object:
         length = self._pace.piece_bytes(length)
         try:
             data = await self._store.read(piece, offset, length)
@@ -120,7 +134,8 @@ class ChunkServer:
         size = len(data) if not offset and len(data) < length else self._store.size(piece)
         if size is None:
             return None
-        await self._pace.turn(len(data))
+        if not await self._turn(len(data), urgency):
+            return True
         self.bytes_out += len(data)
         return [size, data]
 
@@ -142,6 +157,7 @@ class ChunkServer:
                     break
                 left -= len(data)
             answer.append(data)
-        await self._pace.turn(most_bytes - left, BEHIND)
+        if not await self._turn(most_bytes - left, BEHIND):
+            return []
         self.bytes_out += most_bytes - left
         return answer

@@ -9,21 +9,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskStatus
 
-from base.errors import DamagedError, UnreachableError
+from base.errors import DamagedError, MachineError, UnreachableError
 from base.home import Home
 from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId, hash_bytes
 from mesh.api import Mesh, Role, State
 from mesh.wire import Tag
 from transfer.access import Access
 from transfer.api import Catalogue, Memory
-from transfer.batching import Batches
+from transfer.batching import SMALL_BYTES, Batches
 from transfer.caching import Caching
 from transfer.copies import Copies
 from transfer.draft import Draft
@@ -36,6 +36,8 @@ from transfer.gather import gather, is_whole, is_whole_kept
 from transfer.holdings import Holding
 from transfer.holdings_db import HoldingsDb
 from transfer.holdings_sync import HoldingsSync
+from transfer.lodging import Lodging
+from transfer.making_room import MakingRoom
 from transfer.manifest import MAX_MANIFEST_BYTES, implied
 from transfer.offload import Offload
 from transfer.pace import Limits
@@ -50,14 +52,16 @@ from transfer.settings import TransferSettings
 from transfer.store import MOST_WAITING_BYTES
 from transfer.store_open import open_store
 from transfer.striking import Striking
+from transfer.surveying import Surveying
 
 log = logging.getLogger(__name__)
 
 MAX_OTHERS_ASKED: Final = 16
 SYNC_EVERY_S: Final = 5.0
+WATCH_EVERY_S: Final = 2.0
 
 
-class Transfer(Copies, Figures):
+class Transfer(Copies, Figures, MakingRoom):
     """The bytes of one pod."""
 
     def __init__(
@@ -96,10 +100,12 @@ class Transfer(Copies, Figures):
         self._access.on_damage = self._striking.damaged
         self._server = ChunkServer(self._store, self._striking.damaged, self._fetcher.paces.up)
         self._holdings = HoldingsSync(mesh, self._database, self._news, self._exchanged_one, self._keeps)
-        self._caching = Caching(self._access, self._database, catalogue, self._record)
         self._batches = Batches(mesh, self._fetcher, settings.deadline_s, self._candidates)
+        self._caching = Caching(self._access, self._database, catalogue, self._record, self._batches)
+        self._surveying = Surveying(mesh.pod_id, self._access, self._database, catalogue, mesh.alive)
         self._replication = Replication(
             mesh.pod_id,
+            self._surveying,
             self._access,
             self._database,
             catalogue,
@@ -111,19 +117,22 @@ class Transfer(Copies, Figures):
             mesh.alive,
         )
         self.scrubbing = Scrubbing(
-            self._access, self._database, catalogue, self._caching, self._replication, self._record, self._has_copies
+            self._access, self._database, catalogue, self._caching, self._surveying, self._record, self._has_copies
         )
         self.releasing: Releasing | None = None
         """Frees what nothing refers to any more; None when nobody can tell what that is."""
         self.dropping: Dropping | None = None
         """Drops copies that are too many; None where nothing is freed."""
+        self.lodging: Lodging | None = None
+        """Holds for others what they have no room for; None where nothing is freed."""
         self._connect(rng or random.Random())
         self.on_used: Callable[[ContentId], None] = lambda _: None
         """Called with each content that a program of this machine opens for reading."""
         self.quota = self._access.quota
         """What all files may take together."""
-        self.on_refused: Callable[[int], None] = lambda _: None
-        """Called with the bytes of a copy that found no room here."""
+        self._is_there = True
+        self.on_vanished: Callable[[MachineError], None] = lambda _: None
+        """Called once when the store is gone: the pod has to end."""
         self._draft_memory = DraftMemory(settings.all_drafts_bytes)
         self._brought: frozenset[ContentId] = frozenset()
         self._changed = anyio.Event()
@@ -136,7 +145,8 @@ class Transfer(Copies, Figures):
     def _connect(self, rng: random.Random) -> None:
         """Make what gives room, and tell the parts of each other."""
         mesh, catalogue, replication = self._mesh, self._catalogue, self._replication
-        self._striking.repair = replication.repair
+        self._striking.repair = self._surveying.promise
+        self._surveying.on_work, self._surveying.on_pass = replication.add, replication.hurry
         replication.on_refused = self._refused
         replication.on_arrival = self._server.arrived
         self._server.coming = replication.coming
@@ -146,18 +156,21 @@ class Transfer(Copies, Figures):
         parts = (self._access, self._database, self._memory, self._record)
         self.releasing = Releasing(*parts, self._caching.drop, self._has_copies)
         self.releasing.busy = replication.is_busy
+        lodging = (mesh, self._access, self._database, self._memory)
+        self.lodging = Lodging(*lodging, self.releasing.free_pieces, self._surveying.promise)
+        self._access.handing.connect(mesh, self._access.claims, self._memory, self._database)
         self.dropping = Dropping(
             mesh,
             self._access,
             self._database,
             catalogue,
             self.releasing,
-            replication.is_surplus,
+            self._surveying.is_surplus,
             self._copies_of,
             lambda: self._holdings.knows_all(mesh.alive() & self._full_pods()) and not catalogue.is_behind(),
             rng,
         )
-        replication.on_surplus = self.dropping.consider
+        self._surveying.on_surplus = self.dropping.consider
 
     # -- running
 
@@ -175,21 +188,26 @@ class Transfer(Copies, Figures):
                 self._fetcher.start(group)
                 self._access.start(group)
                 group.start_soon(self._holdings.run, group)
-                group.start_soon(self._replication.run, group)
+                group.start_soon(self._surveying.run)
+                self._replication.start(group)
                 group.start_soon(self._caching.run)
                 group.start_soon(self._sync_often)
+                group.start_soon(self._watch_store)
                 group.start_soon(self._access.claims.run, self._memory, self._database.holds)
                 group.start_soon(self._striking.run)
                 if self.releasing is not None:
                     group.start_soon(self.releasing.run)
                 if self.dropping is not None:
                     group.start_soon(self.dropping.run, group)
+                if self.lodging is not None:
+                    group.start_soon(self.lodging.run)
                 if not self._database.was_clean:
                     group.start_soon(self._offload.run, self._store.recount)
                 task_status.started()
         finally:
             with anyio.CancelScope(shield=True):
-                await self._store.sync()
+                if self._is_there:
+                    await self._store.sync()
 
     def close(self) -> None:
         """Close files, after `run` has ended; blocking. The next start trusts the books then."""
@@ -206,11 +224,31 @@ class Transfer(Copies, Figures):
             if self._store.packs.untidy:
                 await self._offload.run(self._store.tidy)
 
+    async def _watch_store(self) -> None:
+        """End the pod when its store is gone: nothing of it may be told to be missing, and nothing written in its place."""
+        while True:
+            await anyio.sleep(WATCH_EVERY_S)
+            try:
+                await self._offload.run(self._store.marker.check)
+            except MachineError as error:
+                self._is_there = False
+                self.on_vanished(error)
+                return
+
     # -- what the mount uses
 
     def open(self, content: ContentId, size: int, author: PodId | None) -> Reader:
         """Open a content for reading; nothing is read or fetched yet."""
         return Reader(self._access, content, size, author)
+
+    @staticmethod
+    def is_small(size: int) -> bool:
+        """Tell whether contents of a size are fetched many at a time."""
+        return 0 < size <= SMALL_BYTES
+
+    def foresee(self, contents: Collection[tuple[ContentId, int, PodId | None]]) -> None:
+        """Fetch small contents in one go, unless they are here: they will probably be read next."""
+        self._caching.foresee(contents)
 
     def draft(
         self,
@@ -238,7 +276,7 @@ class Transfer(Copies, Figures):
         self._settings = self._access.settings = settings
         self._fetcher.deadline_s = self._batches.deadline_s = settings.deadline_s
         self._store.room.set_limits(settings.room.limit_bytes, settings.room.full_share)
-        self._replication.changed()
+        self.reconsider()
 
     def limit(self, limits: Limits) -> None:
         """Limit what goes to and comes from other pods from now on."""
@@ -263,7 +301,9 @@ class Transfer(Copies, Figures):
         """
         single = self._access.claims.published(content)
         self.quota.published(content)
-        if self._settings.keeps:
+        if self.host_of(content) is not None:
+            self._surveying.consider([content])
+        elif self._settings.keeps:
             self._replication.published(content, single=single)
         elif content != EMPTY_CONTENT:
             self._access.spawn(lambda: self._caching.adopt(content))
@@ -312,21 +352,14 @@ class Transfer(Copies, Figures):
                 return
         if self.releasing is not None:
             self.releasing.noticed(contents)
+        if self.lodging is not None:
+            self.lodging.noticed(contents)
         self._replication.pacing.noticed(contents, anyio.current_time())
-        self._replication.consider(contents)
+        self._surveying.consider(contents)
 
     def waits(self, content: ContentId) -> bool:
         """Tell whether a content that nothing refers to is still to be freed."""
         return self.releasing is not None and self.releasing.waits(content)
-
-    def on_full(self, find_room: Callable[[], Awaitable[bool]]) -> None:
-        """Have ``find_room`` called when something that is written finds no room; it tells whether to try again."""
-        self._access.find_room = find_room
-
-    async def free(self) -> int:
-        """Free what nothing refers to any more, as far as it may be freed; return by how many bytes the store shrank."""
-        await self._caching.give_way()
-        return await self.releasing.free() if self.releasing is not None else 0
 
     def set_fan_out(self, fan_out: int) -> None:
         """Let what is written be sent to so many pods by each that gets it."""
@@ -334,15 +367,20 @@ class Transfer(Copies, Figures):
 
     def look_at(self, contents: Collection[ContentId]) -> None:
         """Say that these contents may belong elsewhere now."""
-        self._replication.consider(contents)
+        self._surveying.consider(contents)
 
     def pass_every(self, pause_s: Callable[[], float]) -> None:
         """Have all contents looked at again after so long; the settings' time is the longest."""
-        self._replication.pass_every_s = pause_s
+        self._surveying.pass_every_s = pause_s
 
     def reconsider(self) -> None:
         """Say that placement may have changed for all contents (a new configuration)."""
-        self._replication.changed()
+        self._replication.pacing.clear()
+        self._surveying.look_at_all()
+
+    def loads_changed(self) -> None:
+        """Say that pods are more, or less, laden than before."""
+        self._surveying.loads_changed()
 
     async def begin_holdings_anew(self) -> None:
         """Make others forget what they know of this pod's holdings: its home was restored from an older one."""
@@ -381,19 +419,13 @@ class Transfer(Copies, Figures):
         info = self._catalogue.info(content)
         return 1 if info is None else self.copies_wanted(info)
 
-    async def _refused(self, content: ContentId, size: int) -> None:
-        """Let go of what arrived of a content that found no room, and say that there is none."""
-        if self.releasing is not None and self._database.own(content) is Holding.NONE:
-            await self.releasing.drop([content])
-        self.on_refused(size)
-
     async def _record(self, changes: dict[ContentId, Holding]) -> None:
         await self._database.record(changes)
         self._holdings.tell()
         self._signal()
 
     def _news(self, contents: Collection[ContentId]) -> None:
-        self._replication.consider(contents)
+        self._surveying.consider(contents)
         self._fetcher.stir()
         self._signal()
 
@@ -411,7 +443,7 @@ class Transfer(Copies, Figures):
         self._members = members
         self._holdings.look()
         self._fetcher.stir()
-        self._replication.changed()
+        self.reconsider()
         self._signal()
 
     def _signal(self) -> None:

@@ -35,11 +35,11 @@ from base.errors import MachineError
 from base.ids import ChunkId, hash_bytes
 from transfer import disk
 from transfer.ledger import Ledger, Owner
+from transfer.marker import Marker
 from transfer.offload import Offload
 from transfer.pieces import FOLDERS, Area, Fresh, Pieces, files_below
 from transfer.room import RoomCheck
 
-MARKER: Final = "store.id"
 PACKED_BYTES: Final = 32 * 1024
 """Kept pieces up to this size go into packs: a file each would cost more than their bytes."""
 MOST_WAITING_BYTES: Final = 8 << 20
@@ -62,6 +62,7 @@ class ChunkStore(Pieces):
     ) -> None:
         super().__init__(path, offload)
         self.store_id = store_id
+        self.marker = Marker(path, store_id)
         self.room = RoomCheck(str(path), room.limit_bytes, room.full_share)
         self._ledger = Ledger()
         self._dirty_directories: set[str] = set()
@@ -325,6 +326,7 @@ class ChunkStore(Pieces):
         packed = [(fresh.piece, fresh.data) for fresh in batch if fresh.data is not None]
         files = [fresh for fresh in batch if fresh.data is None]
         try:
+            self.marker.check()
             if packed:
                 self._append(packed)
             disk.sync_paths([fresh.path for fresh in files], self._root)
@@ -338,9 +340,8 @@ class ChunkStore(Pieces):
                 directories |= self._dirty_directories
                 self._dirty_directories = set()
             disk.sync_paths(directories, self._root)
-        except OSError as error:
-            failure = disk.plain_error(error, "what was written can't be made durable")
-            assert isinstance(failure, MachineError)
+        except (OSError, MachineError) as error:
+            failure = error if isinstance(error, MachineError) else _not_durable(error)
             self._broken = failure
             raise failure from error
         with self._lock:
@@ -394,7 +395,17 @@ class ChunkStore(Pieces):
         self._fresh[piece] = Fresh(piece, target, len(data), Area.KEPT)
         self._ticket += 1
 
+    def trouble(self) -> str | None:
+        """Return why nothing can be written any more; None when all is well."""
+        return self.marker.trouble() if self._broken is None else str(self._broken).rstrip(".")
+
     @property
     def bytes_used(self) -> int:
         """Bytes of all pieces, kept and cached, as the disk counts them."""
         return self._used
+
+
+def _not_durable(error: OSError) -> MachineError:
+    failure = disk.plain_error(error, "what was written can't be made durable")
+    assert isinstance(failure, MachineError)
+    return failure

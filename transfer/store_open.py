@@ -9,9 +9,10 @@ from pathlib import Path
 from base.errors import MachineError
 from base.ids import hash_bytes
 from transfer import disk, packfile
+from transfer.marker import ADVICE, MARKER
 from transfer.offload import Offload
 from transfer.pieces import FOLDERS, files_below
-from transfer.store import MARKER, PACKED_BYTES, ChunkStore, Room
+from transfer.store import PACKED_BYTES, ChunkStore, Room
 
 
 def open_store(
@@ -30,7 +31,6 @@ def open_store(
     Raises `MachineError` when the store has vanished or is another one: it is never taken for an empty one.
     """
     marker = path / MARKER
-    advice = "Connect or mount the disk that holds it, then start the pod again."
     try:
         found = marker.read_text("ascii").strip()
     except FileNotFoundError:
@@ -39,11 +39,11 @@ def open_store(
         raise disk.plain_error(error, f"the store {path} can't be read") from error
     if not found:
         if expected_id is not None or (path / "chunks").exists():
-            raise MachineError(f"The store {path} has vanished: its marker file is gone.", advice)
+            raise MachineError(f"The store {path} has vanished: its marker file is gone.", ADVICE)
         found = os.urandom(16).hex()
         _make(path, found)
     elif expected_id is not None and found != expected_id:
-        raise MachineError(f"The store {path} belongs to another pod.", advice)
+        raise MachineError(f"The store {path} belongs to another pod.", ADVICE)
     store = ChunkStore(path, found, offload, room or Room(), used, packed_bytes)
     _take_up_new(store)
     return store

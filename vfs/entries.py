@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from base.errors import FileSystemError
 from crdt_meta.node import Kind, Node
+from policies.ignoring import NAME
 from vfs.attributes import KIND_OF, Attributes
 from vfs.changes import Changes
 from vfs.clock import Clock
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from vfs.xattrs import XattrInfo
 
 NAME_LIMIT_BYTES: Final = 255
+
+RULES: Final = NAME.encode()
+"""A file that says what stays here enters the tree at once, so that whoever remembers that there is none hears of it."""
 
 
 class Caller(NamedTuple):
@@ -186,7 +190,7 @@ class Entries:
         """Make a regular file that enters the tree when it is closed, or soon. EEXIST and others."""
         directory = self.inodes.find(parent)
         where = directory.inode
-        if self.changes.open_names.exchanges or not self.nursery.may_hold(where):
+        if self.changes.open_names.exchanges or name == RULES or not self.nursery.may_hold(where):
             return self.make(parent, name, mode, caller)
         if self.named(where, name) is not None:
             raise FileSystemError(errno.EEXIST)

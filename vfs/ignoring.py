@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from base.ids import ContentId, InodeId
+    from crdt_meta.node import Delta
     from crdt_meta.tree import Tree
     from transfer.service import Transfer
     from vfs.filesystem import FileSystem
 
 KNOWN_LIMIT: Final = 1024
 DEPTH_LIMIT: Final = 4096
+BARE_LIMIT: Final = 10_000
 _FILE: Final = NAME.encode()
 
 
@@ -35,6 +37,22 @@ class Ignoring:
         self._tree = tree
         self._transfer = transfer
         self._known: OrderedDict[ContentId, Ignored] = OrderedDict()
+        self._bare: set[InodeId] = set()
+        """Directories without such a file, as are all above them: until one gets the name, or any directory moves."""
+        self._bare_at = tree.view.moves
+        if filesystem is not None:
+            tree.on_delta(self._listen)
+
+    def _listen(self, delta: Delta) -> None:
+        if self._bare and any(name == _FILE for _, name in delta.entries):
+            self._bare.clear()
+
+    def is_bare(self, directory: InodeId) -> bool:
+        """Tell whether it is known that nothing in a shared directory is ignored; when not, `is_ignored` says more."""
+        if self._bare_at != self._tree.view.moves:
+            self._bare.clear()
+            self._bare_at = self._tree.view.moves
+        return directory in self._bare
 
     async def is_ignored(self, directory: InodeId, name: bytes, *, folder: bool) -> bool:
         """Tell whether what gets a name in a shared directory, or a path below it, stays here.
@@ -44,18 +62,31 @@ class Ignoring:
         if name == _FILE:
             return False
         path = name.decode("utf-8", "surrogateescape") + ("/" if folder else "")
-        at = directory
+        at, bare = directory, [directory]
         for _ in range(DEPTH_LIMIT):
             rules = await self._rules(at)
             decided = rules.decision(path) if rules is not None else None
             if decided is not None:
                 return decided
+            if rules is not None or self._tree.lookup(at, _FILE) is not None:
+                bare = []
             above = self._tree.parent(at)
             if above is None:
+                self._remember(bare)
                 return False
             at, called = above
             path = f"{called.decode('utf-8', 'surrogateescape')}/{path}"
+            if bare:
+                bare.append(at)
         return False
+
+    def _remember(self, bare: list[InodeId]) -> None:
+        """Remember directories without such files. Nothing was waited for since the first was looked at."""
+        if self._fs is None or not bare or self.is_bare(bare[0]):
+            return
+        if len(self._bare) >= BARE_LIMIT:
+            self._bare.clear()
+        self._bare.update(bare)
 
     async def _rules(self, directory: InodeId) -> Ignored | None:
         node = self._tree.lookup(directory, _FILE) if self._fs is None else self._fs.named(directory, _FILE)

@@ -79,6 +79,10 @@ class Inodes:
             number = (number + 1) & _MASK or 2
         return number
 
+    def known(self, number: int) -> Known | None:
+        """Return the entry of a number, if there is one."""
+        return self._by_number.get(number)
+
     def find(self, number: int) -> Known:
         """Return the entry of a number. Raises FileSystemError(ESTALE) when the kernel can't know it."""
         known = self._by_number.get(number)
@@ -93,8 +97,13 @@ class Inodes:
 
     def entry(self, inode: InodeId) -> Known:
         """Return the entry of an inode, or a fresh one that becomes known with its first `looked_up`."""
-        number = self.number(inode)
+        number = number_of(inode)
         known = self._by_number.get(number)
+        if known is not None and known.inode == inode:
+            return known
+        if known is not None or self._moved:
+            number = self.number(inode)
+            known = self._by_number.get(number)
         return known if known is not None else Known(number, inode)
 
     def looked_up(self, known: Known) -> None:

@@ -86,6 +86,8 @@ class WithPrivate(Crossing):
         """Return where a new private entry goes; None when it is to be shared. EEXIST if a private one has the name."""
         if parent >= PRIVATE:
             return self.private.spot(parent)
+        if self._all_shared(parent):
+            return None
         if self._spot(parent, name) is not None:
             raise FileSystemError(errno.EEXIST)
         directory = self._fs.inodes.find(parent).inode
@@ -95,6 +97,11 @@ class WithPrivate(Crossing):
             return None
         self._may_name(parent, name, folder=folder)
         return self.private.make_folder(directory)
+
+    def _all_shared(self, parent: int) -> bool:
+        """Tell whether it is known that everything in a directory is shared."""
+        known = None if self.private else self._fs.inodes.known(parent)
+        return known is not None and self.ignoring.is_bare(known.inode)
 
     def _made(self, above: Place, name: bytes, ctx: Any) -> pyfuse3.EntryAttributes:
         self.private.own(join(above, name), ctx.uid, ctx.gid)
@@ -122,6 +129,9 @@ class WithPrivate(Crossing):
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Take back references of the kernel."""
+        if not self.private and not self._moved:
+            await super().forget(inode_list)
+            return
         for number, lookups in inode_list:
             self._moved.discard(number)
             if number >= PRIVATE:
@@ -237,11 +247,18 @@ class WithPrivate(Crossing):
             self.private.tidy(self._fs.inodes.find(parent_inode_old).inode)
         return None
 
+    def create(
+        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Any
+    ) -> Coroutine[Any, Any, tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]]:
+        """Make a file and open it; one that came into being meanwhile is opened, unless O_EXCL."""
+        if self._all_shared(parent_inode):
+            return super().create(parent_inode, name, mode, flags, ctx)
+        return self._create_either(parent_inode, name, mode, flags, ctx)
+
     @guarded
-    async def create(
+    async def _create_either(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: Any
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        """Make a file and open it; one that came into being meanwhile is opened, unless O_EXCL."""
         there = self._spot(parent_inode, name)
         above = there.above if there is not None else await self._where(parent_inode, name)
         if above is None:

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Final, Protocol
 
 from base.errors import FileSystemError, WormholeError
+from vfs.foresight import Foresight
 from vfs.patience import Patience
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class OpenFiles:
         self._files = files
         self._publisher = publisher
         self._clock = clock
-        self.patience = Patience(deadline_s, lambda: (transfer.bytes_moved()[0], transfer.bytes_used()))
+        self.patience = Patience(deadline_s, transfer.progress)
+        self.foresight = Foresight(tree, transfer)
         self.barrier: Barrier | None = None
         self._handles: dict[int, Handle] = {}
         self._last = 0
@@ -114,6 +116,8 @@ class OpenFiles:
         live.writers += writable
         if not writable:
             self._transfer.on_used(live.node.content)
+            if live.inode in self.foresight.wires:
+                self.foresight.opened(live.inode)
         self._last += 1
         self._handles[self._last] = Handle(live, writable, privileged)
         return self._last
@@ -165,7 +169,10 @@ class OpenFiles:
         """Return up to ``length`` bytes at ``offset``; fewer only at the end of the file."""
         live = self._handle(number).live
         data = live.read_now(offset, length)
-        return data if data is not None else await self.patience.network(live.read(offset, length))
+        if data is not None:
+            return data
+        self.foresight.missed(live.node)
+        return await self.patience.network(live.read(offset, length))
 
     async def write(self, number: int, offset: int, data: bytes) -> int:
         """Write all of ``data`` at ``offset`` and return its length."""

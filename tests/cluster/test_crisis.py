@@ -1,4 +1,4 @@
-"""R7-R9, R42, R44, R46, F5: losses, and what the pods do about them, by themselves and on a person's word."""
+"""R7-R9, R42, R44, R46, F1, F5: losses, what `plan` says of them, what is done by itself and on a person's word."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ CONFIGURATION = """
 name = "home"
 [redundancy]
 copies = 2
+replicate = "settled"
+settle = "1h"
 absent_after = "1s"
 repair_after = "1h"
 [continuity]
@@ -40,7 +42,25 @@ def outcome(attempt: Callable[[], object]) -> int:
 
 
 def status(host: Host) -> Any:
-    return host.wormhole("status", check=False)
+    return host.ask("status")
+
+
+def comes_true(plan: Any, host: Host) -> Any:
+    """Wait until a pod reacts as `plan` said, assert that all else is as it said, and return the pod's status."""
+    doing = [] if plan["reaction"] == "continue" else [plan["reaction"]]
+
+    def reacts() -> Any:
+        found = status(host)
+        stands = found["situation"] == plan["situation"] and found["pods"]["absent"]
+        return found if stands and [one["reaction"] for one in found["doing"]] == doing else None
+
+    found = wait_until(reacts, 20, f"{plan['situation']}, {doing} on {host.name}")
+    assert sorted([*found["missing"], *found["pending"]]) == plan["lost"]
+    assert found["files"]["short_of_copies"] == plan["short_of_copies"]
+    assert found["files"]["missing"] + found["files"]["pending"] == len(plan["lost"])
+    for path in plan["lost"]:
+        assert outcome((host.mount / path[1:]).read_bytes) == errno.EIO
+    return found
 
 
 NUMBERS = itertools.count()
@@ -91,15 +111,21 @@ def test_a_loss_freezes_until_it_is_accepted_and_a_new_one_freezes_again(four: L
     opened.write("written before")
     opened.flush()
     laptop.wormhole("sync")
+    (nas.mount / "not copied yet").write_bytes(b"soon" * 2000)
+    wait_until((laptop.mount / "not copied yet").exists)
     plan = laptop.wormhole("plan", "--lose", "nas", check=False)
-    assert (plan["lost"], plan["situation"], plan["reaction"]) == (["/single/of the nas"], "critical", "freeze")
+    assert (plan["lost"], plan["situation"], plan["reaction"]) == (
+        ["/not copied yet", "/single/of the nas"],
+        "critical",
+        "freeze",
+    )
 
     nas.kill()
     for host in left:
         wait_until(lambda host=host: frozen(host), 15, f"{host.name} is frozen")  # type: ignore[misc]
-    seen = status(desktop)
+    seen = comes_true(plan, desktop)
     assert (seen["situation"], seen["frozen"], seen["connected"]) == ("critical", True, True)
-    assert seen["missing"] == ["/single/of the nas"]
+    assert (seen["missing"], seen["pending"]) == (["/single/of the nas"], ["/not copied yet"])
     start = time.monotonic()
     assert outcome((desktop.mount / "single" / "of the nas").read_bytes) == errno.EIO
     assert time.monotonic() - start < 1, "a known absence is told at once"
@@ -122,10 +148,21 @@ def test_a_loss_freezes_until_it_is_accepted_and_a_new_one_freezes_again(four: L
     time.sleep(2)
     assert not frozen(laptop), "it was accepted"
 
+    plan = desktop.wormhole("plan", "--lose", "attic", check=False)
+    assert plan["lost"] == ["/not copied yet", "/single/of the attic", "/single/of the nas"]
     attic.kill()  # two of four are left, the founder among them
     for host in (laptop, desktop):
-        wait_until(lambda host=host: frozen(host), 15, f"{host.name} is frozen again")  # type: ignore[misc]
-    assert [host.start(WORMHOLE, "up").wait(30) for host in (attic, nas)] == [0, 0]
+        comes_true(plan, host)
+        assert frozen(host)
+    assert nas.start(WORMHOLE, "up").wait(30) == 0
+    log = laptop.home / "pod.log"
+    wait_until(lambda: "nas is back: its loss is no longer accepted" in log.read_text(), 10, "it was seen")
+    nas.kill()  # a new loss; the attic was away all the while
+    assert attic.start(WORMHOLE, "up").wait(30) == 0
+    for host in left:
+        wait_until(lambda host=host: status(host)["missing"] == ["/single/of the nas"], 15, "lost anew")  # type: ignore[misc]
+        wait_until(lambda host=host: frozen(host), 15, f"{host.name} knows that it came back meanwhile")  # type: ignore[misc]
+    assert nas.start(WORMHOLE, "up").wait(30) == 0
     for host in (laptop, desktop):
         wait_until(lambda host=host: not frozen(host), 20, "it is solved by itself")  # type: ignore[misc]
     four.settled()
@@ -170,3 +207,33 @@ def test_frozen_by_hand_and_drills(four: Lab, tmp_path: Path) -> None:
     time.sleep(2)
     assert outcome((laptop.mount / "works").mkdir) == 0
     assert status(laptop)["situation"] == "favourable"
+
+
+def test_nobody_is_frozen_who_need_not_be(four: Lab) -> None:
+    laptop, desktop, nas, attic = four.hosts
+    laptop.wormhole("config", "set", "continuity.degraded", "freeze")
+    nas.run(WORMHOLE, "up")
+    four.settled()
+    for file in (laptop.mount / "single").iterdir():
+        file.unlink()
+    laptop.wormhole("sync")
+
+    def goes_on(*hosts: Host) -> None:
+        """Assert for longer than it takes to judge that all of them take changes and do nothing else."""
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            assert [status(host)["doing"] for host in hosts] == [[]] * len(hosts)
+            assert [outcome((host.mount / f"{host.name} {next(NUMBERS)}").mkdir) for host in hosts] == [0] * len(hosts)
+
+    attic.cut()  # a laptop on a train, three pods at home
+    wait_until(lambda: status(laptop)["pods"]["absent"] == 1, 15, "away")
+    wait_until(lambda: "cut off" in status(attic)["reason"], 15, "on the train")
+    goes_on(*four.hosts)
+    attic.plug()
+    four.settled()
+    for host in (nas, attic):
+        host.run(WORMHOLE, "down")
+    wait_until(lambda: [status(host)["pods"]["alive"] for host in (laptop, desktop)] == [2, 2], 15, "two pods")
+    laptop.kill()  # the one that made the cluster
+    wait_until(lambda: "cut off" in status(desktop)["reason"], 15, "alone")
+    goes_on(desktop)

@@ -5,7 +5,7 @@
 
 One round, some minutes: fresh seeds of the random operations; many kills of every
 application and of the pod below it; a directory of 100,000 names; 50,000 open files; a mixed stress while another pod
-changes what is used. The seed is all that varies.
+changes what is used; public programs. The seed is all that varies.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from tests.mount.applications import APPLICATIONS, kill_loop
 from tests.mount.comparer import Comparer
 from tests.mount.conftest import Pod
+from tests.mount.programs import everything
 
 SEEDS = 20
 STEPS = 3000
@@ -159,7 +160,12 @@ def stress(pod: Pod, top: Path, seed: int) -> None:
     assert far == {f"/{top.name}/{name}" for name in os.listdir(top)}
 
 
-STORIES = (operations, kills, names, open_files, stress)
+def programs(pod: Pod, top: Path, seed: int) -> None:
+    """Public programs at full length."""
+    everything(top)
+
+
+STORIES = (operations, kills, names, open_files, stress, programs)
 
 
 def main() -> None:

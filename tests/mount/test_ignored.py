@@ -178,3 +178,29 @@ def test_they_last(fresh):
     assert os.listdir(fresh.mount / "folder") == ["a.log"]
     store = b"".join(path.read_bytes() for path in (fresh.home / "store").rglob("*") if path.is_file())
     assert b"x" * 5000 not in store
+
+
+def test_rules_that_come_later_count_at_once(pod, work):
+    deep = work / "a" / "b"
+    deep.mkdir(parents=True)
+    (work / "c").mkdir()
+    (deep / "before.log").write_text("nothing is ignored yet, and that is remembered as long as nothing is private")
+    (work / ".wormholeignore").write_text("*.log\n")
+    (deep / "hidden.log").write_text("rules above")
+    assert "a/b/hidden.log" not in names(pod, work)
+    (deep / "hidden.log").unlink()
+    (work / ".wormholeignore").unlink()
+    (deep / "between.log").write_text("nothing is ignored any more")
+    (work / "rules").write_text("*.log\n")
+    (work / "rules").rename(work / "a" / ".wormholeignore")
+    (deep / "later.log").write_text("rules under another name before")
+    assert "a/b/later.log" not in names(pod, work)
+    (deep / "later.log").unlink()
+    (work / "c" / "beside.log").write_text("no rules here")
+    (work / "c").rename(deep / "c")
+    (deep / "c" / "moved.log").write_text("the directory has come below rules")
+    assert {name.rpartition("/")[2] for name in names(pod, work) if name.endswith(".log")} == {
+        "before.log",
+        "between.log",
+        "beside.log",
+    }

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.programs import has_python_tests, python_tests
+
 
 def run(*words, cwd=None, **kwargs):
     done = subprocess.run(
@@ -157,3 +159,8 @@ def test_compiling(work):
     run("make", cwd=work)
     assert run(work / "a").strip() == "built"
     assert "up to date" in run("make", cwd=work)
+
+
+@pytest.mark.skipif(not has_python_tests(), reason="this Python comes without its tests")
+def test_pythons_own_tests(work):
+    python_tests(work, ("test_mmap", "test_posix", "test_largefile", "test_shutil"))

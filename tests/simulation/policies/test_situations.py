@@ -286,6 +286,10 @@ def test_the_plan_is_what_comes_true(seed: int) -> None:
     assert world.room == room
     came = world.survey(world.pods(me))
     assert came == planned
+    unreadable = [one for one in world.files if one.kept <= gone]
+    wanted = [min(one.copies, len(world.order)) for one in world.files]
+    short = [one for one, copies in zip(world.files, wanted, strict=True) if 0 < len(one.kept - gone) < copies]
+    assert (came.tally.missing + came.tally.pending, came.tally.short) == (len(unreadable), len(short)), "what is true"
     assert model.contact.is_cut is not reacts
     if reacts:
         assert model.steady.grade is planned.grade
@@ -294,7 +298,7 @@ def test_the_plan_is_what_comes_true(seed: int) -> None:
 
 
 def test_a_laptop_on_a_train_and_two_pods_of_which_one_dies_freeze_nobody() -> None:
-    for number, away in ((4, 3), (2, 1)):
+    for number, away in ((4, 3), (4, 0), (2, 1), (2, 0)):
         world = World(1)
         world.order = (
             world.order[:number] if len(world.order) >= number else [PodId(f"{index}" * 32) for index in range(number)]

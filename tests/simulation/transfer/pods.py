@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import anyio
@@ -89,11 +89,13 @@ async def cluster(
     settings: TransferSettings | None = None,
     network: Network | None = None,
     threads: bool = False,
+    fill: Callable[[Shelf], None] = lambda _: None,
 ) -> AsyncIterator[list[Pod]]:
-    """Run ``count`` pods until the block ends."""
+    """Run ``count`` pods until the block ends. ``fill`` puts into the tree what they know when they start."""
     network = network or Network()
     meshes = [network.add(number + 1) for number in range(count)]
     shelf = Shelf([mesh.pod_id for mesh in meshes])
+    fill(shelf)
     pods = [
         Pod(folder / str(number), mesh, shelf, settings or TransferSettings(), threads)
         for number, mesh in enumerate(meshes)

@@ -11,7 +11,7 @@ import pytest
 from base.errors import DamagedError, WormholeError
 from base.ids import ContentId
 from mesh.wire import Tag
-from tests.simulation.transfer.local_mesh import Network
+from tests.simulation.transfer.local_mesh import Network, until
 from tests.simulation.transfer.pods import Pod, cluster
 from transfer.batching import MAX_BYTES, MAX_PIECES
 
@@ -119,3 +119,20 @@ async def test_an_answer_ends_before_it_is_too_long(tmp_path: Path) -> None:
         assert await handle(pod.id, [[small, gone, large, small], 1000]) == [b"\1" * 400, None, None, b"\1" * 400]
         assert await handle(pod.id, [[small, small, small], 1000]) == [b"\1" * 400] * 2
         assert await handle(pod.id, [gone, small, 0, 10]) == [400, b"\1" * 10]
+
+
+async def test_what_is_read_next_comes_in_one_request_and_is_cached_in_one_go(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 2, network=Network(delay_s=0.01)) as pods:
+        rng, (a, b) = random.Random(2), pods
+        datas = {await a.write(data): data for data in (rng.randbytes(4096) for _ in range(100))}
+        await a.transfer.wait_copies(list(datas), 1, 30)
+        a.mesh.network.requests.clear()
+        first = next(iter(datas))
+        b.transfer.foresee([(content, 4096, a.id) for content in datas])
+        assert await b.read(first) == datas[first]  # waits for what is on its way
+        for content, data in datas.items():
+            assert await b.read(content) == data
+        b.transfer.foresee([(content, 4096, a.id) for content in datas])
+        assert len(asked(a.mesh.network)) == 1
+        await until(lambda: all(b.transfer.local(content) == "cached" for content in datas))
+        assert len(asked(a.mesh.network)) == 1

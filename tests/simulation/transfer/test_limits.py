@@ -12,7 +12,9 @@ import anyio
 import pytest
 import trio.testing
 
+from base.errors import DamagedError
 from base.ids import ContentId
+from mesh.wire import Tag
 from tests.simulation.transfer.local_mesh import Network
 from tests.simulation.transfer.pods import Pod, cluster
 from transfer.pace import Limits
@@ -86,6 +88,40 @@ async def test_reads_go_before_copies(tmp_path: Path) -> None:
         assert await read_all(pods[1], [read]) < 2, "20 MB of copies wait for half a megabyte"
         assert pods[1].transfer.holders(copied[-1]).kept == {pods[0].id}
         await pods[0].transfer.wait_copies(copied, 2, 60)
+
+
+async def test_a_server_under_a_limit_sends_what_somebody_reads_first(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3, settings=STREAM, network=fast()) as pods:
+        pods[0].transfer.limit(Limits(up=MB))
+        read = [await pods[0].write(some_bytes(MB, 90 + number)) for number in range(5)]
+        copied = [await pods[0].write(some_bytes(4 * MB, number), copies=2) for number in range(4)]
+        await anyio.sleep(2)
+        assert await read_all(pods[2], read[:1]) < 2, "by a pod that copies nothing"
+        assert await read_all(pods[1], read[1:2]) < 2, "by the one that copies, too"
+        begun = anyio.current_time()
+        await read_all(pods[2], read[2:])
+        assert anyio.current_time() - begun < 4.5, "the whole line is theirs"
+        assert not any(pods[1].id in pods[0].transfer.holders(one).kept for one in copied[1:])
+        pods[0].transfer.limit(Limits())
+        await pods[0].transfer.wait_copies(copied, 2, 5)
+
+
+async def test_a_server_of_before_is_asked_without_the_word_for_having_time(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 2, network=fast()) as pods:
+        modern = pods[0].mesh.handlers[Tag.CHUNK_GET]
+        refused = 0
+
+        async def old(sender: Any, body: Any) -> object:
+            nonlocal refused
+            if body[-1] is False:
+                refused += 1
+                raise DamagedError("A pod sent a request for a chunk that can't be read.")
+            return await modern(sender, body)
+
+        pods[0].mesh.handlers[Tag.CHUNK_GET] = old
+        contents = [await pods[0].write(some_bytes(4 * MB, number), copies=2) for number in range(2)]
+        await pods[0].transfer.wait_copies(contents, 2, 5)
+        assert 0 < refused <= 8, "those that were on their way"
 
 
 async def test_copies_made_anew_have_a_limit_of_their_own(tmp_path: Path) -> None:

@@ -65,8 +65,10 @@ class Disk:
         self._rng = rng
         self._check = check
         self._on_told = on_told
-        self._safe = self._now()
         sync, store = pod.meta.store.sync, pod.meta.store
+        if rng.random() < 0.5:
+            store.reserve()
+        self._safe = self._now()
 
         def note(fd: int) -> None:
             if os.readlink(f"/proc/self/fd/{fd}") == f"{store.path}-wal":

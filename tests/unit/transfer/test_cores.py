@@ -19,7 +19,7 @@ from transfer.cache import MemoryCache, ReadCounts, keep_copy
 from transfer.holdings import Cursor, Holding, Page, Verdict, answer_from, judge, pack, unpack
 from transfer.holdings_db import HoldingsDb
 from transfer.offload import Offload
-from transfer.replicator import LULL_LIMIT_S, LULL_S, Duty, Lull, WorkQueue, duty
+from transfer.replicator import LOOKS, LULL_LIMIT_S, LULL_S, Duty, Lull, Watch, WorkQueue, duty
 from transfer.settings import CacheMode, TransferSettings
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -276,6 +276,17 @@ def test_the_queue_retries_with_growing_pauses_and_stays_bounded() -> None:
         queue.add(content(number))
     assert queue.overflowed
     assert len(queue) == 50_000
+
+
+def test_what_is_too_much_is_looked_at_ever_more_rarely() -> None:
+    watch, one, two = Watch(), ContentId(b"1" * 32), ContentId(b"2" * 32)
+    assert [watch.pause_s(one) for _ in range(LOOKS + 1)] == [4, 8, 16, 32, 64, 128, None]
+    assert watch.pause_s(two) == 4
+    assert [watch.first(1), watch.first(1), watch.first(1)] == [[one], [two], [one]]
+    assert watch.first(10) == [two, one]
+    watch.forget(one)
+    assert watch.first(10) == [two]
+    assert watch.pause_s(one) == 4
 
 
 def test_a_lull_goes_on_while_more_comes_but_not_for_ever() -> None:

@@ -1,0 +1,70 @@
+"""The disk of a running pod's store goes, or can't be written any more: it is told, nothing is lost, nothing deleted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.cli.runner import Person
+from tests.cli.test_life import LOCAL, mounts, processes
+from tests.cluster.lab import wait_until
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Iterator[Person]:
+    yield Person(tmp_path)
+    for mount in mounts(tmp_path):
+        subprocess.run(["umount", "-l", mount], check=False)
+    for pid in processes(tmp_path):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def write_and_sync(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def test_a_store_that_goes_or_is_read_only(person: Person) -> None:
+    home, mount = person.folder / "h", person.folder / "m"
+    store, away = home / "store", person.folder / "away"
+    assert person.run("new", "home", "--home", home, "--mount", mount, "--pod", "laptop", *LOCAL).code == 0
+    data = {f"{number}": os.urandom(100_000) for number in range(10)}
+    for name, content in data.items():
+        (mount / name).write_bytes(content)
+    assert person.run("sync", "--home", home).code == 0
+
+    # moved away, as a disk that is unplugged: the pod ends, and writes nothing in its place
+    store.rename(away)
+    store.mkdir()
+    wait_until(lambda: not processes(person.folder), 20, "the pod has ended")
+    assert list(store.iterdir()) == []
+    assert "has vanished" in (home / "pod.log").read_text()
+    assert "vanished" in person.fails(9, "up", "--home", home)
+    store.rmdir()
+    away.rename(store)
+    assert person.run("up", "--home", home).code == 0
+    assert {name: (mount / name).read_bytes() for name in data} == data
+
+    # read-only: reading goes on, writing fails, and status says so
+    subprocess.run(["mount", "--bind", store, store], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", store], check=True)
+    with pytest.raises(OSError, match=r"Read-only|Input/output"):
+        write_and_sync(mount / "new", bytes(3_000_000))
+    assert {name: (mount / name).read_bytes() for name in data} == data
+    assert "read-only" in str(person.run("status", "--home", home, "--json").json["warnings"])
+    subprocess.run(["mount", "-o", "remount,bind,rw", store], check=True)
+    assert person.run("down", "--home", home).code == 0
+    subprocess.run(["umount", "-l", store], check=True)
+    assert person.run("up", "--home", home).code == 0
+    time.sleep(1)
+    assert {name: (mount / name).read_bytes() for name in data} == data
