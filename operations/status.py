@@ -157,7 +157,8 @@ def warnings(parts: Parts, members: list[Member], look: Found) -> list[str]:
         )
     found += _of_absence(parts, members, look) if connected_now(parts) else _of_being_away(look.verdict.tally)
     found += [
-        f"{member.name} is nearly full: raise `storage.limit` in its pod.toml, or free some space."
+        f"{member.name} is nearly full: raise its limit there (`wormhole config set storage.limit SIZE --pod-level`), "
+        "or free some space, as by `wormhole trash empty`."
         for member in members
         if member.role is Role.FULL and member.state is State.ALIVE and _is_full(member)
     ]

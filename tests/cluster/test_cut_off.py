@@ -1,16 +1,18 @@
-"""R8, R16, R41, R43, R47, R48: a pod that is cut off, pods without room, and traffic that is slowed down."""
+"""R5, R8, R16, R41, R43, R47, R48: a pod that is cut off, pods without room, and traffic that is slowed down."""
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.lab import WORMHOLE, Host, Lab, lab, wait_until
-from tests.cluster.test_crisis import frozen, status
+from tests.cluster.test_crisis import frozen, outcome, status
 
 CONFIGURATION = """
 [cluster]
@@ -126,6 +128,12 @@ def test_the_cut_off_pod_freezes_and_thaws_and_its_owner_is_told(hosts: Lab, tmp
     assert seen.returncode == 1
     assert "cut off" in seen.stdout
     assert not status(nas)["connected"]
+    pod_set(nas, "disconnected.reaction", "stop")
+    assert outcome(lambda: os.listdir(nas.mount)) == errno.ENODEV
+    assert status(nas)["stopped"]
+    pod_set(nas, "disconnected.reaction", "continue")
+    assert outcome((nas.mount / "written while cut off").mkdir) == 0
+    pod_set(nas, "disconnected.reaction", "freeze")
     (desktop.mount / "written meanwhile").write_text("y")
     nas.plug()
     hosts.settled()
@@ -135,3 +143,26 @@ def test_the_cut_off_pod_freezes_and_thaws_and_its_owner_is_told(hosts: Lab, tmp
     cut, back = told.read_text().splitlines()
     assert cut == "cut-off|freeze|nas|This pod is cut off: it reaches 0 of 2 other pods."
     assert back.startswith("rejoined||nas|")
+    wait_until((desktop.mount / "written while cut off").is_dir, what="what it did alone is there")
+
+
+def test_no_more_is_stored_than_the_cluster_offers(hosts: Lab) -> None:
+    laptop, _, nas = hosts.hosts
+    used = sum(path.stat().st_size for path in laptop.mount.iterdir() if path.is_file())
+    limit = used + 4 * MB
+    laptop.wormhole("config", "set", "cluster.storage_limit", f"{limit} B")
+    wait_until(lambda: f"{limit} B" in (nas.home / "cluster.toml").read_text(), what="told")
+    for host in (laptop, nas):
+        room = os.statvfs(host.mount)
+        assert abs(room.f_blocks * room.f_frsize - limit) < MB / 10, "df agrees"
+        assert abs(room.f_bavail * room.f_frsize - 4 * MB) < MB / 10
+        much = host.mount / f"too much by {host.name}"
+        assert outcome(partial(much.write_bytes, bytes(8 * MB))) == errno.ENOSPC
+        much.unlink()
+        gone = laptop.mount / much.name
+        wait_until(lambda gone=gone: not gone.exists(), what="what came of it is gone")  # type: ignore[misc]
+    (nas.mount / "fits").write_bytes(os.urandom(3 * MB))
+    wait_until((laptop.mount / "fits").exists)
+    assert outcome(lambda: (laptop.mount / "fits no more").write_bytes(bytes(2 * MB))) == errno.ENOSPC
+    laptop.wormhole("config", "set", "cluster.storage_limit", "none")
+    assert outcome(lambda: (laptop.mount / "fits no more").write_bytes(bytes(2 * MB))) == 0

@@ -17,6 +17,10 @@ copies = 3
 [[rule]]
 match = "/archive"
 read_only = true
+[[rule]]
+match = "/passing"
+copies = 1
+cache = false
 """
 COPIES, KEEP, HOLDERS = (f"user.wormhole.{name}" for name in ("copies", "keep", "holders"))
 
@@ -98,6 +102,18 @@ def test_rules_and_what_stands_at_a_file(bare: Lab) -> None:
     laptop.run(WORMHOLE, "up")
     assert (project / "unheardof.secret").read_bytes() == (project / "out" / "unheardof").read_bytes() == hidden
     assert laptop.run(WORMHOLE, "destroy", "--yes", check=False).returncode == 4
+
+    # what isn't to be cached leaves the store of who reads it as it was, however often
+    (laptop.mount / "passing").mkdir()
+    (laptop.mount / "passing" / "film").write_bytes(film := os.urandom(1_500_000))
+    laptop.wormhole("sync")
+    wait_until((nas.mount / "passing" / "film").exists, 10)
+    store = nas.stored()
+    for _ in range(3):
+        os.posix_fadvise(fd := os.open(nas.mount / "passing" / "film", os.O_RDONLY), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert os.read(fd, len(film)) + os.read(fd, len(film)) == film
+        os.close(fd)
+    assert (nas.stored(), nas.ask("where", path="/passing/film")["local"]) == (store, "none")
 
     # keep: every pod has it, whatever the rules say
     (laptop.mount / "other" / "kept").write_bytes(kept := os.urandom(5002))
