@@ -29,7 +29,7 @@ from benchmarks import links
 from benchmarks.compare import read_blocks, timed, write_blocks
 from benchmarks.machine import raw_figures
 from benchmarks.targets import Target, drop_kernel_caches, sshfs, two_pods, wormhole
-from tests.cluster.lab import processes_of
+from tests.cluster.lab import processes_of, wait_until
 from tests.unit.mesh.cluster import found
 
 SMALL_FILES = 2000
@@ -149,7 +149,9 @@ def memory(target: Target) -> None:
     for part in range(MEMORY_MIB // 1024):
         name = f"moving-{part}"
         write_blocks(target.write / name, 1024)
-        read_blocks(target.read / name)
+        seen = target.read / name
+        wait_until(lambda seen=seen: seen.exists() and seen.stat().st_size == 1 << 30)  # type: ignore[misc]
+        read_blocks(seen)
         say(f"moved {part + 1} GiB: at most {most[0]:.0f} MiB where it is written, {most[1]:.0f} MiB where it is read")
         (target.write / name).unlink()
     done.set()
