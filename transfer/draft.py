@@ -82,10 +82,10 @@ class Draft(DraftLodging):
             self._land()
         except NoSpaceError:
             return False  # `write` looks for room
-        if self._is_over(len(data)):
+        ranges = spans(offset, len(data), self._chunk_bytes)
+        if self._is_over(sum(self._more(*span) for span in ranges)):
             return False
         self._sealed = None
-        ranges = spans(offset, len(data), self._chunk_bytes)
         for index, start, stop in ranges:
             if not self._covers(index, start, stop) and self._buffer_now(index, start, stop) is None:
                 return False
@@ -119,7 +119,7 @@ class Draft(DraftLodging):
             await self._load()
             self._sealed = None
             for index, start, stop in spans(offset, len(data), self._chunk_bytes):
-                while self._is_over(stop - start):
+                while self._is_over(self._more(index, start, stop)):
                     await self._make_room()
                 buffer = self._buffer_now(index, start, stop)
                 if buffer is None:

@@ -98,6 +98,13 @@ class DraftBytes:
         self._used += more
         self._memory.used += more
 
+    def _more(self, index: int, start: int, stop: int) -> int:
+        """Return how many bytes of memory it takes to write this: all of a chunk that is changed in part."""
+        valid = self._valid(index)
+        if index in self._buffers or index in self._flying:
+            return max(0, stop - valid)
+        return stop if self._covers(index, start, stop) else max(valid, stop)
+
     def _is_over(self, more: int) -> bool:
         least = 2 * self._chunk_bytes
         limit = max(self._access.settings.draft_bytes, least)

@@ -128,9 +128,12 @@ OVERFLOW = [
     ("read", 3 * MIB, MIB),
 ]
 
+ACROSS_TWO_THAT_ARE_WHOLE = [("write", 0, 2 * MIB), ("write", 3 * MIB, MIB + 1), ("write", MIB - 3, 4)]
+
 
 @settings(max_examples=120, deadline=None)
 @example(SHRINK_AND_GROW, 1, False)
+@example(ACROSS_TWO_THAT_ARE_WHOLE, 0, False)
 @example(OVERFLOW, 1, True)
 @given(st.lists(steps, max_size=12), st.integers(0, 2**32), st.booleans())
 def test_a_draft_is_a_byte_array(
