@@ -109,7 +109,8 @@ class Surveying:
         for content in contents:
             if content != EMPTY_CONTENT and self._database.own(content) is not Holding.KEPT:
                 self.promise(content)
-            self._held[content] = anyio.current_time() + HELD_S
+            until = self._held[content] = anyio.current_time() + HELD_S
+            self._kept.postpone(content, until)  # by then it may be too much
             while len(self._held) > MAX_PROMISED:
                 self._held.popitem(last=False)
 

@@ -78,7 +78,7 @@ def test_a_tree_copied_here_is_there_and_fetched_when_read(three: Lab, tmp_path:
         unheld += "desktop" not in names
     assert unheld > 100, "the pods share the copies"
     run("diff", "-r", source, desktop.mount / "lib", timeout_s=120)
-    assert set(owners) <= desktop.stored(), "small files that were read are cached"
+    wait_until(lambda: set(owners) <= desktop.stored(), what="small files that were read are cached")
     run("diff", "-r", source, nas.mount / "lib", timeout_s=120)
 
 
