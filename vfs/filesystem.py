@@ -218,6 +218,15 @@ class FileSystem(Entries):
             ctime_ns=max(time.time_ns(), node.ctime_ns + 1),
         )
 
+    async def published(self, number: int) -> None:
+        """Return once what was closed of a file is in the tree. Raises what keeps it from getting there."""
+        inode = self.inodes.find(number).inode
+        live, newborn = self.files.get(inode), self.nursery.get(inode)
+        if live is not None and live.queued:
+            await self.open_files.patience.disk(self.publisher.settle(live))
+        elif newborn is not None:
+            self.publisher.deliver((newborn,))
+
     def get_xattr(self, number: int, name: bytes) -> bytes:
         """Return the value of an extended attribute. ENODATA, EOPNOTSUPP."""
         known = self.inodes.find(number)

@@ -188,7 +188,9 @@ class Operations(pyfuse3.Operations):
 
     @guarded
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
-        """Read an extended attribute."""
+        """Read an extended attribute; those of our own speak of what is in the tree."""
+        if name.startswith(OWN):
+            await self._fs.published(inode)
         return self._fs.get_xattr(inode, name)
 
     @guarded

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 
+from base.ids import EMPTY_CONTENT, hash_bytes
 from tests.mount.conftest import pytestmark  # noqa: F401
 
 COPIES = "user.wormhole.copies"
@@ -52,3 +53,15 @@ def test_they_last(fresh):
     fresh.kill()
     fresh.start()
     assert os.getxattr(path, COPIES) == b"5"
+
+
+def test_they_speak_of_what_was_closed_a_moment_ago(pod, work):
+    for number in range(20):
+        path, data = work / f"{number}", os.urandom(5000)
+        path.write_bytes(data)
+        assert os.getxattr(path, "user.wormhole.content").decode() == hash_bytes(data).hex()
+    path.write_bytes(b"rewritten")
+    assert os.getxattr(path, "user.wormhole.content").decode() == hash_bytes(b"rewritten").hex()
+    with (work / "open").open("wb") as file:
+        file.write(b"not closed yet")
+        assert os.getxattr(file.fileno(), "user.wormhole.content").decode() == EMPTY_CONTENT.hex()
