@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 WORMHOLE = Path(sys.executable).parent / "wormhole"
 DEADLINE_S = 120
+LOCAL = ("--listen", "127.0.0.1:0")
 
 
 @dataclass(frozen=True)
@@ -68,3 +71,29 @@ class Person:
         assert len(done.err.splitlines()) <= 2
         assert done.err.splitlines()[0].endswith((".", "?")), done.err
         return done.err
+
+
+def processes(folder: Path) -> list[int]:
+    """Return the processes whose environment or command line names something below ``folder``, without this one."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):
+                if b"WORMHOLE_HOME=" + os.fsencode(folder) in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+    return found
+
+
+def mounts(folder: Path) -> list[str]:
+    """Return the mount points below ``folder``."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point.startswith(f"{folder}/")]
+
+
+def end_pods(folder: Path) -> None:
+    """End and unmount what still runs below ``folder``, whatever a test did."""
+    for pid in processes(folder):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for mount in mounts(folder):
+        subprocess.run(["umount", "-l", mount], check=False)

@@ -6,10 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.cli.runner import ROOT, Person
-from tests.cli.test_life import LOCAL, mounts, person, processes
-
-__all__ = ["person"]
+from tests.cli.runner import LOCAL, ROOT, Person, mounts, processes
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.toml"))
 FOUNDERS = {"company": "nas-1", "webservice": "control"}

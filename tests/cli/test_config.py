@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.cli.runner import Person
-from tests.cli.test_life import LOCAL, processes
+from tests.cli.runner import LOCAL, Person, end_pods
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +17,7 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
     done = made.run("new", "home", "--pod", "laptop", "--no-mount", *LOCAL)
     assert done.code == 0, done
     yield made
-    for pid in processes(made.folder):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    end_pods(made.folder)
 
 
 def config(person: Person, code: int, *arguments: str | Path, **variables: str) -> tuple[str, str]:

@@ -8,30 +8,15 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from base.home import Home
 from discovery.founding import found
 from policies.edit import default_cluster_toml
-from tests.cli.runner import WORMHOLE, Person
-from tests.cli.test_life import LOCAL, mounts, processes
+from tests.cli.runner import LOCAL, WORMHOLE, Person, processes
 
 NEW = ("new", "home", "--no-mount", "--pod", "laptop", *LOCAL)
-
-
-@pytest.fixture
-def person(tmp_path: Path) -> Iterator[Person]:
-    """Somebody whose pods are ended, whatever the test did."""
-    yield Person(tmp_path)
-    for mount in mounts(tmp_path):
-        subprocess.run(["umount", "-l", mount], check=False)
-    for pid in processes(tmp_path):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def files_of(home: Path) -> set[str]:

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.cli.runner import Person
-from tests.cli.test_life import LOCAL, mounts, processes
+from tests.cli.runner import LOCAL, Person, processes
 from tests.cluster.lab import wait_until
-
-
-@pytest.fixture
-def person(tmp_path: Path) -> Iterator[Person]:
-    yield Person(tmp_path)
-    for mount in mounts(tmp_path):
-        subprocess.run(["umount", "-l", mount], check=False)
-    for pid in processes(tmp_path):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def write_and_sync(path: Path, data: bytes) -> None:

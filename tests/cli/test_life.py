@@ -8,43 +8,11 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.cli.runner import WORMHOLE, Person
-
-LOCAL = ("--listen", "127.0.0.1:0")
-
-
-@pytest.fixture
-def person(tmp_path: Path) -> Iterator[Person]:
-    """Somebody whose pods are ended and unmounted, whatever the test did."""
-    made = Person(tmp_path)
-    yield made
-    for pid in processes(tmp_path):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    for mount in mounts(tmp_path):
-        subprocess.run(["umount", "-l", mount], check=False)
-
-
-def processes(folder: Path) -> list[int]:
-    """Return the processes whose environment or command line names something below ``folder``, without this one."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with suppress(OSError):
-                if b"WORMHOLE_HOME=" + os.fsencode(folder) in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-    return found
-
-
-def mounts(folder: Path) -> list[str]:
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [point for point in points if point.startswith(f"{folder}/")]
+from tests.cli.runner import LOCAL, WORMHOLE, Person, mounts, processes
 
 
 def test_a_pod_from_new_to_destroy(person: Person) -> None:

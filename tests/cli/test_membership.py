@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.cli.runner import WORMHOLE, Person
-from tests.cli.test_life import processes
+from tests.cli.runner import WORMHOLE, Person, processes
 from tests.cluster.lab import wait_until
 
 LOCAL = ("--listen", "127.0.0.1:0", "--no-mount")
-
-
-@pytest.fixture
-def person(tmp_path: Path) -> Iterator[Person]:
-    made = Person(tmp_path)
-    yield made
-    for pid in processes(tmp_path):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 class Somebody:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.cli.runner import Done, Person
-from tests.cli.test_life import LOCAL, mounts, processes
+from tests.cli.runner import LOCAL, Done, Person, end_pods
 
 DEADLINE_S = 30.0
 
@@ -54,11 +51,7 @@ def pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pod, Pod]]:
     )
     assert joined.code == 0, joined
     yield ann, bob
-    for pid in processes(person.folder):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    for mount in mounts(person.folder):
-        os.system(f"umount -l {mount}")
+    end_pods(person.folder)
 
 
 def eventually(what: Callable[[], bool]) -> None:
