@@ -67,8 +67,8 @@ class Handing:
         return self._elsewhere.get(content)
 
     def done(self, draft: Lodger) -> None:
-        """Note that a draft is gone."""
-        if draft.host is not None:
+        """Note that a draft is gone. One that refused, or didn't answer in time, may hold a part of it, too."""
+        if self._open:
             self._open.discard(draft.lodged_id())
 
     async def hand(self, draft: Lodger, pieces: Sequence[Piece], sealed: tuple[ContentId, int] | None = None) -> None:

@@ -41,6 +41,7 @@ class House:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.settings = [SMALL_STORE, SETTINGS]
         self.network = Network()
         self.meshes = [self.network.add(1), self.network.add(2)]
         for mesh in self.meshes:
@@ -49,7 +50,7 @@ class House:
 
     @contextlib.asynccontextmanager
     async def pod(self, number: int) -> AsyncIterator[Pod]:
-        mesh, settings = self.meshes[number], SETTINGS if number else SMALL_STORE
+        mesh, settings = self.meshes[number], self.settings[number]
         pod = Pod(self.folder / str(number), mesh, self.shelf, settings, False)
         mesh.on_content = pod.transfer.noticed
         host = self.meshes[1].pod_id
@@ -118,6 +119,21 @@ async def test_what_nobody_publishes_is_let_go(tmp_path: Path) -> None:
         assert b.transfer.bytes_used() > len(LARGE), "it is open still"
         draft.discard(abandon=True)
         await until(lambda: b.transfer.bytes_used() == 0)
+
+
+async def test_what_a_host_took_in_before_it_was_full_is_let_go(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.settings[1] = replace(SETTINGS, room=Room(2 * MIB))
+    async with house.pod(1) as b, house.pod(0) as a:
+        draft = a.transfer.draft()
+        with pytest.raises(NoSpaceError):
+            await write(a, draft)
+        assert draft.host is None
+        assert len(b.transfer._database.lodgers()) == 1
+        await anyio.sleep(3 * ASK_EVERY_S)
+        assert len(b.transfer._database.lodgers()) == 1, "it is open still, and may try again"
+        draft.discard(abandon=True)
+        await until(lambda: b.transfer._database.lodgers() == [] and b.transfer.bytes_used() == 0)
 
 
 async def test_the_host_is_killed_and_starts_again_while_the_file_is_open(tmp_path: Path) -> None:
