@@ -214,6 +214,7 @@ class Store:
         for connection in (self._side, self.db):
             if connection is not None:
                 connection.close()
+        # Not before the connections: closing any descriptor of the index gives SQLite's locks on it away.
         for descriptor in (self._wal, self._index):
             if descriptor is not None:
                 os.close(descriptor)

@@ -97,13 +97,8 @@ class Inodes:
 
     def entry(self, inode: InodeId) -> Known:
         """Return the entry of an inode, or a fresh one that becomes known with its first `looked_up`."""
-        number = number_of(inode)
+        number = self.number(inode)
         known = self._by_number.get(number)
-        if known is not None and known.inode == inode:
-            return known
-        if known is not None or self._moved:
-            number = self.number(inode)
-            known = self._by_number.get(number)
         return known if known is not None else Known(number, inode)
 
     def looked_up(self, known: Known) -> None:

@@ -102,9 +102,8 @@ class Operations(pyfuse3.Operations):
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         """Take back references of the kernel."""
-        forget = self._fs.inodes.forget
         for number, lookups in inode_list:
-            forget(number, lookups)
+            self._fs.inodes.forget(number, lookups)
 
     @guarded
     async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: Any) -> pyfuse3.EntryAttributes:
@@ -277,7 +276,6 @@ class Operations(pyfuse3.Operations):
             listing.entries = self._fs.list(listing)
         entries, touched = listing.entries, listing.touched
         inodes, attributes, changes = self._fs.inodes, self._fs.attributes, self._fs.changes
-        reply = pyfuse3.readdir_reply
         for index in range(start_id, len(entries)):
             name, node = entries[index]
             if touched and name in touched:
@@ -289,7 +287,7 @@ class Operations(pyfuse3.Operations):
             answer = known.attributes
             if answer is None:
                 answer = attributes.of(known, node if changes.count == listing.taken else self._fresh(node))
-            if not reply(token, name, answer, index + 1):
+            if not pyfuse3.readdir_reply(token, name, answer, index + 1):
                 return False
             if index >= 2:  # The kernel doesn't count . and ..
                 inodes.looked_up(known)
