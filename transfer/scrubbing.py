@@ -1,6 +1,6 @@
 """Scrub: every stored piece is read from the disk and compared with its hash; what is damaged comes back from peers.
 
-Reading goes on in short slices in a thread and rests in between, longer while files are open here. A damaged piece is
+Reading goes on in short slices in a thread and rests in between, longer while the machine has other work. A damaged piece is
 set aside (`pieces`). Of the contents that it belongs to everybody is told that they aren't complete here, then they are
 fetched again; what nobody has now is left to `replication`, which tries again whenever somebody comes. The remains of a
 damaged piece are removed once the piece is here again, never before.
@@ -24,6 +24,7 @@ import anyio.lowlevel
 
 from base.errors import DamagedError, RefusedError, WormholeError
 from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId
+from base.machine import OtherWork
 from transfer.access import Access
 from transfer.api import Catalogue, ContentInfo, Memory
 from transfer.caching import Caching
@@ -42,7 +43,7 @@ SLICE_S: Final = 0.05
 REST: Final = 0.25
 """A slice is followed by a rest of so many times its length..."""
 REST_BUSY: Final = 19.0
-"""... and of so many while files are open on this pod, or when nobody waits for it: at most 5 % of a processor."""
+"""... and of so many while the machine does anything else, or when nobody waits for it: at most 5 % of a processor."""
 PAGE: Final = 64
 NOBODY: Final = PodId("")
 REPAIRS: Final = 4
@@ -97,6 +98,7 @@ class Scrubbing:
         self._record = record
         self._has_copies = has_copies
         self._running = False
+        self.other_work: Callable[[], OtherWork] = OtherWork
 
     async def run(self, progress: Callable[[Scrubbed], Awaitable[None]], *, gently: bool = False) -> Scrubbed:
         """Verify everything and repair what can be repaired; ``progress`` is told after each slice.
@@ -124,20 +126,21 @@ class Scrubbing:
 
     async def _verify(self, found: Scrubbed, progress: Callable[[Scrubbed], Awaitable[None]], *, gently: bool) -> None:
         pieces, offload = self._store.on_disk(), self._access.offload
+        other = self.other_work()
         try:
             more = True
             while more:
                 started_at = time.monotonic()
-                more = await offload.run(self._slice, pieces, found)
+                more = await offload.run(self._slice, pieces, found, other)
                 took_s = time.monotonic() - started_at
                 await progress(found)
-                await anyio.sleep(took_s * (REST_BUSY if gently or self._access.users else REST))
+                await anyio.sleep(took_s * (REST_BUSY if gently or other.is_busy() else REST))
         finally:
             pieces.close()
 
-    def _slice(self, pieces: Generator[ChunkId], found: Scrubbed) -> bool:
+    def _slice(self, pieces: Generator[ChunkId], found: Scrubbed, other: OtherWork) -> bool:
         """Verify pieces for a while; tell whether there are more. Runs in a thread."""
-        end = time.monotonic() + SLICE_S
+        end, before_s = time.monotonic() + SLICE_S, time.thread_time()
         try:
             for piece in pieces:
                 try:
@@ -155,6 +158,8 @@ class Scrubbing:
                     return True
         except OSError as error:
             raise plain_error(error, "the store can't be read") from error
+        finally:
+            other.own(time.thread_time() - before_s)
         return False
 
     # -- repairing

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -10,11 +12,12 @@ import pytest
 
 from base.errors import RefusedError
 from base.ids import ContentId, hash_bytes
+from base.machine import OtherWork
 from tests.simulation.transfer.local_mesh import Network, until
 from tests.simulation.transfer.pods import Pod, cluster
 from transfer import packfile
 from transfer.packfile import HEAD
-from transfer.scrubbing import Scrubbed
+from transfer.scrubbing import REST, Scrubbed
 from transfer.settings import TransferSettings
 
 MIB = 1 << 20
@@ -196,3 +199,26 @@ async def test_a_packed_piece_whose_head_rots_is_written_anew(tmp_path: Path) ->
         await pod.transfer._offload.run(pod.transfer._store.tidy)
         assert [await pod.read(content) for content in contents] == [first, data]
         assert dict(packfile.listing(str(pod.home.store))) == {hash_bytes(one).hex(): len(one) for one in (first, data)}
+
+
+async def test_it_rests_long_while_the_machine_has_other_work(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 1) as (pod,):
+        await pod.write(some_bytes(20 * MIB))
+        rested: dict[bool, float] = {}
+        for busy in (False, True):
+            pod.transfer.scrubbing.other_work = partial(Work, busy)
+            began, began_s = time.perf_counter(), anyio.current_time()
+            await scrub(pod)
+            rested[busy] = (anyio.current_time() - began_s) / (time.perf_counter() - began)
+        assert rested[False] <= REST < rested[True]
+
+
+class Work(OtherWork):
+    """A machine that is busy, or not."""
+
+    def __init__(self, busy: bool) -> None:
+        super().__init__()
+        self.busy = busy
+
+    def is_busy(self) -> bool:
+        return self.busy
