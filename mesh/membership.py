@@ -210,10 +210,12 @@ class Membership:
         sends: list[Send] = []
         match decoded.kind:
             case Kind.PING:
+                if self._prober.on_ping(sender, decoded.nonce, decoded.heard, self._now):
+                    self._alive(Acked(sender, None))
                 sends += self._wrap([Order(sender, [Kind.ACK, decoded.nonce])], refuted)
-                if sender in self._links:
-                    sends += self._exchange.compare(sender, decoded.sums, self._now)
+                sends += self._compare(sender, decoded.sums)
             case Kind.ACK:
+                sends += self._compare(sender, decoded.sums)
                 answer = self._prober.on_ack(sender, decoded.nonce, self._now)
                 if isinstance(answer, Acked):
                     self._alive(answer)
@@ -233,6 +235,9 @@ class Membership:
             case Kind.SUMMARY:
                 sends += self._exchange.on_summary(sender, decoded.sums, self._now)
         return sends
+
+    def _compare(self, sender: PodId, sums: bytes) -> list[Send]:
+        return self._exchange.compare(sender, sums, self._now) if sender in self._links else []
 
     def tick(self, now: float) -> list[Send]:
         """Do what is due; call it every `TICK_S`."""
@@ -378,14 +383,14 @@ class Membership:
     def _wrap(self, orders: Iterable[Order], first: Iterable[object] = ()) -> list[Send]:
         """Add to probes: what ``first`` says, what the addressee is accused of, some of the gossip, and the sum."""
         sends = []
-        for pod, head in orders:
+        for pod, head, tail in orders:
             updates = list(first)
             accusation = self.census.accusation(pod, self._now)
             if accusation is not None:
                 updates.append(wire.encode_update(accusation))
             updates += self._gossip.piggyback(pod, self._now)
             sums = [self._exchange.sum()] if head[0] in (Kind.PING, Kind.ACK) else []
-            sends.append(Send(pod, Tag.GOSSIP, [*head, updates, *sums]))
+            sends.append(Send(pod, Tag.GOSSIP, [*head, updates, *sums, *tail]))
         return sends
 
     def _touch(self, pod: PodId) -> None:
