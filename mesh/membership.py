@@ -36,10 +36,10 @@ from mesh.wire import Tag
 __all__ = ["TICK_S", "MemberView", "Membership", "MembershipSettings"]
 
 TICK_S = 0.1
-"""How often the shell calls `Membership.tick`, seconds."""
+"""How often the shell calls `Membership.tick` while something is `due`, seconds."""
 
-SLEPT_S = 0.3
-"""With more than this between two ticks this pod itself was held up."""
+LATE_S = 0.2
+"""With a tick so much later than planned this pod itself was held up."""
 MAX_COMPLAINTS = 32
 REVIEW_EVERY_S = 0.25
 REVIEW_PODS_PER_S = 4000
@@ -239,11 +239,25 @@ class Membership:
     def _compare(self, sender: PodId, sums: bytes) -> list[Send]:
         return self._exchange.compare(sender, sums, self._now) if sender in self._links else []
 
-    def tick(self, now: float) -> list[Send]:
-        """Do what is due; call it every `TICK_S`."""
+    def due(self) -> float:
+        """Return when `tick` has something to do, unless this pod is told something before; early at times, never late."""
+        if self._urgent or self._own.undecided:
+            return self._ticked
+        times = [self._prober.due(), self.census.due()]
+        if self._links:
+            times.append(self._exchange_at)
+        if not self._gossip.idle:
+            times.append(self._gossip_at)
+        if self.census.undecided:
+            times.append(self._review_at)
+        return min(times)
+
+    def tick(self, now: float, planned: float | None = None) -> list[Send]:
+        """Do what is due. ``planned``: for when this call was planned, None: `TICK_S` after the last one."""
         self._now = now
-        if 0.0 < self._ticked < now - SLEPT_S:
-            self._slept(now - self._ticked - TICK_S)
+        late_s = now - (self._ticked + TICK_S if planned is None else planned)
+        if self._ticked > 0.0 and late_s > LATE_S:
+            self._slept(late_s)
         self._ticked = now
         probes = self._prober.tick(now)
         for pod in probes.failed:

@@ -220,6 +220,10 @@ class Prober:
         for probe in self._probes.values():
             probe.deadline += seconds
 
+    def due(self) -> float:
+        """Return when `tick` has something to do, unless it is told something before."""
+        return min(self._times(), default=float("inf"))
+
     def tick(self, now: float) -> Probes:
         """Return the messages that are due and the pods whose probe has failed."""
         orders: list[Order] = []
@@ -240,7 +244,7 @@ class Prober:
             relay = self._relays.pop(own)
             orders.append(Order(relay.requester, [Kind.NACK, relay.nonce]))
         orders += self._pings(now)
-        self._due = min(self._times(), default=float("inf"))
+        self._due = self.due()
         return Probes(orders, failed)
 
     def _pings(self, now: float) -> list[Order]:
