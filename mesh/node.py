@@ -379,8 +379,8 @@ class MeshNode:
         return self._waiting.deadline
 
     def _plan_tick(self) -> None:
-        """Have the next tick when a core has something to do; in a large cluster the view always has."""
-        due = min(self._membership.due(), self._spreader.due()) if self._view.full else 0.0
+        """Have the next tick when a core has something to do."""
+        due = min(self._membership.due(), self._spreader.due(), self._view.due())
         self._waiting.deadline = max(self._ticked + TICK_S, min(self._ticked + RESTING_TICK_S, due))
 
     def _settle(self, *, force: bool = False) -> None:

@@ -22,7 +22,7 @@ after at most ``interval + 2 * timeout * p`` = 1 + 2 * 0.5 * 3 = 4 s.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
@@ -222,7 +222,11 @@ class Prober:
 
     def due(self) -> float:
         """Return when `tick` has something to do, unless it is told something before."""
-        return min(self._times(), default=float("inf"))
+        times = [line.due for line in self._lines.values()]
+        for probe in self._probes.values():
+            times += (probe.deadline, probe.resend_at) if probe.target in self._lines else (probe.deadline,)
+        times += [relay.deadline for relay in self._relays.values()]
+        return min(times, default=float("inf"))
 
     def tick(self, now: float) -> Probes:
         """Return the messages that are due and the pods whose probe has failed."""
@@ -263,17 +267,6 @@ class Prober:
     def _next(self, now: float) -> float:
         """Return when a pod is pinged of which all is known now."""
         return now + self.interval_s() * self._rng.uniform(0.85, 1.0)
-
-    def _times(self) -> Iterator[float]:
-        """Yield when something is due."""
-        for line in self._lines.values():
-            yield line.due
-        for probe in self._probes.values():
-            yield probe.deadline
-            if probe.target in self._lines:
-                yield probe.resend_at
-        for relay in self._relays.values():
-            yield relay.deadline
 
     def _go_indirect(self, probe: _Probe, now: float) -> list[Order]:
         candidates = [pod for pod in self._helpers(probe.target) if pod in self._lines and pod != probe.target]

@@ -95,6 +95,12 @@ class View:
         """Return the other full pods of the cluster."""
         return [pod for pod in self._members if pod != self.me]
 
+    def due(self) -> float:
+        """Return when `tick` has something to do, unless a link comes or goes before; early at times, never late."""
+        if self.full:
+            return float("inf")
+        return float("-inf") if self._chosen or not LOW <= len(self._links) <= HIGH else self._lost_at
+
     def tick(
         self,
         now: float,

@@ -125,15 +125,16 @@ class SimPod:
             return
         now, vector = self.world.now, self.log.vector()
         planned, self.tick_at = self.tick_at, now + TICK_S
-        if not self.view.full or now - self.ticked >= REST_S or self.membership.due() <= now:
+        if now - self.ticked >= REST_S or self.membership.due() <= now:
             self.ticked = now
             self.send(self.membership.tick(now, planned))
-        self.membership.changes()  # as a real pod does all the time
+            self.membership.changes()  # as a real pod does all the time
         self.ticks += 1
-        if self.world.wanted is None and self.ticks % 2 == 0:
+        if self.world.wanted is None and self.ticks % 2 == 0 and (self.view.full or self.view.due() <= now):
             self.keep_view(now)
         self.hurry()
-        self.plan(self.anti_entropy.tick(vector, now))
+        if self.anti_entropy.due() <= now:
+            self.plan(self.anti_entropy.tick(vector, now))
         self.world.after(TICK_S, self.tick, start)
 
     def hurry(self) -> None:
