@@ -141,6 +141,29 @@ def test_a_link_of_two_that_carries_one_way_only_is_known_at_both_ends(seed):
     world.run_until(world.all_alive, 5.0, "alive after healing")
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("pods", "views"), [(5, False), (24, True)])
+def test_nothing_is_done_before_it_is_due(pods, views, seed):
+    world = World(pods, seed, settings=QUICK, network=ROUGH, views=views)
+    spared = 0
+    for step in range(200):
+        world.run(0.1)
+        if step % 50 == 25:
+            world.crash(world.rng.choice([pod.pod for pod in world.running()]), silent=step < 100)
+        for pod in world.running():
+            if pod.membership.due() > world.now:
+                pod.membership.changes()
+                assert pod.membership.tick(world.now, world.now) == []
+                assert pod.membership.changes() == set()
+                spared += 1
+            if pod.anti_entropy.due() > world.now:
+                plan = pod.anti_entropy.tick(pod.log.vector(), world.now)
+                assert (plan.sends, plan.fetches) == ([], [])
+            if pod.view.due() > world.now and not pod.view.full:
+                assert pod.view.tick(world.now, pod.membership.census.is_up, lambda _: (), lambda _: None) == ([], [])
+    assert spared > 20 * pods, "and often nothing is"
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("pods", "degree"), [(3, None), (20, 5)])
 def test_what_pods_announce_is_known_to_all_and_ends_with_their_return(pods, degree, seed):
