@@ -162,7 +162,8 @@ def test_no_more_is_stored_than_the_cluster_offers(hosts: Lab) -> None:
         gone = laptop.mount / much.name
         wait_until(lambda gone=gone: not gone.exists(), what="what came of it is gone")  # type: ignore[misc]
     (nas.mount / "fits").write_bytes(os.urandom(3 * MB))
-    wait_until((laptop.mount / "fits").exists)
+    fits = laptop.mount / "fits"
+    wait_until(lambda: fits.exists() and fits.stat().st_size == 3 * MB, what="it is known how large it became")
     assert outcome(lambda: (laptop.mount / "fits no more").write_bytes(bytes(2 * MB))) == errno.ENOSPC
     laptop.wormhole("config", "set", "cluster.storage_limit", "none")
     assert outcome(lambda: (laptop.mount / "fits no more").write_bytes(bytes(2 * MB))) == 0
