@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,7 +70,10 @@ def known_everywhere(made: Lab, folder: str) -> None:
 
 @contextmanager
 def cut(made: Lab, lone: Host) -> Iterator[None]:
-    """Have a host cut off for a while; its files are local, so that it can go on with them."""
+    """Have a host cut off for a while; its files are local, so that it can go on with them.
+
+    Behind it all pods know what all have done: a mark that is written last comes last.
+    """
     lone.cut()
     others = [host for host in made.hosts if host is not lone]
     wait_until(lambda: state_of(others[0], lone.name) != "alive", 30, "the cut is noticed")
@@ -78,10 +82,23 @@ def cut(made: Lab, lone: Host) -> Iterator[None]:
     finally:
         lone.plug()
     made.settled()
+    number = next(NUMBERS)
+    for host in made.hosts:
+        (host.mount / f"mark {number} of {host.name}").mkdir()
+    marks = {f"mark {number} of {host.name}" for host in made.hosts}
+    wait_until(lambda: all(marks <= set(os.listdir(host.mount)) for host in made.hosts), 60, "all know of all")
+
+
+NUMBERS = itertools.count()
+
+
+def published(host: Host, path: str) -> None:
+    """Return when what was written on a host is a record, with its time: closing a file doesn't wait for that."""
+    host.wormhole("sync", path, "--copies", "1")
 
 
 def state_of(host: Host, name: str) -> str:
-    return next(str(pod["state"]) for pod in host.wormhole("pods")["pods"] if pod["name"] == name)
+    return next(str(pod["state"]) for pod in host.ask("pods")["pods"] if pod["name"] == name)
 
 
 def trash(host: Host, path: str) -> list[dict[str, Any]]:
@@ -100,7 +117,8 @@ def test_last_writer_wins_and_the_loser_is_in_the_trash(made: Lab) -> None:
     known_everywhere(made, "latest/r37")
     with cut(made, nas):
         shell(nas, "echo of nas > $M/latest/r37/note")
-        shell(laptop, "sleep 1; echo of laptop, later > $M/latest/r37/note")
+        published(nas, "latest/r37/note")
+        shell(laptop, "echo of laptop, later > $M/latest/r37/note")
         wait_until(lambda: below(desktop, "latest/r37") == {"note": b"of laptop, later\n"})
         assert below(nas, "latest/r37") == {"note": b"of nas\n"}
     everywhere(made, "latest/r37", {"note": b"of laptop, later\n"})
@@ -119,7 +137,8 @@ def test_keep_both_and_settle_it(made: Lab) -> None:
     known_everywhere(made, "r38")
     with cut(made, nas):
         shell(nas, "echo of nas > $M/r38/note.txt")
-        shell(laptop, "sleep 1; echo of laptop > $M/r38/note.txt")
+        published(nas, "r38/note.txt")
+        shell(laptop, "echo of laptop > $M/r38/note.txt")
     wait_until(lambda: all(len(below(host, "r38")) == 2 for host in made.hosts), 60, "both, everywhere")
     (beside,) = below(laptop, "r38").keys() - {"note.txt"}
     assert beside.startswith("note.conflict-nas-")
@@ -143,7 +162,8 @@ def test_saving_the_winner_again_does_not_harm_the_loser(made: Lab) -> None:
     known_everywhere(made, "next")
     with cut(made, nas):
         shell(nas, "echo of nas > $M/next/note")
-        shell(laptop, "sleep 1; echo of laptop > $M/next/note")
+        published(nas, "next/note")
+        shell(laptop, "echo of laptop > $M/next/note")
     wait_until(lambda: all(len(below(host, "next")) == 2 for host in made.hosts), 60, "both, everywhere")
     (beside,) = below(laptop, "next").keys() - {"note"}
     shell(nas, "echo more > $M/next/note")
@@ -211,7 +231,7 @@ def test_an_open_file_keeps_its_content_while_another_was_saved(made: Lab, synce
             file.write(b"of nas, begun\n")
             if synced:
                 os.fsync(file.fileno())
-            shell(laptop, "sleep 1; echo of laptop > $M/open/doc")
+            shell(laptop, "echo of laptop > $M/open/doc")
         wait_until(lambda: b"of laptop\n" in below(laptop, "open").values())
         file.write(b"and ended\n")
         file.seek(0)
