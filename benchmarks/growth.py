@@ -24,7 +24,7 @@ from mesh.wire import encode
 
 SOMEBODY = PodId("0" * 32)
 ROUNDS = 3
-COPIED: Final = 1000
+COPIED = 1000
 """Files that a program which copies makes between two commits."""
 IDLE_MS = 0.2
 """What takes less is the loop's own turning while it waits for the disk."""
