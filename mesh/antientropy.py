@@ -210,9 +210,13 @@ class AntiEntropy:
                 self._blame(link, fetch.writer, now)
         return Plan([], self._fetches(vector, now))
 
+    def due(self) -> float:
+        """Return when `tick` has something to do, unless it is told something before; early at times, never late."""
+        return float("-inf") if self._running or self._ahead else self._exchange_at
+
     def tick(self, vector: Vector, now: float) -> Plan:
         """Exchange vectors when due, leave slow pods, retry; about every 0.1 s."""
-        if now < self._exchange_at and not self._running and not self._ahead:
+        if now < self.due():
             return Plan([], [])
         for running in list(self._running.values()):
             waited = now - running.started

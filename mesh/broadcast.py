@@ -57,6 +57,8 @@ REORDERED_S = 0.03
 """So long what comes first may overtake what was sent before it: a push, or its announcement."""
 ASK_AGAIN_S = 0.1
 """Without an answer for so long the next announcer is asked; from the fifth time on each takes twice as long."""
+ALONE_TRIES = 2
+"""So often one announcer is asked at a time, then two: among a thousand pods somebody has bad luck six times in a row."""
 MAX_TRIES = 6
 MAX_WANTED = 64
 """Asking for more entries of one writer than this is left to anti-entropy, and so are requests of others above it."""
@@ -292,15 +294,15 @@ class Broadcast:
                         self._gap(Gap(pod, writer, missing.sequence))
                 continue
             order = sorted(missing.announcers, key=lambda pod: not self._links[pod].eager)
-            pod = order[missing.tries % len(order)]
-            link = self._links[pod]
-            if not link.eager and missing.tries == 0:
-                link.eager = True
-                sends.append(Send(pod, Tag.LOG_PUSH, [PushKind.GRAFT]))
-            link.asked = now
+            if not self._links[order[0]].eager and missing.tries == 0:
+                self._links[order[0]].eager = True
+                sends.append(Send(order[0], Tag.LOG_PUSH, [PushKind.GRAFT]))
+            turns = (missing.tries,) if missing.tries < ALONE_TRIES else (2 * missing.tries, 2 * missing.tries + 1)
+            for pod in dict.fromkeys(order[turn % len(order)] for turn in turns):
+                self._links[pod].asked = now
+                asked.setdefault(pod, {})[writer] = have
             missing.tries += 1
             missing.due = now + ASK_AGAIN_S * 2 ** max(0, missing.tries - 4)
-            asked.setdefault(pod, {})[writer] = have
         for pod, marks in asked.items():
             items = list(marks.items())
             sends += [

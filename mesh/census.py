@@ -181,6 +181,18 @@ class Census:
             unreachable_since=suspicion.started if suspicion else None,
         )
 
+    def state(self, pod: PodId) -> State:
+        """Return the state of another pod; one that nobody told of is suspect."""
+        record, suspicion = self.records.get(pod), self.suspicions.get(pod)
+        if record is None and suspicion is None:
+            return State.SUSPECT
+        return state_of(record, suspicion)[0]
+
+    def address(self, pod: PodId) -> str:
+        """Return where another pod says that it listens; empty: nobody told."""
+        record = self.records.get(pod)
+        return "" if record is None else record.address
+
     # -- news
 
     def seen(self, pod: PodId, now: float) -> None:
@@ -286,6 +298,15 @@ class Census:
         self._expire_at = min(starts, default=float("inf"))
         return expired
 
+    def due(self) -> float:
+        """Return when `expire` has something to do, unless it is told something before."""
+        return self._expire_at
+
+    @property
+    def undecided(self) -> bool:
+        """Whether `deduce` has something to do."""
+        return not self.paths.fresh or bool(self._cut_since)
+
     def unreachable(self, links: Collection[PodId]) -> set[PodId]:
         """Return whom no path of links leads to, without those gone or accused."""
         if not self.paths.fresh:
@@ -299,7 +320,7 @@ class Census:
 
     def deduce(self, links: Collection[PodId], now: float) -> list[PodId]:
         """Suspect whom no path has led to for a while, clear the others; return whose state changed by that."""
-        if self.paths.fresh and not self._cut_since:
+        if not self.undecided:
             return []
         cut = self.unreachable(links)
         changed = [

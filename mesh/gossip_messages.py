@@ -7,10 +7,12 @@ for type, length and range, and refused whole with `MalformedError`; behind this
 Kinds are append-only. What a newer version adds is skipped: messages and updates of unknown kinds, fields behind the
 known ones. Those of a record are kept and passed on.
 
-    PING    [1, nonce, updates, sum]        ACK     [2, nonce, updates, sum]
+    PING    [1, nonce, updates, sum, heard] ACK     [2, nonce, updates, sum]
     REQUEST [3, nonce, target, updates]     NACK    [4, nonce, updates]
     GOSSIP  [5, updates]                    DIGEST  [6, [[pod, incarnation, version, accused, accuser, age_ms], ...]]
     WANT    [7, [pod, ...]]                 SUMMARY [8, sums of the buckets]
+
+A ping says which answer it has ``heard`` last, by the number of the ping that was answered; missing before the first.
 
     record      msgpack [pod, incarnation, version, flags, address, meta, links, ...]
     accusation  [1, pod, incarnation, accuser, age_ms, ...]
@@ -129,6 +131,8 @@ class Message(NamedTuple):
     wanted: Sequence[PodId] = ()
     sums: bytes = b""
     """Of a ping or ack the sum of all that the sender knows, of a summary those of the buckets."""
+    heard: int | None = None
+    """Of a ping: the number of the ping whose answer the sender got last."""
 
 
 def pod_bytes(pod: PodId) -> bytes:
@@ -202,7 +206,8 @@ def decode(message: object) -> Message:
     probe = _PROBES.get(head) if isinstance(head, int) and head is not True else None
     if probe is not None and len(message) > 2:  # nearly all messages are
         sums = _sums(message[3], 1) if len(message) > 3 else b""
-        return Message(probe, nonce=_int(message[1], 0, 2**32), updates=_updates(message[2]), sums=sums)
+        heard = _int(message[4], 0, 2**32) if len(message) > 4 and probe is Kind.PING else None
+        return Message(probe, nonce=_int(message[1], 0, 2**32), updates=_updates(message[2]), sums=sums, heard=heard)
     match list(message):
         case [Kind.NACK, nonce, updates, *_]:
             return Message(Kind.NACK, nonce=_int(nonce, 0, 2**32), updates=_updates(updates))

@@ -21,8 +21,9 @@ from random import Random
 
 from base.ids import PodId
 from mesh import gossip_messages as wire
+from mesh.api import State
 from mesh.awareness import Awareness
-from mesh.census import Census, own_view
+from mesh.census import Census, own_view, state_of
 from mesh.exchange import Exchange
 from mesh.gossip import Gossip
 from mesh.gossip_messages import Accusation, Flag, Kind, Known, Record
@@ -36,10 +37,10 @@ from mesh.wire import Tag
 __all__ = ["TICK_S", "MemberView", "Membership", "MembershipSettings"]
 
 TICK_S = 0.1
-"""How often the shell calls `Membership.tick`, seconds."""
+"""How often the shell calls `Membership.tick` while something is `due`, seconds."""
 
-SLEPT_S = 0.3
-"""With more than this between two ticks this pod itself was held up."""
+LATE_S = 0.2
+"""With a tick so much later than planned this pod itself was held up."""
 MAX_COMPLAINTS = 32
 REVIEW_EVERY_S = 0.25
 REVIEW_PODS_PER_S = 4000
@@ -165,6 +166,14 @@ class Membership:
             return own_view(self._own.record, self._now)
         return self.census.view(pod, self._now, linked=pod in self._links)
 
+    def state(self, pod: PodId) -> State:
+        """Return what `view` shows as its state, many times as fast: asked for each content that is looked at."""
+        return state_of(self._own.record, None)[0] if pod == self.me else self.census.state(pod)
+
+    def address(self, pod: PodId) -> str:
+        """Return what `view` shows as its address."""
+        return self._own.record.address if pod == self.me else self.census.address(pod)
+
     def changes(self) -> set[PodId]:
         """Return whose state, announcement, values or address changed since the last call."""
         changed, self._changed = self._changed, set()
@@ -210,10 +219,12 @@ class Membership:
         sends: list[Send] = []
         match decoded.kind:
             case Kind.PING:
+                if self._prober.on_ping(sender, decoded.nonce, decoded.heard, self._now):
+                    self._alive(Acked(sender, None))
                 sends += self._wrap([Order(sender, [Kind.ACK, decoded.nonce])], refuted)
-                if sender in self._links:
-                    sends += self._exchange.compare(sender, decoded.sums, self._now)
+                sends += self._compare(sender, decoded.sums)
             case Kind.ACK:
+                sends += self._compare(sender, decoded.sums)
                 answer = self._prober.on_ack(sender, decoded.nonce, self._now)
                 if isinstance(answer, Acked):
                     self._alive(answer)
@@ -234,11 +245,28 @@ class Membership:
                 sends += self._exchange.on_summary(sender, decoded.sums, self._now)
         return sends
 
-    def tick(self, now: float) -> list[Send]:
-        """Do what is due; call it every `TICK_S`."""
+    def _compare(self, sender: PodId, sums: bytes) -> list[Send]:
+        return self._exchange.compare(sender, sums, self._now) if sender in self._links else []
+
+    def due(self) -> float:
+        """Return when `tick` has something to do, unless this pod is told something before; early at times, never late."""
+        if self._urgent or self._own.undecided:
+            return self._ticked
+        times = [self._prober.due(), self.census.due()]
+        if self._links:
+            times.append(self._exchange_at)
+        if not self._gossip.idle:
+            times.append(self._gossip_at)
+        if self.census.undecided:
+            times.append(self._review_at)
+        return min(times)
+
+    def tick(self, now: float, planned: float | None = None) -> list[Send]:
+        """Do what is due. ``planned``: for when this call was planned, None: `TICK_S` after the last one."""
         self._now = now
-        if 0.0 < self._ticked < now - SLEPT_S:
-            self._slept(now - self._ticked - TICK_S)
+        late_s = now - (self._ticked + TICK_S if planned is None else planned)
+        if self._ticked > 0.0 and late_s > LATE_S:
+            self._slept(late_s)
         self._ticked = now
         probes = self._prober.tick(now)
         for pod in probes.failed:
@@ -378,14 +406,14 @@ class Membership:
     def _wrap(self, orders: Iterable[Order], first: Iterable[object] = ()) -> list[Send]:
         """Add to probes: what ``first`` says, what the addressee is accused of, some of the gossip, and the sum."""
         sends = []
-        for pod, head in orders:
+        for pod, head, tail in orders:
             updates = list(first)
             accusation = self.census.accusation(pod, self._now)
             if accusation is not None:
                 updates.append(wire.encode_update(accusation))
             updates += self._gossip.piggyback(pod, self._now)
             sums = [self._exchange.sum()] if head[0] in (Kind.PING, Kind.ACK) else []
-            sends.append(Send(pod, Tag.GOSSIP, [*head, updates, *sums]))
+            sends.append(Send(pod, Tag.GOSSIP, [*head, updates, *sums, *tail]))
         return sends
 
     def _touch(self, pod: PodId) -> None:

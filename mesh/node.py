@@ -44,8 +44,8 @@ from mesh.timekeeper import Timekeeper
 from mesh.whereabouts import Whereabouts
 from mesh.wire import Tag
 
-ALONE_TICK_S: Final = 0.5
-"""Between two ticks while no pod is linked (s): hardly anything is due then, and an idle pod should cost nothing."""
+RESTING_TICK_S: Final = 0.5
+"""Between two ticks at the most (s): what is `due` is known, except records added to the store directly."""
 
 INCARNATIONS_PER_START: Final = 1 << 20
 """Room for refutations: an incarnation of a later start is greater than all of an earlier one."""
@@ -77,7 +77,8 @@ class MeshNode:
         self._rng = rng or Random(os.urandom(16))
         self._whereabouts = Whereabouts(listen)
         self._table = LinkTable(self._me)
-        self._came = anyio.Event()
+        self._tick_at = 0.0
+        self._sooner = anyio.Event()
         self._registry = Registry(identity, roster_store, self._tell, self._table.linked, self._roster_changed)
         incarnation = roster_store.count_start() * INCARNATIONS_PER_START
         self._membership = Membership(self._me, settings or MembershipSettings(), self._rng, incarnation)
@@ -320,14 +321,13 @@ class MeshNode:
     # -- links
 
     def _link_came(self, link: Link) -> None:
-        self._came.set()
         pod = link.peer.pod
         if not link.dialled:
             self._dialer.add(link.peer.host, link.peer.port, pod, Source.REMEMBERED)
         if self._whereabouts.linked_at(link.peer.local_host):
             self._membership.set_address(self.address)
         self._view.link_up(pod, anyio.current_time())
-        if self._leaf and self._membership.view(pod).state is not State.ALIVE:
+        if self._leaf and self._membership.state(pod) is not State.ALIVE:
             self._members_are({pod})
             self._members_are()
         if not self.roster.is_client(pod):
@@ -357,10 +357,10 @@ class MeshNode:
 
     async def _tick(self) -> None:
         while True:
-            await self._wait_for_tick()
+            planned = await self._wait_for_tick()
             try:
                 now = anyio.current_time()
-                self._run(self._membership.tick(now))
+                self._run(self._membership.tick(now, planned))
                 self._registry.tick(now)
                 self._spreader.tick()
                 self._neighbours.tick(now)
@@ -370,13 +370,20 @@ class MeshNode:
             except Exception:
                 logger.exception("a tick of the mesh failed")
 
-    async def _wait_for_tick(self) -> None:
-        if self._table.linked():
-            await anyio.sleep(TICK_S)
-            return
-        self._came = anyio.Event()
-        with anyio.move_on_after(ALONE_TICK_S):
-            await self._came.wait()
+    async def _wait_for_tick(self) -> float:
+        """Wait until something is due, `TICK_S` at least; return for when the tick was planned."""
+        began = anyio.current_time()
+        while True:
+            self._sooner = anyio.Event()
+            self._tick_at = max(began + TICK_S, min(began + RESTING_TICK_S, self._due()))
+            with anyio.CancelScope(deadline=self._tick_at) as until:
+                await self._sooner.wait()
+            if until.cancelled_caught:
+                return self._tick_at
+
+    def _due(self) -> float:
+        """Return when a core has something to do; in a large cluster the view always has."""
+        return min(self._membership.due(), self._spreader.due()) if self._view.full else 0.0
 
     def _settle(self, *, force: bool = False) -> None:
         """Take note of what the cores changed, and tell the listeners."""
@@ -386,12 +393,14 @@ class MeshNode:
             view, link = self._membership.view(pod), self._table.control(pod) if self._leaf else None
             if link is not None and view.state is State.SUSPECT and view.incarnation >= 0:
                 link.close(self._caller.unreachable(pod))  # nobody refutes what a client suspects: it comes back anew
-        self._diary.looked(changed, lambda pod: self._membership.view(pod).state)
+        self._diary.looked(changed, self._membership.state)
         for reason in self._membership.complaints():
             self._quiet.warning(reason, f"gossip was ignored: {reason}")
         if changed or force:
             for listener in self._listeners:
                 listener()
+        if self._due() < self._tick_at:
+            self._sooner.set()
 
     def _roster_changed(self) -> None:
         roster = self.roster

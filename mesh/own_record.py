@@ -57,6 +57,11 @@ class OwnRecord:
         if self._links_changed is None:
             self._links_changed = now
 
+    @property
+    def undecided(self) -> bool:
+        """Whether `review_links` is to be called again soon."""
+        return self._links_changed is not None
+
     def review_links(self, links: Collection[PodId], missing: Callable[[], bool], now: float) -> bool:
         """Say who is linked, when it changed some time ago; ``missing`` tells whether somebody isn't."""
         if self._links_changed is None:

@@ -154,6 +154,10 @@ class Spreader:
         """Tell whether a linked pod is known to have entries that are missing here."""
         return self._log is not None and self._anti_entropy.behind(self._log.vector())
 
+    def due(self) -> float:
+        """Return when `tick` has something to do, unless something comes before."""
+        return float("inf") if self._log is None else self._anti_entropy.due()
+
     def tick(self) -> None:
         """Do what is due; called a few times a second."""
         if self._log is None:

@@ -176,6 +176,7 @@ def gossip_bodies() -> dict[str, list[object]]:
     first, second = map(gossip.pod_bytes, (pod_of(1), pod_of(2)))
     return {
         "ping": [kind.PING, 5, updates, bytes(range(8))],
+        "ping-heard": [kind.PING, 5, [], bytes(range(8)), 4],
         "ack": [kind.ACK, 5, [], bytes(range(8))],
         "request": [kind.REQUEST, 6, second, []],
         "nack": [kind.NACK, 6, []],

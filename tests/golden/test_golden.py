@@ -349,6 +349,7 @@ GOSSIP_ACCUSATION = Accusation(maker.pod_of(2), 7, maker.pod_of(1), 1.5)
     ("name", "said"),
     [
         ("ping", Message(gossip.Kind.PING, 5, updates=[GOSSIP_RECORD, GOSSIP_ACCUSATION], sums=bytes(range(8)))),
+        ("ping-heard", Message(gossip.Kind.PING, 5, updates=[], sums=bytes(range(8)), heard=4)),
         ("ack", Message(gossip.Kind.ACK, 5, updates=[], sums=bytes(range(8)))),
         ("request", Message(gossip.Kind.REQUEST, 6, maker.pod_of(2), updates=[])),
         ("nack", Message(gossip.Kind.NACK, 6, updates=[])),

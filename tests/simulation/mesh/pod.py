@@ -20,6 +20,8 @@ from mesh.wire import Tag
 if TYPE_CHECKING:
     from tests.simulation.mesh.simulator import World
 
+REST_S = 0.5
+"""A tick comes after so long at the latest, though nothing is due, as in a real pod."""
 MAX_MESSAGE_BYTES = 64 * 1024 + 256 * 1024
 """No message of a core may be longer."""
 
@@ -105,7 +107,9 @@ class SimPod:
         if world.known is not None and self.starts == 1:
             self.membership.recall(*world.known)
         self.tell_members()
-        world.after(rng.random() * TICK_S, self.tick, self.starts)
+        delay_s = rng.random() * TICK_S
+        self.tick_at = self.ticked = world.now + delay_s
+        world.after(delay_s, self.tick, self.starts)
 
     def tell_members(self) -> None:
         self.membership.set_members(self.world.members, self.world.now)
@@ -120,7 +124,10 @@ class SimPod:
             self.suspended.append((self.tick, (start,)))
             return
         now, vector = self.world.now, self.log.vector()
-        self.send(self.membership.tick(now))
+        planned, self.tick_at = self.tick_at, now + TICK_S
+        if not self.view.full or now - self.ticked >= REST_S or self.membership.due() <= now:
+            self.ticked = now
+            self.send(self.membership.tick(now, planned))
         self.membership.changes()  # as a real pod does all the time
         self.ticks += 1
         if self.world.wanted is None and self.ticks % 2 == 0:

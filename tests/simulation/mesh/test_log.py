@@ -123,7 +123,7 @@ def test_chaos_ends_well(seed):
 @pytest.mark.parametrize("seed", range(4))
 def test_mutated_messages_never_raise_and_leave_no_trace(seed):
     world = World(5, seed, network=Network(mutate=0.3))
-    for _ in range(40):
+    for _ in range(80):
         world.rng.choice(world.running()).write(times=world.rng.randint(1, 4))
         world.run(0.5)
     assert any(pod.membership.complaints() for pod in world.running())

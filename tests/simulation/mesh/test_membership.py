@@ -128,6 +128,19 @@ def test_a_pod_that_only_speaks_or_only_hears_is_suspected(deaf, seed):
     world.run_until(world.all_alive, 5.0, "alive after healing")
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_link_of_two_that_carries_one_way_only_is_known_at_both_ends(seed):
+    world = World(2, seed)
+    world.settle()
+    world.run(world.rng.uniform(0, 3))
+    world.partition(world.order[:1], world.order[1:], one_way=True)
+    world.run_until(
+        lambda: all(world.all_see(pod, State.SUSPECT) for pod in world.order), KNOWN_WITHIN_S, "suspected by both"
+    )
+    world.heal()
+    world.run_until(world.all_alive, 5.0, "alive after healing")
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("pods", "degree"), [(3, None), (20, 5)])
 def test_what_pods_announce_is_known_to_all_and_ends_with_their_return(pods, degree, seed):

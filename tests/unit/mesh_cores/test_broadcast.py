@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from base.ids import PodId, WriterId, hash_bytes
 from mesh import log_messages as wire
 from mesh.api import Entry
-from mesh.broadcast import MAX_PUSHES, MAX_TRIES, MAX_WANTED, Broadcast, Gap, pushed_entries
+from mesh.broadcast import ALONE_TRIES, MAX_PUSHES, MAX_TRIES, MAX_WANTED, Broadcast, Gap, pushed_entries
 from mesh.log_messages import MalformedError, PushKind
 from mesh.wire import Tag
 
@@ -102,12 +102,12 @@ def test_an_eager_link_is_asked_first_and_without_a_change_of_the_tree():
     assert one.eager_links() == {B}, "it came twice because it was asked for"
 
 
-def test_one_announcer_after_another_is_asked_and_then_anti_entropy():
+def test_one_announcer_after_another_is_asked_then_two_at_a_time_and_then_anti_entropy():
     one = broadcast(B, C)
     for pod in (B, C):
         one.received(pod, announcement(3), [], {}, 0.0)
     asked = [send.pod for tenth in range(30) for send in one.tick({}, tenth / 10) if send.message[0] == PushKind.WANT]
-    assert asked == [B, C] * (MAX_TRIES // 2)
+    assert asked == [B, C] + [B, C] * (MAX_TRIES - ALONE_TRIES)
     assert one.gaps() == [Gap(B, W, 3), Gap(C, W, 3)]
     assert one.due() is None
 
