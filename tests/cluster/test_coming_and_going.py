@@ -118,7 +118,7 @@ def test_an_import_keeps_times_modes_links_and_attributes(bare: Lab, tmp_path: P
     assert limit > 0
 
 
-@pytest.mark.parametrize("times", [10])
+@pytest.mark.parametrize("times", [5])
 def test_down_and_up_again_and_again(bare: Lab, times: int) -> None:
     laptop, desktop, _ = bare.hosts
     laptop.new("home")
