@@ -10,6 +10,7 @@ the protocol is `mesh.wire.ProtocolError`.
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Final
@@ -38,7 +39,9 @@ class Channel:
         self._tls = tls
         self._incoming = incoming
         self._outgoing = outgoing
-        self._sending = anyio.Lock()
+        self._socket: socket.socket = stream.extra(SocketAttribute.raw_socket)  # noqa: S610
+        self._sending = anyio.Lock(fast_acquire=True)
+        self._unsent = b""
         self._decoder = Decoder(Kind.JOIN)
         self._torn = False
         self.received_bytes = 0
@@ -112,15 +115,46 @@ class Channel:
                 await self._transmit()
             self._torn = False
 
+    def send_now(self, frame: bytes) -> bool:
+        """Send one small encoded frame without waiting; tell whether it was taken. To be called from the same loop.
+
+        No, nothing of it is sent: while something else is under way, or when the connection broke; `send` tells.
+        Taken is also what didn't fit into the network's buffers: `unsent` until `flush`.
+        """
+        if self._torn or self.unsent or self._sending.locked():
+            return False
+        try:
+            self._tls.write(frame)
+            data = self._outgoing.read()
+            self._unsent = data[self._socket.send(data) :]
+        except (BlockingIOError, InterruptedError):
+            self._unsent = data
+        except OSError:
+            self._torn = True
+            return False
+        return True
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something waits to be sent."""
+        return bool(self._unsent or self._outgoing.pending)
+
+    async def flush(self) -> None:
+        """Send what is `unsent`. Raises `ConnectionLostError`."""
+        async with self._sending:
+            if self._torn:
+                raise ConnectionLostError("The connection broke.")
+            await self._transmit()
+
     async def close(self) -> None:
         """Close the connection, telling TLS where that is possible without waiting."""
         with anyio.CancelScope(shield=True), contextlib.suppress(Exception):
             if not self._torn:
                 with contextlib.suppress(ssl.SSLError):
                     self._tls.unwrap()
-            if self._outgoing.pending and not self._torn:
+            if self.unsent and not self._torn:
                 with anyio.move_on_after(0.5):
-                    await self._stream.send(self._outgoing.read())
+                    await self._transmit()
             await anyio.aclose_forcefully(self._stream)
 
     def _read(self, room: memoryview) -> int:
@@ -133,20 +167,20 @@ class Channel:
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
-                await self._flush()
+                await self.flush()
                 await self._fill()
                 continue
             except ssl.SSLError as error:
                 with contextlib.suppress(UnreachableError):
-                    await self._flush()  # the alert tells the other side why
+                    await self.flush()  # the alert tells the other side why
                 raise _lost(error) from error
-            await self._flush()
+            await self.flush()
             return
 
     async def _fill(self) -> None:
         """Wait for bytes from the network; answers that TLS itself wants to send go out first."""
-        if self._outgoing.pending:
-            await self._flush()
+        if self.unsent:
+            await self.flush()
         try:
             data = await self._stream.receive(RECEIVE_BYTES)
         except anyio.EndOfStream:
@@ -157,17 +191,16 @@ class Channel:
         self.received_bytes += len(data)
         self._incoming.write(data)
 
-    async def _flush(self) -> None:
-        async with self._sending:
-            await self._transmit()
-
     async def _transmit(self) -> None:
-        if not self._outgoing.pending:
+        if not self.unsent:
             return
+        data, self._unsent = self._unsent + self._outgoing.read(), b""
+        torn, self._torn = self._torn, True
         try:
-            await self._stream.send(self._outgoing.read())
+            await self._stream.send(data)
         except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
             raise ConnectionLostError("The connection broke.") from error
+        self._torn = torn
 
 
 def _lost(error: ssl.SSLError) -> ConnectionLostError:

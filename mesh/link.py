@@ -1,6 +1,7 @@
 """One verified connection to another pod: requests multiplexed by number, one-way messages, orderly close.
 
-A writer task sends what is queued, small frames before large ones; the queue is bounded in bytes. A reader task hands
+A small frame is given to the network at once where nothing waits before it. A writer task sends what is queued, small
+frames before large ones; the queue is bounded in bytes. A reader task hands
 over answers, starts one task for each request, and closes the link on the first violation of the protocol. A link over
 which nothing arrives is probed and given up, so a connection whose other end vanished never lingers.
 
@@ -216,6 +217,11 @@ class Link:
     # -- writing
 
     def _push(self, frame: bytes) -> None:
+        at_once = self._group is not None and not self._queued_bytes and len(frame) <= SMALL_FRAME_BYTES
+        if at_once and self._channel.send_now(frame):
+            if self._channel.unsent:
+                self._wake.set()
+            return
         (self._small if len(frame) <= SMALL_FRAME_BYTES else self._large).append(frame)
         self._queued_bytes += len(frame)
         self._wake.set()
@@ -229,6 +235,7 @@ class Link:
 
     async def _write(self) -> None:
         while True:
+            await self._channel.flush()
             while self._small or self._large:
                 frame = (self._small or self._large).popleft()
                 await self._channel.send(frame)

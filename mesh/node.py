@@ -77,8 +77,8 @@ class MeshNode:
         self._rng = rng or Random(os.urandom(16))
         self._whereabouts = Whereabouts(listen)
         self._table = LinkTable(self._me)
-        self._tick_at = 0.0
-        self._sooner = anyio.Event()
+        self._ticked = 0.0
+        self._waiting = anyio.CancelScope()
         self._registry = Registry(identity, roster_store, self._tell, self._table.linked, self._roster_changed)
         incarnation = roster_store.count_start() * INCARNATIONS_PER_START
         self._membership = Membership(self._me, settings or MembershipSettings(), self._rng, incarnation)
@@ -372,18 +372,16 @@ class MeshNode:
 
     async def _wait_for_tick(self) -> float:
         """Wait until something is due, `TICK_S` at least; return for when the tick was planned."""
-        began = anyio.current_time()
-        while True:
-            self._sooner = anyio.Event()
-            self._tick_at = max(began + TICK_S, min(began + RESTING_TICK_S, self._due()))
-            with anyio.CancelScope(deadline=self._tick_at) as until:
-                await self._sooner.wait()
-            if until.cancelled_caught:
-                return self._tick_at
+        self._ticked = anyio.current_time()
+        with anyio.CancelScope() as self._waiting:
+            self._plan_tick()
+            await anyio.sleep_forever()
+        return self._waiting.deadline
 
-    def _due(self) -> float:
-        """Return when a core has something to do; in a large cluster the view always has."""
-        return min(self._membership.due(), self._spreader.due()) if self._view.full else 0.0
+    def _plan_tick(self) -> None:
+        """Have the next tick when a core has something to do; in a large cluster the view always has."""
+        due = min(self._membership.due(), self._spreader.due()) if self._view.full else 0.0
+        self._waiting.deadline = max(self._ticked + TICK_S, min(self._ticked + RESTING_TICK_S, due))
 
     def _settle(self, *, force: bool = False) -> None:
         """Take note of what the cores changed, and tell the listeners."""
@@ -397,10 +395,10 @@ class MeshNode:
         for reason in self._membership.complaints():
             self._quiet.warning(reason, f"gossip was ignored: {reason}")
         if changed or force:
+            self.clocks.look()
             for listener in self._listeners:
                 listener()
-        if self._due() < self._tick_at:
-            self._sooner.set()
+        self._plan_tick()
 
     def _roster_changed(self) -> None:
         roster = self.roster

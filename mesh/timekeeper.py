@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
@@ -17,7 +18,6 @@ from mesh.wire import Tag
 ASK_EVERY_S: Final = 120.0
 ASK_TIMEOUT_S: Final = 5.0
 RETRY_S: Final = 10.0
-TICK_S: Final = 1.0
 
 Ask = Callable[[PodId, Tag, object, float], Awaitable[object]]
 
@@ -34,6 +34,11 @@ class Timekeeper:
         self._wall_s = wall_s or time.time
         self._clocks = Clocks()
         self._due: dict[PodId, float] = {}
+        self._look = anyio.Event()
+
+    def look(self) -> None:
+        """Say that somebody was linked or that a link went."""
+        self._look.set()
 
     async def serve(self, sender: PodId, body: object) -> object:
         """Answer CLOCK: nanoseconds since the epoch."""
@@ -58,7 +63,9 @@ class Timekeeper:
                     if self._due[pod] <= now:
                         self._due[pod] = now + ASK_EVERY_S
                         group.start_soon(self._ask_one, pod)
-                await anyio.sleep(TICK_S)
+                self._look = anyio.Event()
+                with anyio.CancelScope(deadline=min(self._due.values(), default=math.inf)):
+                    await self._look.wait()
 
     async def _ask_one(self, pod: PodId) -> None:
         asked_at_s = steady_ms() / 1000
@@ -66,6 +73,7 @@ class Timekeeper:
             answer = await self._ask(pod, Tag.CLOCK, None, ASK_TIMEOUT_S)
         except WormholeError:
             self._due[pod] = anyio.current_time() + RETRY_S
+            self._look.set()
             return
         if type(answer) is int:
             self._clocks.heard(pod, answer / 1e9, asked_at_s, steady_ms() / 1000)
