@@ -276,6 +276,7 @@ class Pod:
     async def run(self, ready: Callable[[dict[str, object]], None]) -> None:
         """Run until asked to stop (`Parts.stop`, SIGTERM, SIGINT); calls ``ready`` once it serves and its mount answers."""
         parts = self.parts
+        logger.info("starting")
         async with anyio.create_task_group() as group:
             group.start_soon(self._signals)
             parts.live.start()

@@ -24,6 +24,8 @@ from mesh.wire import encode
 
 SOMEBODY = PodId("0" * 32)
 ROUNDS = 3
+COPIED = 1000
+"""Files that a program which copies makes between two commits."""
 IDLE_MS = 0.2
 """What takes less is the loop's own turning while it waits for the disk."""
 WORKING_SET = 20
@@ -165,7 +167,7 @@ def merge(subjects: list[Subject], folder: Path, changes: int) -> dict[str, list
     """Let each subject apply what another pod wrote; return the slices (ms) for which that held up the loop."""
     (folder / "other").mkdir(exist_ok=True)
     other = Metadata(folder / "other" / "metadata.db", open_roots())
-    fill(other, changes // 2, prefix=b"o")
+    fill(other, changes // 2, prefix=b"o", group=COPIED)
     other.log.durable(other.log.commit())
     pages = list(read_pages(other))
     slices = {one.name: anyio.run(receive, one, pages, changes, backend="trio") for one in subjects}

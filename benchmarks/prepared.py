@@ -81,7 +81,7 @@ def open_metadata(home: Home) -> Metadata:
     return Metadata(home.metadata_db, engine_roots(identity, roster.roster, lambda: cluster))
 
 
-def fill(metadata: Metadata, files: int, prefix: bytes = b"d") -> list[ContentId]:
+def fill(metadata: Metadata, files: int, prefix: bytes = b"d", group: int = GROUP) -> list[ContentId]:
     """Make files in directories of their own below ``home/user``; return their contents."""
     tree, contents = metadata.tree, []
     base = ROOT_INODE
@@ -95,7 +95,7 @@ def fill(metadata: Metadata, files: int, prefix: bytes = b"d") -> list[ContentId
         if index % FAN == 0:
             parent = directory(tree, top, b"s-%02d" % (index // FAN % FAN))
         contents.append(add_file(tree, parent, b"file-%02d.txt" % (index % FAN)))
-        if index % GROUP == GROUP - 1:
+        if index % group == group - 1:
             metadata.log.commit()
         if index % 5000 == 4999:
             metadata.store.sync()  # copies the write-ahead log into the file, as in a running pod

@@ -96,10 +96,11 @@ class Incoming:
                 await self.show(entry.writer, on_delta, commit)
             now = time.perf_counter()
             if now - started > SLICE_S:
+                await lowlevel.checkpoint()
                 if now - committed > COMMIT_S:
                     commit()
                     committed = now
-                await lowlevel.checkpoint()
+                    await lowlevel.checkpoint()
                 started = time.perf_counter()
         return taken
 

@@ -24,8 +24,8 @@ from crdt_meta.view import Changed, View
 from mesh.api import Entry
 
 TRANSACTION_BYTES: Final = BLOB_LIMIT_BYTES // 2
-TRANSACTION_RECORDS: Final = 200
-"""A transaction is applied without a break, by every pod: about 5 ms for so many records."""
+TRANSACTION_RECORDS: Final = 128
+"""From so many records on a transaction is sealed: whoever receives it applies it whole, and its mount waits for that."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class MetadataLog:
         self._sign = sign
         self._segments = Segments(self.table.parts)
         self._pending: dict[int, dict[str, bytes | None]] = {}
-        self._pending_bytes = 0
+        self._pending_bytes = self._pending_records = 0
         self.incoming = Incoming(store, self.table, view, clock, self._segments, verify)
         self.incoming.hold, self.incoming.writer = self.hold, lambda: self.writer
         self.write_as(writer)
@@ -106,8 +106,7 @@ class MetadataLog:
                     self._open_segment, self._open_count = self._open_segment + 1, 0
                 segment, self._open_count = self._open_segment, self._open_count + 1
             self._view.records.put(key, self.writer, segment, value, body)
-            self._pending.setdefault(segment, {})[key.text()] = value
-            self._pending_bytes += len(value)
+            self._put_pending(segment, key, value)
             changed.append(Changed(key, body))
             if self._pending_bytes > TRANSACTION_BYTES:
                 self.seal()
@@ -116,17 +115,26 @@ class MetadataLog:
             if segment is not None:
                 before = self._view.records.body_of(key, self.writer)
                 self._view.records.drop(key, self.writer)
-                self._pending.setdefault(segment, {})[key.text()] = None
+                self._put_pending(segment, key, None)
                 changed.append(Changed(key, None, before if key.kind == "l" else None))
         delta = self._view.apply(changed, remote=False)
+        if self._pending_records >= TRANSACTION_RECORDS:
+            self.seal()
         self.on_pending()
         return delta
+
+    def _put_pending(self, segment: int, key: Key, value: bytes | None) -> None:
+        of_segment, text = self._pending.setdefault(segment, {}), key.text()
+        self._pending_records += text not in of_segment
+        self._pending_bytes += len(value or b"")
+        of_segment[text] = value
 
     def seal(self) -> None:
         """Turn the pending records into one transaction of the log (still to be committed)."""
         if not self._pending:
             return
-        pending, self._pending, self._pending_bytes = self._pending, {}, 0
+        pending, self._pending = self._pending, {}
+        self._pending_bytes = self._pending_records = 0
         found = [
             (number, self._segments.get(self.writer, number), values) for number, values in sorted(pending.items())
         ]

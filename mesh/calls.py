@@ -68,12 +68,11 @@ class Caller:
         return link
 
     def _is_alive(self, pod: PodId) -> bool:
-        return self._membership.view(pod).state is State.ALIVE
+        return self._membership.state(pod) is State.ALIVE
 
     def _address(self, pod: PodId) -> str:
         """Return where a pod that seems alive, though it isn't linked, can be dialled; empty if nowhere."""
-        seen = self._membership.view(pod)
-        return seen.address if seen.state is State.ALIVE else ""
+        return self._membership.address(pod) if self._is_alive(pod) else ""
 
     def unreachable(self, pod: PodId) -> UnreachableError:
         """Return what to say of a pod that can't be asked."""

@@ -181,6 +181,18 @@ class Census:
             unreachable_since=suspicion.started if suspicion else None,
         )
 
+    def state(self, pod: PodId) -> State:
+        """Return the state of another pod; one that nobody told of is suspect."""
+        record, suspicion = self.records.get(pod), self.suspicions.get(pod)
+        if record is None and suspicion is None:
+            return State.SUSPECT
+        return state_of(record, suspicion)[0]
+
+    def address(self, pod: PodId) -> str:
+        """Return where another pod says that it listens; empty: nobody told."""
+        record = self.records.get(pod)
+        return "" if record is None else record.address
+
     # -- news
 
     def seen(self, pod: PodId, now: float) -> None:

@@ -58,7 +58,7 @@ class Neighbours:
 
     def gossiped(self, pod: PodId) -> None:
         """Look for a pod where it says that it is."""
-        address = self._membership.view(pod).address
+        address = self._membership.address(pod)
         if address:
             try:
                 self.dialer.add(*parse_address(address), pod, Source.GOSSIP)

@@ -327,7 +327,7 @@ class MeshNode:
         if self._whereabouts.linked_at(link.peer.local_host):
             self._membership.set_address(self.address)
         self._view.link_up(pod, anyio.current_time())
-        if self._leaf and self._membership.view(pod).state is not State.ALIVE:
+        if self._leaf and self._membership.state(pod) is not State.ALIVE:
             self._members_are({pod})
             self._members_are()
         if not self.roster.is_client(pod):
@@ -391,7 +391,7 @@ class MeshNode:
             view, link = self._membership.view(pod), self._table.control(pod) if self._leaf else None
             if link is not None and view.state is State.SUSPECT and view.incarnation >= 0:
                 link.close(self._caller.unreachable(pod))  # nobody refutes what a client suspects: it comes back anew
-        self._diary.looked(changed, lambda pod: self._membership.view(pod).state)
+        self._diary.looked(changed, self._membership.state)
         for reason in self._membership.complaints():
             self._quiet.warning(reason, f"gossip was ignored: {reason}")
         if changed or force:

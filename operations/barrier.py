@@ -11,7 +11,7 @@ Must never: count a pod that only said so before its disk did; wait for pods tha
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,7 +27,8 @@ SLICE: Final = 200
 TURN_S: Final = 2.0
 """So long a pod that is asked waits at most before it answers."""
 ANSWER_S: Final = 3.0
-"""... and a pod that doesn't answer so long behind that is asked no more."""
+"""... and if it doesn't answer so long behind that another one is asked, or the same again where there is no other."""
+AGAIN_S: Final = 0.25
 MARKS_LIMIT: Final = 4096
 CONTENTS_LIMIT: Final = 1024
 UNDER_WAY_LIMIT: Final = 256
@@ -138,7 +139,7 @@ class Barrier:
         async def ask() -> None:
             nonlocal done
             while candidates:
-                if await self._ask(candidates.pop(0), marks, wanted, deadline_s):
+                if await self._ask(candidates.pop(0), marks, wanted, deadline_s, lambda: bool(candidates)):
                     done += 1
                     if done == copies:
                         ended.set()
@@ -154,7 +155,10 @@ class Barrier:
             raise _too_few(copies - done)
 
     async def hurry(self, contents: Sequence[ContentId], copies: int | None, deadline_s: float) -> None:
-        """Have the pods that should keep contents (``copies`` None: as configured) do it now; failures are left alone."""
+        """Have the pods that should keep contents (``copies`` None: as configured) do it now; failures are left alone.
+
+        Who can't be reached isn't asked: say it again as long as copies are missing.
+        """
         targets: dict[PodId, list[ContentId]] = {}
         for count, content in enumerate(contents, start=1):
             info = self._parts.catalogue.info(content)
@@ -204,9 +208,17 @@ class Barrier:
         return [*(pod for pod in order if pod in others), *sorted(others - order.keys())]
 
     async def _ask(
-        self, pod: PodId, marks: dict[WriterId, int], contents: Collection[ContentId], deadline_s: float
+        self,
+        pod: PodId,
+        marks: dict[WriterId, int],
+        contents: Collection[ContentId],
+        deadline_s: float,
+        others: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Ask one pod until it has everything; False when it can't be asked, or nothing moves for the deadline."""
+        """Ask one pod until it has everything; False when it can't be asked, or nothing moves for the deadline.
+
+        ``others``: whether another one could be asked instead when it doesn't answer for some seconds.
+        """
         parts = self._parts
         left, log = list(contents), False
         seen, since = self._progress(left, log), anyio.current_time()
@@ -216,6 +228,10 @@ class Barrier:
             try:
                 answer = parse_answer(await parts.mesh.call(pod, Tag.KEEP, body, timeout_s=TURN_S + ANSWER_S))
             except WormholeError as error:
+                is_slow = isinstance(error, UnreachableError) and pod in parts.mesh.alive()
+                if is_slow and not others() and anyio.current_time() - since < deadline_s:
+                    await anyio.sleep(AGAIN_S)
+                    continue
                 logger.info("a pod doesn't keep what it was asked to: %s", error)
                 return False
             log = log or answer.log

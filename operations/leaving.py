@@ -11,6 +11,7 @@ from anyio import lowlevel, to_thread
 from base.errors import RefusedError
 from base.ids import EMPTY_CONTENT, ContentId
 from control.server import Emit
+from mesh.api import Role, State
 from operations.finding import number_of, text_of
 from operations.parts import Parts
 from operations.placing import LEAVING
@@ -93,7 +94,7 @@ async def drain(parts: Parts, emit: Emit) -> None:
                     f"Other pods are writing {number_of(guests, 'file')} that this one holds a part of.",
                     "Wait until they are closed, or leave with --force.",
                 )
-            nobody = not parts.mesh.alive()
+            nobody = not parts.mesh.alive() and (now - since > ROOM_PATIENCE_S or not _may_come_back(parts))
             stuck = now - since > ROOM_PATIENCE_S and not any(_finds_room(parts, content) for content in left)
             if nobody or stuck or now - since > PATIENCE_S:
                 why = ": no other pod has room for them" if stuck else ": no other pod answers" if nobody else ""
@@ -107,6 +108,11 @@ async def drain(parts: Parts, emit: Emit) -> None:
         parts.gossip({LEAVING: False})
         _hand_over(parts, on=False)
         raise
+
+
+def _may_come_back(parts: Parts) -> bool:
+    """Tell whether another full pod doesn't answer only since a moment ago."""
+    return any(one.role is Role.FULL and one.state is State.SUSPECT for one in parts.mesh.members())
 
 
 def _hand_over(parts: Parts, *, on: bool) -> None:

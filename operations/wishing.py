@@ -272,6 +272,9 @@ class Wishing:
             except WormholeError as error:
                 logger.debug("the speed wasn't measured with %s: %s", pod, error)
                 continue
+            rates = [(rate or 0.0) / 1e6 for rate in (self._download, self._upload)]
+            name = self._parts.live.name_of(pod)
+            logger.info("the network was measured with %s: %.0f MB/s from there, %.0f MB/s to there", name, *rates)
             self._wake.set()
             with anyio.move_on_after(PROBE_EVERY_S):
                 await self._wait_for_doubt()

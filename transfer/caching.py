@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -168,7 +169,7 @@ class Caching:
         for start in range(0, len(wanted), MAX_PIECES):
             some, done = wanted[start : start + MAX_PIECES], anyio.Event()
             access.foreseen |= dict.fromkeys((each.piece for each in some), done)
-            access.spawn(lambda some=some, done=done: self._foresee(some, done))  # type: ignore[misc]
+            access.spawn(partial(self._foresee, some, done))
 
     async def _foresee(self, wanted: Sequence[Wanted], done: anyio.Event) -> None:
         access = self._access

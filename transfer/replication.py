@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -44,6 +44,13 @@ WAIT_S: Final = 0.5
 """A small content that is on its way to who is to send it is looked at again after so long, or when it is there."""
 MOVES: Final = 2
 """Contents that only change their place are fetched so many at a time: what lacks copies, and readers, go first."""
+
+
+class _Task(NamedTuple):
+    """What is to be done about a content."""
+
+    info: ContentInfo
+    what: Duty
 
 
 class Replication:
@@ -113,13 +120,25 @@ class Replication:
         if self._database.own(content) is not Holding.KEPT:
             self._surveying.promise(content)
 
-    def _is_put_off(self, content: ContentId, queue: WorkQueue) -> bool:
-        """Tell whether a content is too new to be copied, or is to come from who waits for it; it comes up again."""
+    def _task(self, content: ContentId, queue: WorkQueue) -> _Task | None:
+        """Return what is to be done about a content now; None: nothing, or later, when it comes up again."""
+        if content in self._working or content in self._done:
+            return None
         until = self.pacing.waits_until(content, anyio.current_time())
-        if until is None or self._surveying.is_promised(content):
-            return self._waits(content, queue)
-        queue.postpone(content, until)
-        return True
+        if until is not None and not self._surveying.is_promised(content):
+            queue.postpone(content, until)
+            return None
+        info = self._catalogue.info(content)
+        what = Duty.NONE if info is None else self._surveying.duty(info)
+        if info is None or what is Duty.NONE or what is Duty.DROP:
+            self._surveying.settled(content)
+            return None
+        if what is Duty.MOVE and queue is not self._moves:
+            self._moves.add(content)
+            self._wake.set()
+            return None
+        task = _Task(info, what)
+        return None if self._waits(task, queue) else task
 
     def hurry(self) -> None:
         """Try again now what couldn't be done before: who is there, or who holds what, is known better."""
@@ -160,18 +179,20 @@ class Replication:
                     await self._wake.wait()
                 continue
             await anyio.lowlevel.checkpoint()
-            if content in self._working or content in self._done or self._is_put_off(content, queue):
+            task = self._task(content, queue)
+            if task is None:
                 continue
-            if self._small(content, queue) is not None:
+            if self._is_small(task):
                 async with self._batches.gate:
                     await self._work_batch(content, queue)
             else:
-                await self._work_one(content, queue)
+                await self._work_one(task, queue)
 
-    async def _work_one(self, content: ContentId, queue: WorkQueue) -> None:
+    async def _work_one(self, task: _Task, queue: WorkQueue) -> None:
+        content = task.info.content
         self._working.add(content)
         try:
-            await self._look_at(content, queue)
+            await self._carry_out(task, queue)
         except NoSpaceError as error:
             log.warning("a copy isn't kept here: %s", error)
             await self._caching.give_way()
@@ -190,15 +211,12 @@ class Replication:
             self._working.discard(content)
             self._alone.discard(content)
 
-    def _small(self, content: ContentId, queue: WorkQueue) -> ContentInfo | None:
-        """Return what is wanted for a content when it is small and must be fetched, else None."""
-        if content in self._alone or self._access.store.has(ChunkId(content)) or not self._access.settings.keeps:
-            return None
-        info = self._catalogue.info(content)
-        if info is None or not 0 < info.size <= SMALL_BYTES:
-            return None
-        wanted = Duty.MOVE if queue is self._moves else Duty.FETCH
-        return info if self._surveying.duty(info) is wanted and self._knows_holders() else None
+    def _is_small(self, task: _Task) -> bool:
+        """Tell whether a content is fetched together with others."""
+        content, size = task.info.content, task.info.size
+        if content in self._alone or not 0 < size <= SMALL_BYTES or self._access.store.has(ChunkId(content)):
+            return False
+        return task.what is not Duty.ADOPT and self._access.settings.keeps and self._knows_holders()
 
     def _plan(self, info: ContentInfo) -> Plan | None:
         """Return from whom to fetch a content that was written lately; None: from anybody who has it."""
@@ -214,17 +232,12 @@ class Replication:
         found = plan(info.content, self._me, root, placed, self.fanning.fan_out, now)
         return self.fanning.begin(info.content, found)
 
-    def _waits(self, content: ContentId, queue: WorkQueue) -> bool:
+    def _waits(self, task: _Task, queue: WorkQueue) -> bool:
         """Put off a small content that is to come from somebody who hasn't said yet that it is there."""
-        info = self._catalogue.info(content)
-        if (
-            info is None
-            or info.copies < SPREAD
-            or not 0 < info.size <= SMALL_BYTES
-            or self._access.store.has(ChunkId(content))
-        ):
+        info, content = task.info, task.info.content
+        if info.copies < SPREAD or not 0 < info.size <= SMALL_BYTES or self._access.store.has(ChunkId(content)):
             return False
-        found = self._plan(info) if self._surveying.duty(info) in {Duty.FETCH, Duty.MOVE} else None
+        found = None if task.what is Duty.ADOPT else self._plan(info)
         now = anyio.current_time()
         if found is None or not found.is_hopeful(now):
             return False
@@ -263,17 +276,17 @@ class Replication:
         """Take small contents from the queue, as many as fit into one answer, and return others that came up."""
         batch: dict[ContentId, ContentInfo] = {}
         others: list[ContentId] = []
-        size, now = 0, anyio.current_time()
+        size, looked, now = 0, 0, anyio.current_time()
         content: ContentId | None = first
         while content is not None:
-            if content not in self._working and content not in self._done and not self._is_put_off(content, queue):
-                info = self._small(content, queue)
-                if info is None:
-                    others.append(content)
-                else:
-                    batch[content] = info
-                    size += info.size
-            more = len(batch) + len(others) < MAX_PIECES and size + SMALL_BYTES <= MAX_BYTES
+            task = self._task(content, queue)
+            if task is not None and self._is_small(task):
+                batch[content] = task.info
+                size += task.info.size
+            elif task is not None:
+                others.append(content)
+            looked += 1
+            more = looked < MAX_PIECES and size + SMALL_BYTES <= MAX_BYTES
             content = queue.take(now) if more else None
         return batch, others
 
@@ -281,20 +294,10 @@ class Replication:
         for piece, data in found.items():
             self._access.store.put_hashed(piece, data, Area.KEPT)
 
-    async def _look_at(self, content: ContentId, queue: WorkQueue) -> None:
-        info = self._catalogue.info(content)
-        if info is None:
-            self._surveying.settled(content)
-            return
-        what = self._surveying.duty(info)
-        if what is Duty.NONE or what is Duty.DROP:
-            self._surveying.settled(content)
-            return
-        if what is Duty.MOVE and queue is not self._moves:
-            self._moves.add(content)
-            self._wake.set()
-            return
-        if what is not Duty.ADOPT and not self._surveying.is_promised(content) and not self._knows_holders():
+    async def _carry_out(self, task: _Task, queue: WorkQueue) -> None:
+        info, content = task.info, task.info.content
+        is_adopted = task.what is Duty.ADOPT
+        if not is_adopted and not self._surveying.is_promised(content) and not self._knows_holders():
             queue.failed(content, anyio.current_time())
             return
         if not self._access.settings.keeps:
@@ -302,7 +305,7 @@ class Replication:
             return
         access = self._access
         manifest = implied(content, info.size)
-        if what is Duty.ADOPT:
+        if is_adopted:
             manifest = manifest or access.manifest_now(content, info.size)
             if manifest is None or not is_whole_kept(access.store, content, manifest):
                 return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import OrderedDict
 from collections.abc import Collection
 from enum import Enum
 from typing import Final
@@ -121,7 +122,7 @@ class WorkQueue:
     """Contents to look at: each once, those that failed after a pause. Bounded: when it overflows a pass is due."""
 
     def __init__(self) -> None:
-        self._ready: dict[ContentId, None] = {}
+        self._ready: OrderedDict[ContentId, None] = OrderedDict()
         self._later: list[tuple[float, ContentId]] = []
         self._failures: dict[ContentId, int] = {}
         self.overflowed = False
@@ -146,9 +147,7 @@ class WorkQueue:
             self.add(heapq.heappop(self._later)[1])
         if not self._ready:
             return None
-        content = next(iter(self._ready))
-        del self._ready[content]
-        return content
+        return self._ready.popitem(last=False)[0]
 
     def next_at(self) -> float | None:
         """Return when the next content that waits may be tried again, or None."""

@@ -156,7 +156,7 @@ def test_an_interrupt_at_once_ends_a_pod_in_the_foreground(person: Person) -> No
         assert process.stdout is not None
         assert process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 128 + signal.SIGINT
+        assert process.wait(120) == 128 + signal.SIGINT
     finally:
         process.kill()
         process.communicate()

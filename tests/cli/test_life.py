@@ -50,7 +50,7 @@ def test_a_pod_from_new_to_destroy(person: Person) -> None:
         env=person.environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=True,
     )
     assert json.loads(inside.stdout)["path"] == "/letters/a.txt"
@@ -155,13 +155,13 @@ def test_foreground_stays_until_the_signal(person: Person) -> None:
     assert person.run("down", "--home", home).code == 0
     process = subprocess.Popen([WORMHOLE, "up", "--foreground", "--home", home], env=person.environment)
     try:
-        deadline_s = time.monotonic() + 60
+        deadline_s = time.monotonic() + 120
         while person.run("status", "--home", home).code == 7:
             assert process.poll() is None
             assert time.monotonic() < deadline_s
         assert person.run("status", "--home", home, "--json").json["pid"] == process.pid
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) in {0, 143}
+        assert process.wait(120) in {0, 143}
     finally:
         process.kill()
         process.wait()

@@ -212,7 +212,7 @@ def test_destroy_asks_and_a_stopped_pod_may_hold_the_only_copy(person: Person) -
 def test_status_of_a_closed_reader_is_quiet(person: Person) -> None:
     line = f"'{WORMHOLE}' --help | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
-        ["bash", "-c", line], env=person.environment, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", line], env=person.environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stderr == ""
     assert done.stdout.strip() in {"0", "141"}
@@ -226,7 +226,7 @@ def test_a_full_disk_for_stdout_is_an_error(person: Person) -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
     assert done.returncode == 9
@@ -245,7 +245,7 @@ def _good(person: Person) -> Path:
 )
 def test_a_signal_ends_a_join_with_its_exit_code_and_leaves_nothing(person: Person, number: int, code: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        mute.settimeout(60)
+        mute.settimeout(120)
         peer = f"127.0.0.1:{mute.getsockname()[1]}"
         process = subprocess.Popen(
             [WORMHOLE, "join", "home", "--code", "0000-00-0000-0000-0000", "--no-mount", "--peer", peer],
@@ -259,7 +259,7 @@ def test_a_signal_ends_a_join_with_its_exit_code_and_leaves_nothing(person: Pers
             connection, _address = mute.accept()
             with connection:
                 process.send_signal(number)
-                out, err = process.communicate(timeout=60)
+                out, err = process.communicate(timeout=120)
         finally:
             process.kill()
             process.wait()
@@ -286,7 +286,7 @@ def test_nothing_heavy_is_loaded(person: Person, line: list[str]) -> None:
         env={**person.environment, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=True,
     )
     assert done.stderr.splitlines()[-1] == "[]"

@@ -55,17 +55,17 @@ def test_let_in_by_approval_looked_after_and_thrown_out(person: Person) -> None:
     (row,) = laptop.types("requests")["requests"]
     assert {"id", "name", "address", "age_s", "fingerprint", "role"} <= row.keys()
     assert laptop.types("approve", row["id"][:8])["name"] == "nas"
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 0
     assert row["fingerprint"] in said.decode()
     process = asks(phone, nas)
     nas.types("deny", "phone")
-    assert b"denied" in process.communicate(timeout=60)[1]
+    assert b"denied" in process.communicate(timeout=120)[1]
     assert process.returncode == 4
     assert not phone.home.exists()
     process = asks(phone, nas)
     nas.types("approve", "phone")
-    assert process.wait(60) == 0
+    assert process.wait(120) == 0
 
     nas.types("maintenance", "on")
     nas.types("down")

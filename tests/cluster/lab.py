@@ -14,12 +14,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from base.errors import NotFoundError
 from base.home import Home
 from control.client import call
 
@@ -41,15 +42,40 @@ SLACK: Final = 3
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = 30, what: str = "") -> Any:
-    """Poll until the condition holds and return its value; fail loudly at the deadline, with slack for busy machines."""
+    """Poll until the condition holds and return its value; fail loudly at the deadline, with slack for busy machines.
+
+    Where something isn't there, or can't be read yet, it doesn't hold yet.
+    """
     end = time.monotonic() + SLACK * timeout_s
     while True:
-        value = condition()
-        if value:
-            return value
+        failure: Exception | None = None
+        try:
+            if value := condition():
+                return value
+        except (OSError, NotFoundError) as error:
+            failure = error
         if time.monotonic() > end:
-            raise AssertionError(f"not within {SLACK} x {timeout_s} s: {what or condition}")
+            raise AssertionError(f"not within {SLACK} x {timeout_s} s: {what or condition}") from failure
         time.sleep(0.05)
+
+
+def shows(path: Path, data: bytes | str) -> Callable[[], bool]:
+    """Return the condition that a file has this content: its name may be seen before, while it is empty."""
+    return lambda: path.read_bytes() == (data.encode() if isinstance(data, str) else data)
+
+
+def at_once(attempt: Callable[[], object], limit_s: float = 1.0) -> Any:
+    """Do something until it took less than this once, and return what it returned then.
+
+    What waits for somebody or something takes long each time; a machine that has much to do does so now and then.
+    """
+
+    def quick() -> tuple[object] | None:
+        began = time.monotonic()
+        value = attempt()
+        return (value,) if time.monotonic() - began < limit_s else None
+
+    return wait_until(quick, max(5.0, 5 * limit_s), f"done in {limit_s:g} s")[0]
 
 
 @dataclass
@@ -210,6 +236,30 @@ class Lab:
             list(pool.map(lambda host: host.join(code), others))
         self.settled()
         return self.hosts
+
+    def configure(self, key: str, value: str, *, on: Host | None = None, hosts: Sequence[Host] = ()) -> None:
+        """Change the cluster's configuration on a host (the first) and wait until these (all) have it in force."""
+        done = (on or self.hosts[0]).run(WORMHOLE, "config", "set", key, value, check=False)
+        assert done.returncode in (0, 1), done  # 1: done, with a warning
+        self.in_force(on or self.hosts[0], *hosts)
+
+    def in_force(self, by: Host, *hosts: Host) -> None:
+        """Wait until these hosts (all) have the same configuration in force as one of them."""
+        text = str(by.wormhole("config", "export")["toml"])
+        files = [host.home / "cluster.toml" for host in hosts or self.hosts]  # written once it is in force
+        wait_until(lambda: all(file.read_text() == text for file in files), what=f"in force everywhere: {text}")
+
+    def measured(self, *hosts: Host) -> None:
+        """Wait until these full pods (all) have measured the network, as each does once some seconds after its start.
+
+        Megabytes cross the network for that, beside what a test counts.
+        """
+        for host in hosts or self.hosts:
+            log = host.home / "pod.log"
+            wait_until(
+                lambda log=log: "the network was measured" in log.read_text().rpartition(" starting\n")[2],  # type: ignore[misc]
+                what=f"{host.name} has measured the network",
+            )
 
     def settled(self) -> None:
         """Wait until every pod sees every other alive."""

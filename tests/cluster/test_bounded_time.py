@@ -14,10 +14,10 @@ import pytest
 
 from tests.cluster.lab import Host, Lab, lab, processes_of, wait_until
 
-DEADLINE_S = 4.0
-SLACK_S = 2.0
-AT_ONCE_S = 2.0
-"""On a loaded machine; alone it takes milliseconds."""
+DEADLINE_S = 12.0
+SLACK_S = 12.0
+AT_ONCE_S = 10.0
+"""What waits for nobody takes milliseconds, on a loaded machine seconds; what waits for somebody takes the deadline."""
 
 CONFIGURATION = """
 [cluster]
@@ -53,10 +53,10 @@ def timed(*command: str | Path) -> tuple[float, int]:
     return time.monotonic() - start, done.returncode
 
 
-def prepare(made: Lab, folder: str) -> Path:
+def prepare(made: Lab, other: Host, folder: str) -> Path:
     """Write here and far away; return the folder as the first host sees it."""
-    first, _, nas = made.hosts
-    far, here = nas.mount / folder, first.mount / folder
+    first = made.hosts[0]
+    far, here = other.mount / folder, first.mount / folder
     far.mkdir()
     for number in range(8):
         (far / f"far-{number}").write_bytes(os.urandom(2_500_000 if number % 2 else 3000))
@@ -66,27 +66,30 @@ def prepare(made: Lab, folder: str) -> Path:
     return here
 
 
-def check(top: Path) -> None:
-    """Use everything at once: before anybody is known to be away, and then again."""
-    remote = {
-        "cat": ("cat", top / "far-0"),
-        "cat large": ("cat", top / "far-1"),
-        "cp": ("cp", top / "far-3", "/dev/null"),
-        "append": ("sh", "-c", f"echo more >> {top}/far-4"),
-        "truncate": ("truncate", "-s", "5", top / "far-5"),
-    }
-    local = {
-        "ls": ("ls", top),
-        "stat": ("stat", top / "far-0"),
-        "df": ("df", top),
-        "rm": ("rm", top / "far-6"),
-        "mkdir": ("mkdir", top / "new"),
-        "write": ("sh", "-c", f"echo data > {top}/written"),
-        "overwrite": ("sh", "-c", f"echo data > {top}/far-7"),
-        "fsync": ("dd", "if=/dev/zero", f"of={top}/synced", "bs=4k", "count=1", "conv=fsync"),
-        "mv": ("mv", top / "far-2", top / "moved"),
-        "cat local": ("cmp", top / "local", top / "local"),
-    }
+def check(tops: list[Path]) -> None:
+    """Use everything at once, before anybody is known to be away."""
+    remote: dict[str, tuple[str | Path, ...]] = {}
+    local: dict[str, tuple[str | Path, ...]] = {}
+    for top in tops:
+        remote |= {
+            f"cat {top}": ("cat", top / "far-0"),
+            f"cat large {top}": ("cat", top / "far-1"),
+            f"cp {top}": ("cp", top / "far-3", "/dev/null"),
+            f"append {top}": ("sh", "-c", f"echo more >> {top}/far-4"),
+            f"truncate {top}": ("truncate", "-s", "5", top / "far-5"),
+        }
+        local |= {
+            f"ls {top}": ("ls", top),
+            f"stat {top}": ("stat", top / "far-0"),
+            f"df {top}": ("df", top),
+            f"rm {top}": ("rm", top / "far-6"),
+            f"mkdir {top}": ("mkdir", top / "new"),
+            f"write {top}": ("sh", "-c", f"echo data > {top}/written"),
+            f"overwrite {top}": ("sh", "-c", f"echo data > {top}/far-7"),
+            f"fsync {top}": ("dd", "if=/dev/zero", f"of={top}/synced", "bs=4k", "count=1", "conv=fsync"),
+            f"mv {top}": ("mv", top / "far-2", top / "moved"),
+            f"cat local {top}": ("cmp", top / "local", top / "local"),
+        }
     with ThreadPoolExecutor(len(remote) + len(local)) as pool:
         under_way = {name: pool.submit(timed, *words) for name, words in (remote | local).items()}
     took = {name: one.result() for name, one in under_way.items()}
@@ -100,35 +103,19 @@ def check(top: Path) -> None:
         assert seconds <= AT_ONCE_S, f"{name} waited {seconds:.1f} s"
 
 
-def test_every_other_pod_is_stopped(alone: Lab) -> None:
-    top = prepare(alone, "stopped")
-    others = [pid for host in alone.hosts[1:] for pid in processes_of(host.home)]
-    for pid in others:
+def test_one_other_pod_is_stopped_and_one_is_cut_off(alone: Lab) -> None:
+    _, desktop, nas = alone.hosts
+    tops = [prepare(alone, desktop, "stopped"), prepare(alone, nas, "cut")]
+    stopped = processes_of(desktop.home)
+    for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
+    nas.cut()
     try:
-        check(top)
+        check(tops)
     finally:
-        for pid in others:
+        nas.plug()
+        for pid in stopped:
             os.kill(pid, signal.SIGCONT)
     alone.settled()
-    wait_until(lambda: reads(top / "far-0", 3000), what="readable again")
-
-
-def test_the_network_is_cut(alone: Lab) -> None:
-    top = prepare(alone, "cut")
-    first: Host = alone.hosts[0]
-    first.cut()
-    try:
-        check(top)
-    finally:
-        first.plug()
-    alone.settled()
-    wait_until(lambda: reads(top / "far-0", 3000), what="readable again")
-
-
-def reads(path: Path, length: int) -> bool:
-    """Tell whether a file can be read."""
-    try:
-        return len(path.read_bytes()) == length
-    except OSError:
-        return False
+    for top in tops:
+        wait_until(lambda top=top: len((top / "far-0").read_bytes()) == 3000, what="readable again")  # type: ignore[misc]

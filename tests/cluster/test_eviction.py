@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.cluster.lab import WORMHOLE, Host, Lab, processes_of, wait_until
+from tests.cluster.lab import WORMHOLE, Host, Lab, processes_of, shows, wait_until
 
 MENDED_S = 90
 """After a cut pods dial each other again within half a minute, on a busy machine later."""
@@ -11,11 +11,11 @@ OLD, LATE = b"written before the theft", b"written by the thief"
 
 def test_a_stolen_pod_and_all_that_it_minted_stay_out(bare: Lab) -> None:
     laptop, stolen, nas = bare.cluster("home")
-    the_last_copy_keeps_it_in(laptop, stolen)
+    the_last_copy_keeps_it_in(bare)
     laptop.cut()
     (stolen.mount / "old.txt").write_bytes(OLD)
-    wait_until(lambda: (nas.mount / "old.txt").exists() and (nas.mount / "old.txt").read_bytes() == OLD)
-    wait_until(lambda: nas.wormhole("where", "/old.txt")["local"] in ("kept", "cached"), what="a copy on the nas")
+    wait_until(shows(nas.mount / "old.txt", OLD))
+    wait_until(lambda: nas.ask("where", path="/old.txt")["local"] in ("kept", "cached"), what="a copy on the nas")
     stolen.cut()
     # away from everybody the thief lets a pod of his own in, and writes
     accomplice = stolen.folder / "accomplice"
@@ -30,8 +30,7 @@ def test_a_stolen_pod_and_all_that_it_minted_stay_out(bare: Lab) -> None:
     # in the meantime
     assert laptop.wormhole("evict", "desktop")["evicted"] == ["desktop"]
     laptop.plug()
-    old = laptop.mount / "old.txt"
-    wait_until(lambda: old.exists() and old.read_bytes() == OLD, MENDED_S, "only the nas had what was written before")
+    wait_until(shows(laptop.mount / "old.txt", OLD), MENDED_S, "only the nas had what was written before")
     for host in (laptop, nas):
         wait_until(lambda host=host: states(host)["desktop"] == "evicted", MENDED_S)  # type: ignore[misc]
     # it comes back
@@ -51,28 +50,28 @@ def test_a_stolen_pod_and_all_that_it_minted_stay_out(bare: Lab) -> None:
     for host in (laptop, nas):
         assert "accomplice" not in states(host)
         assert not (host.mount / "late.txt").exists()
-        assert (host.mount / "old.txt").read_bytes() == OLD
+        wait_until(shows(host.mount / "old.txt", OLD))
     # and the machine, cleaned, may come again
     stolen.run(WORMHOLE, "destroy", "--yes", "--force")
     stolen.join(nas.invite())
     wait_until((stolen.mount / "old.txt").exists)
 
 
-def the_last_copy_keeps_it_in(laptop: Host, stolen: Host) -> None:
-    laptop.wormhole("config", "set", "redundancy.copies", "1")
-    wait_until(lambda: stolen.wormhole("config", "show")["config"]["redundancy"]["copies"] == 1)
+def the_last_copy_keeps_it_in(made: Lab) -> None:
+    laptop, stolen, _ = made.hosts
+    made.configure("redundancy.copies", "1")
     (stolen.mount / "single.txt").write_bytes(OLD)
     single = laptop.mount / "single.txt"
-    wait_until(single.exists)
-    wait_until(lambda: laptop.wormhole("where", "/single.txt")["kept"], what="its holder is known")
+    wait_until(lambda: single.stat().st_size == len(OLD))
+    wait_until(lambda: laptop.ask("where", path="/single.txt")["kept"] == ["desktop"], what="its holder is known")
     refused = laptop.run(WORMHOLE, "evict", "desktop", check=False)
     assert refused.returncode == 4
     assert "single.txt" in refused.stderr
     assert "--force" in refused.stderr
-    laptop.wormhole("config", "set", "redundancy.copies", "2")
-    assert single.read_bytes() == OLD
-    wait_until(lambda: len(laptop.wormhole("where", "/single.txt")["holders"]) > 1, what="another copy")
+    made.configure("redundancy.copies", "2")
+    wait_until(shows(single, OLD))
+    wait_until(lambda: len(laptop.ask("where", path="/single.txt")["kept"]) > 1, what="another copy")
 
 
 def states(host: Host) -> dict[str, str]:
-    return {one["name"]: one["state"] for one in host.wormhole("pods")["pods"]}
+    return {one["name"]: one["state"] for one in host.ask("pods")["pods"]}

@@ -14,7 +14,7 @@ from tests.cluster.lab import WORMHOLE, Host, Lab, wait_until
 
 
 def kept(host: Host, path: str) -> list[str]:
-    return sorted(host.wormhole("where", path)["kept"])
+    return sorted(host.ask("where", path=path)["kept"])
 
 
 def reasons(host: Host, path: str) -> dict[str, str]:
@@ -70,7 +70,7 @@ def test_pin_why_scrub_and_safe_to_unplug(bare: Lab) -> None:
     pinned = nas.wormhole("pin", folder)
     assert (pinned["pinned"], pinned["files"], pinned["missing"]) == (True, len(contents), 0)
     assert pinned["bytes"] == sum(map(len, contents.values()))
-    assert all("nas" in kept(laptop, f"{folder}/{name}") for name in contents)
+    wait_until(lambda: all("nas" in kept(laptop, f"{folder}/{name}") for name in contents), what="all know of it")
     assert "copies" not in nas.run(WORMHOLE, "config", "check", nas.home / "pod.toml").stderr
     nas.run(WORMHOLE, "down")
     nas.run(WORMHOLE, "up")
@@ -97,14 +97,14 @@ def test_pin_why_scrub_and_safe_to_unplug(bare: Lab) -> None:
 
     # safe to unplug: by what the pod itself says
     for host, line in ((laptop, ()), (desktop, ("laptop",))):
-        assert host.wormhole("safe-to-unplug", *line)["safe"] is True
+        wait_until(lambda host=host, line=line: code(host, "safe-to-unplug", *line) == 0, what="it is safe")  # type: ignore[misc]
     with being_written(laptop.mount / "unsaved"):
         told: Any = desktop.wormhole("safe-to-unplug", "laptop", check=False)
         assert (told["safe"], told["pod"], told["would_lose"]) == (False, "laptop", ["/unsaved"])
         assert code(laptop, "safe-to-unplug") == 4
     for host in (desktop, nas):
         host.cut()
-    wait_until(lambda: laptop.wormhole("status", check=False)["pods"]["alive"] == 1, 20, "alone")
+    wait_until(lambda: laptop.ask("status")["pods"]["alive"] == 1, 20, "alone")
     (laptop.mount / "mine").write_bytes(mine := os.urandom(6000))
     told = laptop.wormhole("safe-to-unplug", check=False)
     assert (told["safe"], told["untold"]) == (False, True)

@@ -8,7 +8,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.cluster.lab import WORMHOLE, Lab, processes_of, run, wait_until
+from tests.cluster.lab import WORMHOLE, Lab, processes_of, run, shows, wait_until
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int = 4) -> str:
@@ -30,7 +30,7 @@ def test_codes_strangers_and_what_is_left(bare: Lab) -> None:
     short = laptop.wormhole("invite", "--expires", "1s")["code"]
     time.sleep(1.2)  # the code's own lifetime
     assert "expired" in refused(nas.run(WORMHOLE, "join", "--code", short, "--mount", nas.mount, check=False))
-    nearby = nas.wormhole("nearby")["clusters"]
+    nearby = wait_until(lambda: nas.wormhole("nearby", check=False)["clusters"], what="it is announced")
     assert [cluster["name"] for cluster in nearby] == ["home"]
     _, port = laptop.wormhole("status", check=False)["address"].rsplit(":", 1)
     garbage(laptop, port)
@@ -91,13 +91,12 @@ def test_a_capture_shows_no_name_and_no_content(bare: Lab, tmp_path: Path) -> No
     desktop.join(laptop.invite())
     secret = b"the-content-that-nobody-may-see" * 3000
     (laptop.mount / "the-name-that-nobody-may-see").write_bytes(secret)
-    wait_until((desktop.mount / "the-name-that-nobody-may-see").exists)
-    assert (desktop.mount / "the-name-that-nobody-may-see").read_bytes() == secret
+    wait_until(shows(desktop.mount / "the-name-that-nobody-may-see", secret))
     marker = b"a-marker-in-plain-text-seen-by-the-capture"
     laptop.run("python3", "-c", f"import socket; s=socket.socket(2,2); s.sendto({marker!r}, ('{desktop.address}', 9))")
     wait_until(lambda: marker in capture.read_bytes(), what="the capture works")
     dump.send_signal(signal.SIGINT)
-    dump.wait(10)
+    dump.wait(60)
     seen = capture.read_bytes()
     assert len(seen) > len(secret), "the bytes did cross"
     assert b"nobody-may-see" not in seen

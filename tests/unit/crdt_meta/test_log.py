@@ -10,7 +10,7 @@ import pytest
 
 from base.errors import MachineError
 from crdt_meta.hlc import MAX_CLOCK, HybridClock
-from crdt_meta.log import TRANSACTION_BYTES
+from crdt_meta.log import TRANSACTION_BYTES, TRANSACTION_RECORDS
 from crdt_meta.segments import Segment, Segments
 from crdt_meta.store import FORMAT
 from crdt_meta.transaction import Part
@@ -56,6 +56,17 @@ def test_many_records_become_several_transactions(ann: Pod, bob: Pod) -> None:
     assert len(told) == 2
     assert bob.hear(told) == told
     assert bob.tree.xattrs(bob.at("/3").inode) == {b"user.big": value}
+
+
+def test_a_crowd_of_changes_is_told_in_parts_that_hold_nobody_up(ann: Pod, bob: Pod) -> None:
+    for index in range(2 * TRANSACTION_RECORDS):
+        ann.make(f"/{index}")
+    shown, most = 0, 0
+    for entry in ann.tell():
+        bob.hear([entry])
+        most, shown = max(most, len(bob.ls()) - shown), len(bob.ls())
+    assert shown == 2 * TRANSACTION_RECORDS
+    assert most <= TRANSACTION_RECORDS
 
 
 @pytest.mark.anyio

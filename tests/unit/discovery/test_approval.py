@@ -100,7 +100,7 @@ async def joining_pod(house, home):
         except Exception as error:
             outcome.append(error)
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with listening(house), anyio.create_task_group() as group:
             group.start_soon(ask)
             await waits.wait()

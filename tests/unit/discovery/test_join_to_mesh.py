@@ -26,7 +26,7 @@ def anyio_backend():
 
 
 async def linked(one: MeshNode, other: MeshNode) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not all(member.state is State.ALIVE for node in (one, other) for member in node.members()):
             await anyio.sleep(0.02)
 

@@ -47,7 +47,7 @@ class Side:
         )
         self._text = b""
 
-    def until(self, line: str, deadline_s: float = 25.0) -> None:
+    def until(self, line: str, deadline_s: float = 60.0) -> None:
         """Read on until the process has said ``line``; what it said up to there is used up."""
         assert self.process.stdout is not None
         end = time.monotonic() + deadline_s

@@ -141,7 +141,7 @@ async def until(
     condition: Callable[[], bool],
     nodes: Sequence[MeshNode] = (),
     *,
-    timeout_s: float = 10.0,
+    timeout_s: float = 60.0,
     pause_s: float = 0.005,
 ) -> None:
     """Wait for a condition that changes with a node's `on_change`, or is looked at every ``pause_s``."""
@@ -150,7 +150,7 @@ async def until(
             await anyio.sleep(pause_s)
 
 
-async def linked(*nodes: MeshNode, timeout_s: float = 10.0) -> None:
+async def linked(*nodes: MeshNode, timeout_s: float = 60.0) -> None:
     """Wait until all nodes reach each other."""
     everybody = {node.pod_id for node in nodes}
     await until(lambda: all(node.alive() >= everybody - {node.pod_id} for node in nodes), timeout_s=timeout_s)

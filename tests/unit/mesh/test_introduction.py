@@ -120,7 +120,7 @@ async def test_a_restored_pod_is_cut_off_from_all_until_it_is_reborn(tmp_path: P
         await linked(node_a, node_b)
         notes.error = RestoredError(7, 9)
         async with node(c, Notes("c"), node_a, node_b) as node_c:
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 await reborn.wait()
             await until(lambda: a.pod not in node_b.alive())
             notes.error = None

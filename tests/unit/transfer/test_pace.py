@@ -80,7 +80,7 @@ async def test_who_gives_up_holds_up_nobody() -> None:
         await pacer.turn(10_000_000)
     begun = anyio.current_time()
     await pacer.turn(1)
-    assert anyio.current_time() - begun < 1
+    assert anyio.current_time() - begun < 60, "and not for hours"
 
 
 async def test_who_waits_is_heard_of() -> None:

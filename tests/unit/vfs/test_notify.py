@@ -24,7 +24,7 @@ class Kernel:
 
 
 def drained(notifier, kernel, count):
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while len(kernel.seen) < count and time.monotonic() < end:
         threading.Event().wait(0.001)
     notifier.stop()
