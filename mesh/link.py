@@ -162,7 +162,7 @@ class Link:
 
     async def flushed(self) -> None:
         """Return once everything queued was handed to the network, or the link ended."""
-        while self._open and self._queued_bytes:
+        while self._open and (self._queued_bytes or self._channel.unsent):
             await self._room.wait()
 
     def retire(self) -> None:
@@ -236,16 +236,20 @@ class Link:
     async def _write(self) -> None:
         while True:
             await self._channel.flush()
+            self._made_room()
             while self._small or self._large:
                 frame = (self._small or self._large).popleft()
                 await self._channel.send(frame)
                 self._queued_bytes -= len(frame)
-                room, self._room = self._room, anyio.Event()
-                room.set()
+                self._made_room()
             if self._lingered and not self._waiting and not self._serving:
                 self._end(None)
             self._wake = anyio.Event()
             await self._wake.wait()
+
+    def _made_room(self) -> None:
+        room, self._room = self._room, anyio.Event()
+        room.set()
 
     # -- reading
 
