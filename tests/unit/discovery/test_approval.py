@@ -74,11 +74,6 @@ def test_a_fingerprint_can_be_compared_by_people() -> None:
 
 
 @pytest.fixture
-def anyio_backend():
-    return "trio"
-
-
-@pytest.fixture
 def house(tmp_path, monkeypatch):
     monkeypatch.setattr(joining, "ASK_EVERY_S", 0.05)
     house = found_house(tmp_path / "issuer")

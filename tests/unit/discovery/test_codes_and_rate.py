@@ -15,11 +15,6 @@ POD, OTHER = PodId("1" * 32), PodId("2" * 32)
 
 
 @pytest.fixture
-def anyio_backend():
-    return "trio"
-
-
-@pytest.fixture
 def store(tmp_path):
     store = CodeStore(tmp_path / "codes.db")
     yield store

@@ -20,11 +20,6 @@ from tests.unit.discovery.house import CLUSTER_TOML
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend():
-    return "trio"
-
-
 async def linked(one: MeshNode, other: MeshNode) -> None:
     with anyio.fail_after(60):
         while not all(member.state is State.ALIVE for node in (one, other) for member in node.members()):

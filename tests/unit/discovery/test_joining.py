@@ -35,11 +35,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend():
-    return "trio"
-
-
-@pytest.fixture
 def house(tmp_path):
     house = found_house(tmp_path / "issuer")
     yield house

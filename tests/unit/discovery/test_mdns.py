@@ -16,11 +16,6 @@ pytestmark = pytest.mark.anyio
 LOOPBACK = "127.0.0.1"
 
 
-@pytest.fixture
-def anyio_backend():
-    return "trio"
-
-
 def a_service(name: str, cluster: str = "", port: int = 7420) -> Service:
     return Service(
         ClusterId(cluster or secrets.token_hex(16)),

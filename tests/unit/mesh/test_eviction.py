@@ -19,11 +19,6 @@ from tests.unit.mesh.cluster import Home, admission, admit, found, linked, revoc
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "trio"
-
-
 def evict(by: Home, gone: PodId, *, doubtful: Collection[RecordId] = (), key: RecoveryKey | None = None) -> list[bytes]:
     """Evict as `wormhole evict` does; return the records."""
     signer, sign = (by.pod, by.identity.sign) if key is None else (key.id, key.sign)

@@ -26,11 +26,6 @@ MIB, GIB = 1 << 20, 1 << 30
 ME, YOU = PodId("1" * 32), PodId("2" * 32)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "trio"
-
-
 def content(number: int) -> ContentId:
     return ContentId(number.to_bytes(32, "big"))
 

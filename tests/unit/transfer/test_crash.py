@@ -44,11 +44,6 @@ anyio.run(main, backend="trio")
 """
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "trio"
-
-
 @pytest.mark.parametrize("count", [3, 30, 61])
 async def test_holdings_never_claim_too_much(tmp_path: Path, count: int) -> None:
     with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE) as process:

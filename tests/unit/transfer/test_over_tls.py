@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import anyio
-import pytest
 
 from base.home import Home
 from base.ids import PodId
@@ -18,11 +17,6 @@ from transfer.service import Transfer
 from transfer.settings import CacheMode, TransferSettings
 
 SIZE = (8 << 20) + 12_345
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "trio"
 
 
 async def test_three_pods_replicate_and_stream(tmp_path: Path) -> None:

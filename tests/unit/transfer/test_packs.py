@@ -23,11 +23,6 @@ SMALL = b"small piece"
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "trio"
-
-
-@pytest.fixture
 def make(tmp_path: Path) -> Callable[[], ChunkStore]:
     return lambda: open_store(tmp_path / "store", expected_id=None, offload=Offload())
 

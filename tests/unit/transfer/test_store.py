@@ -28,11 +28,6 @@ BIG = os.urandom(300_000)
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "trio"
-
-
-@pytest.fixture
 def make(tmp_path: Path) -> Callable[..., ChunkStore]:
     def made(expected: str | None = None, room: Room | None = None, packed_bytes: int = 0) -> ChunkStore:
         return open_store(
