@@ -78,8 +78,12 @@ class Access:
         """Run background work within this task group from now on."""
         self._group = group
 
+    def stop(self) -> None:
+        """Start no more: its task group ends."""
+        self._group = None
+
     def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start background work; before `start` there is none."""
+        """Start background work; before `start` and after `stop` there is none."""
         if self._group is not None:
             self._group.start_soon(work)
 

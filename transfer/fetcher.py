@@ -106,6 +106,10 @@ class Fetcher:
         """Fetch within this task group from now on."""
         self._group = group
 
+    def stop(self) -> None:
+        """Fetch no more: its task group ends."""
+        self._group = None
+
     def _whom(self, wanted: Wanted, urgency: Urgency, now: float) -> Candidates:
         """Return whom to ask. The pieces of one content that somebody reads go by one answer, for a moment."""
         if urgency is Urgency.BACKGROUND:
@@ -152,7 +156,7 @@ class Fetcher:
 
     def _launch(self, wanted: Wanted, urgency: Urgency) -> _Flight:
         if self._group is None:
-            raise UnreachableError("This pod isn't connected yet.", "Wait until it has started.")
+            raise UnreachableError("This pod isn't connected.", "Wait until it has started.")
         self._order += 1
         plan = ChunkPlan(wanted.max_bytes, self.deadline_s, anyio.current_time())
         flight = self._flights[wanted.piece] = _Flight(wanted, urgency, self._order, plan)

@@ -65,10 +65,13 @@ class HoldingsSync:
     async def run(self, group: TaskGroup) -> None:
         """Ask everybody now and every half minute; news are told within ``group``."""
         self._group = group
-        while True:
-            self._seen = frozenset()
-            self.look()
-            await anyio.sleep(ASK_EVERY_S)
+        try:
+            while True:
+                self._seen = frozenset()
+                self.look()
+                await anyio.sleep(ASK_EVERY_S)
+        finally:
+            self._group = None  # links may still come and go, and say so
 
     def look(self) -> None:
         """See who is there; ask those who came."""

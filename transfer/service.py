@@ -205,6 +205,8 @@ class Transfer(Copies, Figures, MakingRoom):
                     group.start_soon(self._offload.run, self._store.recount)
                 task_status.started()
         finally:
+            self._fetcher.stop()
+            self._access.stop()
             with anyio.CancelScope(shield=True):
                 if self._is_there:
                     await self._store.sync()
