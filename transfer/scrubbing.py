@@ -42,8 +42,8 @@ log = logging.getLogger(__name__)
 SLICE_S: Final = 0.05
 REST: Final = 0.25
 """A slice is followed by a rest of so many times its length..."""
-REST_BUSY: Final = 19.0
-"""... and of so many while the machine does anything else, or when nobody waits for it: at most 5 % of a processor."""
+REST_BUSY: Final = 24.0
+"""... and of so many while the machine does anything else, or when nobody waits for it: 4 % of a processor."""
 PAGE: Final = 64
 NOBODY: Final = PodId("")
 REPAIRS: Final = 4
