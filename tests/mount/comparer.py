@@ -190,7 +190,10 @@ class Comparer:
     def __init__(self, mounted: Path, plain: Path, seed: int) -> None:
         self.rng = random.Random(seed)
         self.seed = seed
-        self.mounted, self.plain = Side(mounted), Side(plain)
+        tops = [folder / "top" for folder in (mounted, plain)]  # a link to ../a leads out of it
+        for top in tops:
+            top.mkdir()
+        self.mounted, self.plain = map(Side, tops)
         self.steps: deque[str] = deque(maxlen=SHOWN_STEPS)
         self.count = 0
         self.last = 0
