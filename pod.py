@@ -25,6 +25,7 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from base import beat
 from base.errors import MachineError, NotRunningError, RefusedError, WormholeError, to_wire
 from base.home import HOME_VARIABLE, Home
 from base.ids import ContentId, InodeId
@@ -49,7 +50,7 @@ from operations.crisis import Crisis
 from operations.handlers import handlers
 from operations.housekeeping import Housekeeping, shortage
 from operations.live import LiveConfiguration
-from operations.mount_facts import OwnAttributes, limit_bytes, local_space, room_bytes, space
+from operations.mount_facts import OwnAttributes, Told, limit_bytes, local_space, room_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
 from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
@@ -76,10 +77,10 @@ from vfs.hold import Hold
 from vfs.journalled import publish_journalled
 from vfs.mount import Mount, MountSettings
 
-COLLECT: Final = (2_000, 10, 2_500)
+COLLECT: Final = (1_000, 5, 10_000)
 """Thresholds of Python's collector: short looks at what is young, very few at the million small tuples of the caches.
-Looks at 20,000 objects and 400,000 held up the loop for up to 70 and 260 ms while changes merged, these for 2 and 25."""
-GOSSIP_EVERY_S: Final = 5.0
+Looks at 20,000 objects and 400,000 held up the loop for up to 90 and 260 ms while changes merged, these for 1 and 14."""
+GOSSIP_EVERY_S: Final = 4.0
 RESTART_AFTER_S: Final = 1.0
 RESTARTS: Final = 20
 """A part that fails more often than this since the start stays down; the rest goes on."""
@@ -268,8 +269,10 @@ class Pod:
             pinning.moved(self.parts, delta)
 
     def _gossip(self, values: Mapping[str, object]) -> None:
-        self._told |= values
-        self.parts.mesh.publish_meta(self._told)
+        told = {**self._told, **values}
+        if told != self._told:
+            self._told = told
+            self.parts.mesh.publish_meta(told)
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -380,11 +383,13 @@ class Pod:
 
     async def _gossip_room(self) -> None:
         """Tell the others how full this pod is."""
+        limits, rooms = Told(), Told()
         while True:
-            used, limit = self.parts.transfer.bytes_used(), limit_bytes(self.parts)
-            self._gossip({"bytes_used": used, "bytes_limit": limit, ROOM: room_bytes(self.parts)})
+            used, limit = self.parts.transfer.bytes_used(), limit_bytes(self.parts, limits)
+            self._gossip({"bytes_used": used, "bytes_limit": limit, ROOM: room_bytes(self.parts, rooms)})
             self.parts.rates.note(time.monotonic(), *self.parts.transfer.bytes_moved())
-            await anyio.sleep(GOSSIP_EVERY_S)
+            with anyio.move_on_at(beat.after(anyio.current_time(), GOSSIP_EVERY_S)):
+                await self.parts.transfer.room_changed()
 
     def close(self) -> None:
         """Close all files."""

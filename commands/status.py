@@ -127,7 +127,7 @@ _CELLS = 20
 
 
 def _members(members: object) -> None:
-    """Show each pod with its room as a bar."""
+    """Show each pod, and how far its room is filled."""
     rows = []
     for one in _list(members):
         if not isinstance(one, dict):
@@ -138,7 +138,7 @@ def _members(members: object) -> None:
         doing = ", ".join(map(printable, _list(one.get("doing")))) or "-"
         rows.append((one.get("name", ""), one.get("role", ""), state, bar(used, limit), of, doing))
     if rows:
-        table(("pod", "role", "state", "room", "used", "does"), rows)
+        table(("pod", "role", "state", "filled", "used", "does"), rows)
 
 
 def bar(used: object, limit: object) -> str:

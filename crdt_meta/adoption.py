@@ -15,9 +15,10 @@ from typing import Final
 from anyio import lowlevel
 
 from base.ids import WriterId
+from crdt_meta.codec import decode
 from crdt_meta.log import MetadataLog
 from crdt_meta.peers import Peers, Retired
-from crdt_meta.records import Key, decode
+from crdt_meta.records import Key
 from crdt_meta.rescue import rescued
 from crdt_meta.segments import Segment
 from crdt_meta.view import Changed, View
@@ -99,7 +100,7 @@ class Adoption:
                 if self._holds(copy, value):
                     self._held_before = True
                 else:
-                    copies.append((copy, value, decode(copy, value)))
+                    copies.append((copy, value, decode(*copy[:3], value)))
             self._log.on_delta(self._log.hold(copies))
             yield
 
@@ -107,7 +108,7 @@ class Adoption:
         """Tell whether this pod holds that very record, adopted or its own."""
         own = key._replace(author=None) if key.author == self._log.writer else key
         found = self._view.records.body_of(own, self._log.writer)
-        return found is not None and found == decode(key, value)
+        return found is not None and found == decode(*key[:3], value)
 
     async def _drop(self, writer: WriterId, upto: int) -> None:
         """Drop the writer's own records and log."""

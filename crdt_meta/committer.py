@@ -8,14 +8,13 @@ second: a group costs about a millisecond, whatever is in it.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import anyio
-from anyio import to_thread
 from anyio.abc import TaskStatus
 
+from base.brief import Brief
 from crdt_meta.log import MetadataLog
 from crdt_meta.store import Store
 from mesh.api import Entry
@@ -28,17 +27,11 @@ STEADY_S: Final = 0.05
 AT_ONCE: Final = 5
 """... but so many may follow each other at once after a rest."""
 
-QUICK_S: Final = 0.0005
-"""A sync that takes no longer holds up the loop less than two changes of thread would hold up who waits for it."""
-
-FORGET: Final = 0.9
-"""The part of a slow sync's time that is still remembered after the next."""
-
 logger = logging.getLogger(__name__)
 
 
 class Committer:
-    """The task that commits. `request` is called by the log itself for every change."""
+    """The task that commits. `request` and `arrived` are called by the log itself for every change."""
 
     def __init__(self, log: MetadataLog, store: Store) -> None:
         self.on_durable: Callable[[Sequence[Entry]], None] = lambda _: None
@@ -48,14 +41,20 @@ class Committer:
         self._wake = anyio.Event()
         self._hurry = anyio.Event()
         self._done = anyio.Event()
-        self._slowness_s = QUICK_S
-        """What lately a sync took at the longest."""
+        self._syncing = Brief()
         self._requested = 0
         self._finished = 0
-        log.on_pending = self.request
+        self._is_own = False
+        """Whether something was written here since the last turn."""
+        log.on_pending, log.on_arrival = self.request, self.arrived
 
     def request(self) -> None:
         """Have everything written until now committed and synced soon."""
+        self._is_own = True
+        self.arrived()
+
+    def arrived(self) -> None:
+        """Have what came from others committed and synced: nobody waits for that but who reads it, on the same loop."""
         self._requested += 1
         self._wake.set()
 
@@ -90,30 +89,18 @@ class Committer:
                 return
 
     async def _turn(self, *, prompt: bool = False) -> None:
-        prompt = prompt or self._hurry.is_set()
+        prompt = (prompt and self._is_own) or self._hurry.is_set()
+        self._is_own = False
         self._wake, self._hurry = anyio.Event(), anyio.Event()
         upto = self._requested
         sequence = self._log.commit()
-        await self._sync(prompt)
+        await self._syncing.run(self._store.sync, prompt=prompt and not self._store.is_checkpoint_due)
         entries = self._log.durable(sequence)
         self._finished = upto
         done, self._done = self._done, anyio.Event()
         done.set()
         if entries:
             self.on_durable(entries)
-
-    async def _sync(self, prompt: bool) -> None:
-        """Sync in a thread; at once when that is urgent and the disk is as quick as handing it to a thread."""
-        if prompt and self._slowness_s < QUICK_S and not self._store.is_checkpoint_due:
-            took_s = self._timed_sync()
-        else:
-            took_s = await to_thread.run_sync(self._timed_sync)
-        self._slowness_s = max(took_s, FORGET * self._slowness_s)
-
-    def _timed_sync(self) -> float:
-        start_s = time.perf_counter()
-        self._store.sync()
-        return time.perf_counter() - start_s
 
     async def finish(self) -> None:
         """Commit and sync what is left, once `run` has ended."""

@@ -144,6 +144,10 @@ def succession(
     over. Of dots whose records are gone as well only some are named still, for pods that are behind; of the writer's
     own the floor tells.
     """
+    if len(records) == 1:
+        by, first = records[0]
+        if isinstance(first, Birth) and first.origin is None and tuple(replaces) == ((by, first.clock),):
+            return tuple(replaces), now, []  # the first content of a file that was made without one
     replaced, needed = set(replaces), set(replaces)
     for by, body in records:
         if isinstance(body, Content):
@@ -158,7 +162,7 @@ def succession(
     named = set(replaces).union(*(body.replaces for body in gone)) - {Dot(writer, body.clock) for body in gone}
     past = sorted(named - needed, key=lambda dot: dot[::-1])[-PAST_DOTS:]
     before = max((body.floor for body in own), default=0)
-    mine = (body for by, body in records if by == writer and isinstance(body, Content | Birth))
+    mine = (body for by, body in records if by == writer and isinstance(body, (Content, Birth)))
     living = [one.clock for one in mine if one.clock >= before and not _dots_of(writer, one) & replaced]
     return tuple(sorted((named & needed) | set(past))), min([now, *living]), [body.clock for body in gone]
 
@@ -220,7 +224,7 @@ def inode_state(
     if shown:
         latest = shown[0]
         stamps["mtime_ns"] = (latest.dot.clock, latest.dot.writer, latest.mtime_ns)
-    said = (body for _, body in records if not isinstance(body, Settled | Overwritten))  # they concern the trash
+    said = (body for _, body in records if not isinstance(body, (Settled, Overwritten)))  # they concern the trash
     changed_ns = max(linked_ns, *(ctime_of(body) for body in said))
     for author, body in records:
         if isinstance(body, Attributes):

@@ -18,10 +18,11 @@ from anyio import lowlevel
 
 from base.errors import DamagedError, WormholeError
 from base.ids import PodId, WriterId
+from crdt_meta.codec import decode
 from crdt_meta.hlc import HybridClock
 from crdt_meta.logtable import LogTable
 from crdt_meta.node import Delta
-from crdt_meta.records import Key, decode
+from crdt_meta.records import Key
 from crdt_meta.rescue import Record, rescued
 from crdt_meta.segments import Segment, Segments, difference
 from crdt_meta.store import Store
@@ -29,7 +30,7 @@ from crdt_meta.transaction import Part, Transaction, Verify, owed, read
 from crdt_meta.view import Changed, View
 from mesh.api import Entry
 
-SLICE_S: Final = 0.005
+SLICE_S: Final = 0.003
 """Received transactions are applied for so long at a time, then the mount has its turn."""
 COMMIT_S: Final = 0.05
 """What was received is committed that often: each time all pages that changed are written."""
@@ -164,16 +165,16 @@ class Incoming:
         return segment.apply(part)
 
     def _write(self, holder: WriterId, segment: int, key: Key, value: bytes | None) -> Changed:
-        records = self._view.records
-        before = records.body_of(key, holder) if key.kind == "l" else None
+        records, (kind, node, clock, _) = self._view.records, key
         if value is None:
+            removed = records.body_of(key, holder) if kind == "l" else None
             records.drop(key, holder)
-            return Changed(key, None, before)
-        body = decode(key, value)
-        if key.kind == "k":
+            return Changed(key, None, removed)
+        body = decode(kind, node, clock, value)
+        if kind == "k":
             self.on_acknowledged()
-        records.put(key, holder, segment, value, body)
-        return Changed(key, body, before)
+        before = records.put(key, holder, segment, value, body)
+        return Changed(key, body, before[2] if before is not None and kind == "l" else None)
 
     def _undo(self, tx: Transaction) -> None:
         """Forget a transaction that could not be applied: in the file, in the view's memory, in the documents."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from base.ids import InodeId, LinkId
@@ -13,6 +13,11 @@ KEPT: Final = 2
 """`LinkRow.alive` of a deleted directory that stays for the sake of a living entry."""
 CACHED_LINKS: Final = 16384
 NAMES_A_QUERY: Final = 128
+OFTEN: Final = 16
+"""After so many names that were looked for in a directory, all of its names are read ..."""
+NAMES_KNOWN: Final = 2048
+"""... if they are less than half of this, and known until they are more."""
+DIRECTORIES_KNOWN: Final = 64
 FEW_INODES: Final = 10_000
 """Up to so many inodes of several links are known by heart."""
 Place = tuple[InodeId, bytes]
@@ -38,6 +43,49 @@ def link_row(row: tuple[Any, ...]) -> LinkRow:
     return LinkRow(row[0], row[1] or InodeId(row[0]), *row[2:])
 
 
+class Names:
+    """Which names the directories that work goes on in may have: for any other name no row has to be looked for."""
+
+    def __init__(self, read: Callable[[InodeId, int], list[bytes]]) -> None:
+        """``read`` returns the names of a directory's living links, and maybe others, up to a number."""
+        self._read = read
+        self._known: dict[InodeId, set[bytes]] = {}
+        """Names that a directory has, or had a moment ago."""
+        self._asked: dict[InodeId, int] = {}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._known.clear()
+        self._asked.clear()
+
+    def add(self, place: Place) -> None:
+        """Note that there is a link of a name."""
+        known = self._known.get(place[0])
+        if known is not None:
+            known.add(place[1])
+            if len(known) > NAMES_KNOWN:
+                del self._known[place[0]]
+
+    def may_have(self, place: Place) -> bool:
+        """Tell whether a link may have a name; where it was asked often, by all names of that directory."""
+        directory, name = place
+        known = self._known.get(directory)
+        if known is None:
+            asked = self._asked[directory] = self._asked.get(directory, 0) + 1
+            if asked >= OFTEN and not asked & (asked - 1):  # seldom again where they were too many
+                self._learn(directory)
+            if len(self._asked) > DIRECTORIES_KNOWN:
+                self._asked.clear()
+        return known is None or name in known
+
+    def _learn(self, directory: InodeId) -> None:
+        names = self._read(directory, NAMES_KNOWN // 2)
+        if len(names) < NAMES_KNOWN // 2:
+            if len(self._known) >= DIRECTORIES_KNOWN:
+                self._known.clear()
+            self._known[directory] = set(names)
+
+
 class Links:
     """Links by id, by name, and by inode."""
 
@@ -47,6 +95,7 @@ class Links:
         self._hard: Table[InodeId, tuple[LinkId, ...]] = Table(CACHED_LINKS, self._load_hard, self._write_hard)
         self._named: dict[Place, list[LinkRow]] = {}
         """Names asked for lately."""
+        self._names = Names(self._some_names)
         self._waiting: dict[Place, dict[LinkId, LinkRow]] = {}
         """Living links that are not in the file yet."""
         self._several: set[InodeId] | None = None
@@ -63,6 +112,7 @@ class Links:
         self._rows.clear()
         self._hard.clear()
         self._named.clear()
+        self._names.clear()
         self._waiting.clear()
         self._several = None
 
@@ -98,6 +148,7 @@ class Links:
                 self._waiting[place].pop(link, None)
         if row is not None and row.alive:
             place = (row.parent, row.name)
+            self._names.add(place)
             if place in self._named:
                 self._named[place] = [*self._named[place], row]
             self._waiting.setdefault(place, {})[link] = row
@@ -118,22 +169,31 @@ class Links:
         place = (parent, name)
         found = self._named.get(place)
         if found is None:
-            query = "SELECT * FROM link WHERE parent = ? AND name = ? AND alive > 0"
-            rows = self._store.db.execute(query, place).fetchall()
-            found = [link_row(row) for row in rows if not self._rows.is_waiting(row[0])]
-            for row in found:
-                self._rows.known(row.id, row)
-            found += self._waiting.get(place, {}).values()
+            found = self._ask(place) if self._names.may_have(place) else []
             if len(self._named) >= CACHED_LINKS:
                 self._named.clear()
             self._named[place] = found
         return found
 
+    def _ask(self, place: Place) -> list[LinkRow]:
+        query = "SELECT * FROM link WHERE parent = ? AND name = ? AND alive > 0"
+        rows = self._store.db.execute(query, place).fetchall()
+        found = [link_row(row) for row in rows if not self._rows.is_waiting(row[0])]
+        for row in found:
+            self._rows.known(row.id, row)
+        return [*found, *self._waiting.get(place, {}).values()]
+
     def expect(self, places: Iterable[Place]) -> None:
         """Read who has many names with few queries."""
-        wanted = sorted(place for place in places if place not in self._named)
-        if len(self._named) + len(wanted) >= CACHED_LINKS:
+        unknown = [place for place in places if place not in self._named]
+        if len(self._named) + len(unknown) >= CACHED_LINKS:
             self._named.clear()
+        wanted: list[Place] = []
+        for place in sorted(unknown):
+            if self._names.may_have(place):
+                wanted.append(place)
+            else:
+                self._named[place] = []
         for at in range(0, len(wanted), NAMES_A_QUERY):
             found: dict[Place, list[LinkRow]] = {place: [] for place in wanted[at : at + NAMES_A_QUERY]}
             query = (
@@ -150,6 +210,12 @@ class Links:
         """Return the names of a directory's living links; one that several have comes several times."""
         query = "SELECT name FROM link WHERE parent = ? AND alive > 0"
         return [row[0] for row in self._store.query(query, (directory,))]
+
+    def _some_names(self, directory: InodeId, limit: int) -> list[bytes]:
+        """Return up to so many names that a directory's links have, or had in the file: nothing is written first."""
+        query = "SELECT name FROM link WHERE parent = ? AND alive > 0 LIMIT ?"
+        waiting = [name for parent, name in self._waiting if parent == directory]
+        return [*waiting, *(row[0] for row in self._store.db.execute(query, (directory, limit)))]
 
     def names_after(self, directory: InodeId, name: bytes, limit: int) -> list[bytes]:
         """Return the first names of a directory's living links behind a name, in order."""
@@ -200,7 +266,7 @@ class Links:
 
     def living(self, inode: InodeId) -> list[LinkRow]:
         """Return the living links of an inode, the one that it was made with first."""
-        rows = (self._rows.get(link) for link in self.to(inode))
+        rows = [self._rows.get(link) for link in self.to(inode)]
         return [row for row in rows if row is not None and row.alive and row.inode == inode]
 
     def first(self, inode: InodeId) -> LinkRow | None:

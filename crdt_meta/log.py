@@ -12,11 +12,12 @@ from typing import Final, NamedTuple
 
 from base.errors import FileSystemError
 from base.ids import PodId, WriterId
+from crdt_meta.codec import encode
 from crdt_meta.hlc import HybridClock
 from crdt_meta.incoming import Incoming
 from crdt_meta.logtable import LogTable, Stored
 from crdt_meta.node import Delta
-from crdt_meta.records import Body, Key, encode
+from crdt_meta.records import Body, Key
 from crdt_meta.segments import RECORDS_PER_SEGMENT, Segment, Segments
 from crdt_meta.store import Store
 from crdt_meta.transaction import BLOB_LIMIT_BYTES, Part, Verify, header_of, join, make, merged
@@ -51,6 +52,9 @@ class MetadataLog:
     ) -> None:
         self.on_delta: Callable[[Delta], None] = lambda _: None
         self.on_pending: Callable[[], None] = lambda: None
+        """Told of every change that was made here,"""
+        self.on_arrival: Callable[[], None] = lambda: None
+        """and of those that came from others."""
         self.follows = False
         """Whether this is the log of a client pod, which writes nothing: every write is refused with EROFS."""
         self.table = LogTable(store)
@@ -97,26 +101,26 @@ class MetadataLog:
             raise FileSystemError(errno.EROFS)
         self._store.begin()
         changed: list[Changed] = []
+        table = self._view.records
         for key, value, body in records:
-            if not self._view.records.has(key.node):
+            if not table.has(key.node):
                 self._view.absent(key.node)
-            segment = self._view.records.segment_of(key, self.writer)
-            if segment is None:
-                if self._open_count >= RECORDS_PER_SEGMENT:
-                    self._open_segment, self._open_count = self._open_segment + 1, 0
-                segment, self._open_count = self._open_segment, self._open_count + 1
-            self._view.records.put(key, self.writer, segment, value, body)
-            self._put_pending(segment, key, value)
+            new = self._open_segment + (self._open_count >= RECORDS_PER_SEGMENT)
+            before = table.put(key, self.writer, new, value, body, stays=True)
+            if before is None:
+                self._open_count = self._open_count + 1 if new == self._open_segment else 1
+                self._open_segment = new
+            self._put_pending(new if before is None else before[0], key, value)
             changed.append(Changed(key, body))
             if self._pending_bytes > TRANSACTION_BYTES:
                 self.seal()
         for key in obsolete:
             segment = self._view.records.segment_of(key, self.writer)
             if segment is not None:
-                before = self._view.records.body_of(key, self.writer)
+                removed = self._view.records.body_of(key, self.writer)
                 self._view.records.drop(key, self.writer)
                 self._put_pending(segment, key, None)
-                changed.append(Changed(key, None, before if key.kind == "l" else None))
+                changed.append(Changed(key, None, removed if key.kind == "l" else None))
         delta = self._view.apply(changed, remote=False)
         if self._pending_records >= TRANSACTION_RECORDS:
             self.seal()
@@ -124,7 +128,10 @@ class MetadataLog:
         return delta
 
     def _put_pending(self, segment: int, key: Key, value: bytes | None) -> None:
-        of_segment, text = self._pending.setdefault(segment, {}), key.text()
+        of_segment = self._pending.get(segment)
+        if of_segment is None:
+            of_segment = self._pending[segment] = {}
+        text = key.text()
         self._pending_records += text not in of_segment
         self._pending_bytes += len(value or b"")
         of_segment[text] = value
@@ -238,5 +245,5 @@ class MetadataLog:
         applied = await self.incoming.receive(others, sender, self.on_delta, self.commit)
         if applied:
             self.commit()
-            self.on_pending()
+            self.on_arrival()
         return applied

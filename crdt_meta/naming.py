@@ -179,7 +179,10 @@ class Naming:
 
     def links(self, directory: InodeId, name: bytes) -> list[LinkRow]:
         """Return the living links of a name in a directory and all that are shown as one with it."""
-        return [link for member in self.group(directory) for link in self._view.links.named(member, name)]
+        group = self._groups.get(directory)
+        if group is None:
+            return self._view.links.named(directory, name)
+        return [link for member in group for link in self._view.links.named(member, name)]
 
     def _spread(self, delta: Delta, before: dict[InodeId, Group]) -> None:
         """A change in one member is one in all members; a change of the members is one of all their names."""
@@ -229,8 +232,7 @@ class Naming:
     def candidates(self, directory: InodeId, name: bytes) -> list[Candidate]:
         """Return the links that want a name, with what they show."""
         rows = self._view.rows
-        found = ((link, rows.inode(link.inode)) for link in self.links(directory, name))
-        return [(link, row) for link, row in found if row is not None]
+        return [(link, row) for link in self.links(directory, name) if (row := rows.inode(link.inode)) is not None]
 
     def _claimed(self, representative: InodeId, name: bytes) -> Claim | None:
         candidates = self.candidates(representative, name)

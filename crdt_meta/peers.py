@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from base.ids import WriterId
@@ -20,6 +20,15 @@ class Retired(NamedTuple):
     """What it wrote up to this transaction isn't among these copies, but among another adopter's."""
     begun: int = 0
     """The copies are all in transactions of ``by`` after this one."""
+
+
+def known_elsewhere(adopted: Iterable[tuple[WriterId, int]], is_own: Callable[[WriterId], bool]) -> int:
+    """Return up to which transaction others know a writer of this pod, by who adopted its records up to where.
+
+    What a later writer of the same pod adopted doesn't count: a home that was set back to before that writer doesn't
+    have its copies, perhaps nobody has, and what was written since then isn't among them.
+    """
+    return max((upto for by, upto in adopted if not is_own(by)), default=0)
 
 
 class Peers(Protocol):

@@ -110,11 +110,10 @@ class Publishing(Settling):
         return link if link in self.view.links.to(inode) else LinkId(inode)
 
     def _strategy_of(self, parent: InodeId, name: bytes) -> Strategy:
-        path = self.path(parent)
-        if path is None:
+        above = self._directory_path(parent)
+        if above is None:
             return Strategy.KEEP_BOTH
-        full = path.rstrip(b"/") + b"/" + name
-        return self._strategy_for(full.decode("utf-8", "surrogateescape"))
+        return self._strategy_for((above + b"/" + name).decode("utf-8", "surrogateescape"))
 
     def _deleted(self, links: Iterable[LinkRow], why: Why = Why.DELETED) -> Records:
         """Return the records that delete links, naming the contents that they showed."""
@@ -123,6 +122,8 @@ class Publishing(Settling):
 
     def _buried(self, entry: Entry) -> Records:
         """Return the records that delete what is hidden behind an entry."""
+        if not entry.hidden:
+            return []
         lost = [link for link in entry.hidden if not self._same(link, entry)]
         return self._deleted(lost, Why.CONFLICT) + self._deleted(link for link in entry.hidden if link not in lost)
 

@@ -242,7 +242,11 @@ class Reading:
 
     def path(self, inode: InodeId) -> bytes | None:
         """Return a path of an inode (``/a/b``; the root is ``/``); None when it isn't shown."""
-        return next(self.paths(inode), None)
+        links = self.view.links.living(inode)
+        if len(links) != 1 or self.view.naming.shown:
+            return next(self.paths(inode), None)
+        above = self._directory_path(self.display.group(links[0].parent)[0])
+        return None if above is None else above + b"/" + links[0].name
 
     def paths(self, inode: InodeId) -> Iterator[bytes]:
         """Yield all paths of an inode, as `path` gives one."""
@@ -259,9 +263,11 @@ class Reading:
         if self._paths_at != self.view.moves or len(self._paths) >= CACHED_NODES:
             self._paths.clear()
             self._paths_at = self.view.moves
-        if directory not in self._paths:
-            self._paths[directory] = self._path_above(directory)
-        return self._paths[directory]
+        try:
+            return self._paths[directory]
+        except KeyError:
+            path = self._paths[directory] = self._path_above(directory)
+            return path
 
     def _path_above(self, directory: InodeId) -> bytes | None:
         names: list[bytes] = []

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from base.ids import InodeId, LinkId, WriterId
+from crdt_meta.codec import decode, encode
 from crdt_meta.log import MetadataLog
-from crdt_meta.records import Content, Key, LinkBirth, decode, encode
+from crdt_meta.records import Content, Key, LinkBirth
 from crdt_meta.rescue import Record, bases, copies
 from crdt_meta.segments import Segment, difference
 from crdt_meta.transaction import header_of
@@ -75,7 +76,7 @@ def _written_after(log: MetadataLog, writer: WriterId, after: int) -> Iterator[R
         for text, value in difference(before, now).items():
             key = Key.parse(text)
             if key is not None and value is not None and key.kind != "k":
-                yield key, value, decode(key, value)
+                yield key, value, decode(*key[:3], value)
 
 
 def _files(view: View, records: Iterable[Record], in_use: Iterable[InodeId]) -> dict[InodeId, set[LinkId]]:

@@ -11,27 +11,23 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from base.ids import WriterId
+from crdt_meta.codec import decode, encode
 from crdt_meta.derive import Written
-from crdt_meta.records import Body, Key, decode, encode
+from crdt_meta.records import Body, Key
 from crdt_meta.store import Store
 from crdt_meta.table import WAITING_LIMIT
 
-CACHED_NODES: Final = 8192
+CACHED_NODES: Final = 16384
 NODES_A_QUERY: Final = 256
 
 
-class _Stored(NamedTuple):
-    """One record."""
-
-    segment: int
-    author: WriterId
-    body: Body | None
-    """None: of an unknown kind or version, or malformed."""
-
-
+_Stored = tuple[int, WriterId, Body | None]
+"""(segment, author, record; None: of an unknown kind or version, or malformed)."""
 _Place = tuple[str, int, int, int]
 """(kind, number of the author, clock, number of who adopted it or 0)."""
 _Node = dict[_Place, _Stored]
+_Row = tuple[bytes, str, int, int, int, int, bytes]
+"""As it is in the table."""
 
 
 class Held(NamedTuple):
@@ -51,22 +47,27 @@ class Records:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._nodes: OrderedDict[bytes, _Node] = OrderedDict()
-        self._waiting: dict[tuple[bytes, _Place], tuple[int, bytes] | None] = {}
+        self._waiting: dict[bytes, dict[_Place, _Row | None]] = {}
+        """Node → place → the row to be written; None: removed."""
+        self._waiting_rows = 0
         self._dropped: set[bytes] = set()
         """Nodes of which records were removed since the last `_flush`."""
         store.on_flush.append(self._flush)
         store.on_clear.append(self._clear)
 
     def _node(self, node: bytes) -> _Node:
-        found = self._nodes.get(node)
-        if found is not None:
-            return found
-        found = {}
+        try:
+            return self._nodes[node]
+        except KeyError:
+            return self._read(node)
+
+    def _read(self, node: bytes) -> _Node:
+        found: _Node = {}
         for kind, number, clock, holder, segment, value in self._store.db.execute(
             "SELECT kind, writer, clock, holder, segment, value FROM record WHERE node = ?", (node,)
         ):
-            body = decode(Key(kind, node, clock), value)
-            found[kind, number, clock, holder] = _Stored(segment, self._store.writer_of(number), body)
+            body = decode(kind, node, clock, value)
+            found[kind, number, clock, holder] = segment, self._store.writer_of(number), body
         self._nodes[node] = found
         if not self._waiting:
             self._trim()
@@ -76,6 +77,9 @@ class Records:
         """Read the records of many nodes with few queries; return those of which there is none."""
         wanted = sorted(node for node in nodes if node not in self._nodes)
         unknown: list[bytes] = []
+        if wanted and not self._any_between(wanted[0], wanted[-1]):
+            self._nodes.update((node, {}) for node in wanted)
+            return [node for node in wanted if node not in self._dropped]
         for at in range(0, len(wanted), NODES_A_QUERY):
             found: dict[bytes, _Node] = {node: {} for node in wanted[at : at + NODES_A_QUERY]}
             query = (
@@ -83,11 +87,16 @@ class Records:
                 f"WHERE node IN ({','.join('?' * len(found))})"
             )
             for node, kind, number, clock, holder, segment, value in self._store.db.execute(query, tuple(found)):
-                body = decode(Key(kind, node, clock), value)
-                found[node][kind, number, clock, holder] = _Stored(segment, self._store.writer_of(number), body)
+                body = decode(kind, node, clock, value)
+                found[node][kind, number, clock, holder] = segment, self._store.writer_of(number), body
             self._nodes.update(found)
             unknown += [node for node, records in found.items() if not records and node not in self._dropped]
         return unknown
+
+    def _any_between(self, first: bytes, last: bytes) -> bool:
+        """Tell whether the table has any of these nodes or one between them; what is made together has ids side by side."""
+        query = "SELECT 1 FROM record WHERE node BETWEEN ? AND ? LIMIT 1"
+        return self._store.db.execute(query, (first, last)).fetchone() is not None
 
     def _trim(self) -> None:
         while len(self._nodes) > CACHED_NODES:
@@ -107,21 +116,21 @@ class Records:
     @staticmethod
     def _once(node: bytes, kinds: str, found: _Node) -> list[Written]:
         latest: dict[tuple[str, int, int], Written] = {}
-        for place, one in found.items():
-            if place[0] not in kinds or one.body is None:
+        for place, (_, author, body) in found.items():
+            if place[0] not in kinds or body is None:
                 continue
             other = latest.get(place[:3])
-            if other is None or _later(one.body, other[1], node):
-                latest[place[:3]] = one.author, one.body
+            if other is None or _later(body, other[1], node):
+                latest[place[:3]] = author, body
         return list(latest.values())
 
     def held(self, node: bytes) -> list[Held]:
         """Return all records of a node, as often as they are held, unreadable ones included."""
         found = []
-        for (kind, _, clock, number), one in self._node(node).items():
-            holder = self._store.writer_of(number) if number else one.author
-            key = Key(kind, node, clock, one.author if number else None)
-            found.append(Held(holder, key, one.author, one.segment, one.body))
+        for (kind, _, clock, number), (segment, author, body) in self._node(node).items():
+            holder = self._store.writer_of(number) if number else author
+            key = Key(kind, node, clock, author if number else None)
+            found.append(Held(holder, key, author, segment, body))
         return found
 
     def has(self, node: bytes) -> bool:
@@ -140,27 +149,41 @@ class Records:
     def segment_of(self, key: Key, holder: WriterId) -> int | None:
         """Return the segment in which a holder's record lies."""
         found = self._node(key.node).get(self._place(key, holder))
-        return None if found is None else found.segment
+        return None if found is None else found[0]
 
     def body_of(self, key: Key, holder: WriterId) -> Body | None:
         """Return a holder's record."""
         found = self._node(key.node).get(self._place(key, holder))
-        return None if found is None else found.body
+        return None if found is None else found[2]
 
-    def put(self, key: Key, holder: WriterId, segment: int, value: bytes, body: Body | None) -> None:
-        """Write a record, over an earlier one of this key and holder."""
-        place = self._place(key, holder)
-        self._node(key.node)[place] = _Stored(segment, key.author or holder, body)
-        self._waiting[key.node, place] = segment, value
-        if len(self._waiting) >= WAITING_LIMIT:
-            self._flush()
+    def put(
+        self, key: Key, holder: WriterId, segment: int, value: bytes, body: Body | None, *, stays: bool = False
+    ) -> _Stored | None:
+        """Write a record; return the earlier one of this key and holder. ``stays``: in that one's segment, if any."""
+        node, place = key.node, self._place(key, holder)
+        records = self._node(node)
+        before = records.get(place)
+        if stays and before is not None:
+            segment = before[0]
+        records[place] = segment, key.author or holder, body
+        self._wait(node, place, (node, *place, segment, value))
+        return before
 
     def drop(self, key: Key, holder: WriterId) -> None:
         """Remove a record that its holder removed."""
         place = self._place(key, holder)
         self._node(key.node).pop(place, None)
         self._dropped.add(key.node)
-        self._waiting[key.node, place] = None
+        self._wait(key.node, place, None)
+
+    def _wait(self, node: bytes, place: _Place, row: _Row | None) -> None:
+        waiting = self._waiting.get(node)
+        if waiting is None:
+            waiting = self._waiting[node] = {}
+        waiting[place] = row
+        self._waiting_rows += 1
+        if self._waiting_rows >= WAITING_LIMIT:
+            self._flush()
 
     def nodes(self, after: bytes, limit: int) -> list[bytes]:
         """Return the nodes of which there are records, in order, from behind one on."""
@@ -180,19 +203,21 @@ class Records:
     def _flush(self) -> None:
         if not self._waiting:
             return
-        changes, self._waiting = self._waiting, {}
-        self._dropped.clear()
-        gone = [(node, *place) for (node, place), value in changes.items() if value is None]
-        written = [(node, *place, *value) for (node, place), value in sorted(changes.items()) if value is not None]
-        self._store.db.executemany(
-            "DELETE FROM record WHERE node = ? AND kind = ? AND writer = ? AND clock = ? AND holder = ?", gone
-        )
+        changes, self._waiting, self._waiting_rows = self._waiting, {}, 0
+        if self._dropped:
+            self._dropped.clear()
+            self._store.db.executemany(
+                "DELETE FROM record WHERE node = ? AND kind = ? AND writer = ? AND clock = ? AND holder = ?",
+                [(node, *place) for node, rows in changes.items() for place, row in rows.items() if row is None],
+            )
+        written = [row for node in sorted(changes) for row in changes[node].values() if row is not None]
         self._store.db.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?, ?)", written)
         self._trim()
 
     def _clear(self) -> None:
         self._nodes.clear()
         self._waiting.clear()
+        self._waiting_rows = 0
         self._dropped.clear()
 
 

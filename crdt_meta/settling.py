@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from base.errors import FileSystemError
 from base.ids import Dot, InodeId, PodId, WriterId
+from crdt_meta.codec import encode
 from crdt_meta.derive import Written
 from crdt_meta.display import Display, Entry
 from crdt_meta.hlc import ABSURD_CLOCK, MAX_CLOCK, BorrowedClock, HybridClock, nanoseconds
@@ -32,7 +33,6 @@ from crdt_meta.records import (
     Settled,
     Strategy,
     Xattrs,
-    encode,
 )
 from crdt_meta.rows import SiblingRow
 from crdt_meta.view import View
@@ -129,6 +129,8 @@ class Settling(Reading):
 
         A sibling whose contents are all among ``but`` is left: they are about to be replaced.
         """
+        if not self.view.naming.claims:
+            return
         owner = self.view.sibling_owner.get(inode, inode)
         records = self._settling(self.view.links.living(owner), but if owner == inode else ())
         if records:
@@ -202,7 +204,10 @@ class Settling(Reading):
 
     def _touched(self, directory: InodeId) -> int:
         """Return the clock of the last change of a directory's entries."""
-        return max(self.view.rows.directory(one)[0] for one in self.display.group(directory))
+        group = self.display.group(directory)
+        if len(group) == 1:
+            return self.view.rows.directory(directory)[0]
+        return max(self.view.rows.directory(one)[0] for one in group)
 
     def _timed(self, *directories: InodeId) -> Records:
         """Return the records that give directories whose entries change now a time, where a broken clock hides this.

@@ -71,8 +71,6 @@ class Table(Generic[K, V]):
         changes, self._waiting = self._waiting, {}
         self._write({key: changes[key] for key in sorted(changes)})  # in order: pages are filled better
         self._clean.update(changes)
-        for key in changes:
-            self._clean.move_to_end(key)
         while len(self._clean) > self._limit:
             self._clean.popitem(last=False)
 

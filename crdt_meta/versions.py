@@ -97,7 +97,7 @@ def purge(
     gone: list[int] = []
     carried: set[Dot] = set()
     for by, body in records:
-        if isinstance(body, Content | Birth):
+        if isinstance(body, (Content, Birth)):
             carried.add(Dot(by, body.clock))
         if isinstance(body, Birth) and body.origin is not None:
             carried.add(body.origin)

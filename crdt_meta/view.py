@@ -15,7 +15,6 @@ from base.ids import ROOT_INODE, ContentId, InodeId, LinkId, WriterId
 from crdt_meta.derive import (
     Edge,
     InodeState,
-    Written,
     ctime_of,
     deletions_of,
     edges_of,
@@ -30,10 +29,10 @@ from crdt_meta.links import KEPT, LinkRow, Links
 from crdt_meta.marks import Marks
 from crdt_meta.naming import Naming
 from crdt_meta.node import Delta, Kind
-from crdt_meta.records import Attributes, Birth, Body, Content, Key, LinkBirth, Name, Overwritten, Place, Xattrs
+from crdt_meta.records import Body, Key, LinkBirth
 from crdt_meta.recordtable import Records
 from crdt_meta.rows import InodeRow, Rows, SiblingRow
-from crdt_meta.showing import inode_rows, plain_row
+from crdt_meta.showing import inode_rows, plain
 from crdt_meta.store import VIEW_TABLES, Store
 from crdt_meta.trashed import Trashed
 
@@ -51,7 +50,7 @@ class Changed(NamedTuple):
     """Of births of links: what they said before (honest writers never write one twice)."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Batch:
     """What one call of `apply` gathers."""
 
@@ -143,23 +142,24 @@ class View:
         return [one.content for one in (row, *siblings) if one is not None]
 
     def _mark(self, batch: _Batch, change: Changed) -> None:
-        key = change.key
-        if key.kind in "icsavx":
-            batch.inodes.add(InodeId(key.node))
-        if key.kind in "isv":
-            batch.look.add(InodeId(key.node))
-        if key.kind in "ax":
-            batch.delta.inodes.add(InodeId(key.node))
-        if key.kind == "x":
-            batch.marked.add(InodeId(key.node))
-        if key.kind in "lpnd":
-            batch.links.add(LinkId(key.node))
-            self._mark_link(batch, LinkId(key.node), change.before, look=key.kind in "ld")
+        kind, node = change.key.kind, change.key.node
+        if kind in "icsavx":
+            inode = InodeId(node)
+            batch.inodes.add(inode)
+            if kind in "isv":
+                batch.look.add(inode)
+            elif kind in "ax":
+                batch.delta.inodes.add(inode)
+                if kind == "x":
+                    batch.marked.add(inode)
+        elif kind in "lpnd":
+            batch.links.add(LinkId(node))
+            self._mark_link(batch, LinkId(node), change.before, look=kind in "ld")
 
     def _mark_link(self, batch: _Batch, link: LinkId, before: Body | None, *, look: bool) -> None:
         """Have all inodes that a link points to, or did, looked at."""
         births = [body for _, body in self.records.of(link, "l")]
-        for birth in (before, *births):
+        for birth in births if before is None else (before, *births):
             if isinstance(birth, LinkBirth):
                 batch.inodes.add(birth.inode)
                 if look:
@@ -204,47 +204,18 @@ class View:
         """
         if inode in self.contested or inode == ROOT_INODE:
             return False
-        birth: tuple[WriterId, Birth] | None = None
-        born: LinkBirth | None = None
-        content: tuple[WriterId, Content] | None = None
-        names: list[tuple[int, WriterId, bytes]] = []
-        places: list[tuple[int, WriterId, InodeId]] = []
-        known: list[Written] = []
-        versions = False
-        for writer, body in self.records.of(inode, "icsavxlpnd"):
-            match body:
-                case Birth() if birth is None and body.kind is not Kind.DIRECTORY and body.origin is None:
-                    birth = writer, body
-                case LinkBirth() if born is None and body.inode == inode:
-                    born = body
-                    names.append((body.clock, writer, body.name))
-                case Content() if content is None and bytes(body.via) == bytes(inode):
-                    content = writer, body
-                case Place():
-                    places.append((body.clock, writer, body.parent))
-                case Name():
-                    names.append((body.clock, writer, body.name))
-                case Overwritten() if inode not in batch.look:
-                    versions = True
-                    continue
-                case Attributes() | Xattrs():
-                    pass
-                case _:
-                    return False
-            known.append((writer, body))
-        if birth is None or born is None or len(self.links.to(inode)) > 1:
+        look = inode in batch.look
+        found = plain(inode, self.records.of(inode, "icsavxlpnd"), look)
+        if found is None or len(self.links.to(inode)) > 1:
             return False
-        if (row := plain_row(inode, birth, content, known)) is None:
-            return False
-        old = self.rows.inode(inode)
-        if versions and (old is None or old.dot != row.dot):
+        old, row = self.rows.inode(inode), found.row
+        if found.replaced and (old is None or old.dot != row.dot):
             return False  # what was replaced by this may be in the trash from now on
-        if (old is None or old.more_dots or inode in batch.look) and self.trash.of(inode):
+        if (old is None or old.more_dots or look) and self.trash.of(inode):
             return False
         self._put_inode(batch, inode, old, row)
-        clock, _, parent = max(places) if places else (0, b"", born.parent)
-        named, _, name = max(names)
-        self._put_link(batch, LinkRow(LinkId(inode), inode, int(row.kind), parent, name, 1, 0), max(clock, named))
+        link = LinkRow(LinkId(inode), inode, int(row.kind), found.parent, found.name, 1, 0)
+        self._put_link(batch, link, found.linked)
         return True
 
     def _put_link(self, batch: _Batch, new: LinkRow, clock: int) -> None:
@@ -253,9 +224,12 @@ class View:
         batch.links.discard(new.id)
         if old != new:
             self.links.put(new.id, new)
-            self._moved(batch, old, new, clock)
-            if old is not None and self._concerns_parent(old.parent, appears=False):
-                batch.links.add(LinkId(old.parent))
+            if old is None:
+                self._count_link(batch, new, 1, clock)
+            else:
+                self._moved(batch, old, new, clock)
+                if self._concerns_parent(old.parent, appears=False):
+                    batch.links.add(LinkId(old.parent))
             if self._concerns_parent(new.parent, appears=True):
                 batch.links.add(LinkId(new.parent))
 
@@ -265,8 +239,13 @@ class View:
             batch.altered.add(inode)
             batch.delta.inodes.add(inode)
             self.rows.put_inode(inode, new)
-            if old is None or (old.content, old.size) != (new.content, new.size):
-                self._count(batch, old, new, [], [])
+            before = None if old is None or old.kind is not Kind.FILE else old
+            after = new if new.kind is Kind.FILE else None
+            self.files += (after is not None) - (before is not None)
+            self.bytes += (0 if after is None else after.size) - (0 if before is None else before.size)
+            contents = [one.content for one in (before, after) if one is not None]
+            if len(contents) == 1 or len(set(contents)) == 2:
+                batch.delta.contents.update(contents)
 
     def _write_inode(self, batch: _Batch, inode: InodeId, state: InodeState | None) -> InodeRow | None:
         old = self.rows.inode(inode)
@@ -317,6 +296,8 @@ class View:
     # -- the places of directories ------------------------------------------------------------------------------------
 
     def _repair(self, batch: _Batch) -> None:
+        if not (batch.links or self.demoted):
+            return
         wanted: dict[InodeId, list[Edge]] = {}
         now: dict[InodeId, InodeId | None] = {}
         for link in (*batch.links, *(LinkId(inode) for inode in self.demoted)):

@@ -4,9 +4,9 @@ zeroconf runs an asyncio loop in a thread of its own. Its blocking calls are mad
 names into a bounded inbox and wake the trio side, and never touch anything else. What they name is looked up and
 checked (`discovery.service`) on the trio side.
 
-The network may be absent, come and go: every few seconds the addresses of this machine are compared, and zeroconf
-is restarted when they, or the cables, changed. Announcements are repeated, since browsers that missed
-one while cut off do not ask again. No failure of the network is ever raised.
+The network may be absent, come and go: when the kernel says so (`discovery.cables`), and now and then, the addresses
+of this machine are compared, and zeroconf is restarted when they, or the cables, changed. Announcements are repeated,
+since browsers that missed one while cut off do not ask again. No failure of the network is ever raised.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from anyio.abc import TaskStatus
 from zeroconf import Error as ZeroconfError
 from zeroconf import IPVersion, ServiceBrowser, ServiceInfo, ServiceStateChange, Zeroconf
 
+from base import beat
 from base.ids import PodId
+from discovery.cables import Cables
 from discovery.interfaces import Interface, announced_addresses, interfaces
 from discovery.service import SERVICE_TYPE, Service, read_service, usable_addresses
 
@@ -33,6 +35,9 @@ logger = logging.getLogger(__name__)
 MAX_SERVICES: Final = 1024
 """Pods remembered; announcements of more are ignored until some go."""
 POLL_S: Final = 3.0
+"""The addresses are looked at so often where the kernel doesn't tell of changes, or zeroconf couldn't be started,"""
+REST_POLL_S: Final = 16.0
+"""and so often else."""
 ANNOUNCE_AGAIN_S: Final = 45.0
 FORGET_AFTER_RESTART_S: Final = 30.0
 """A pod that was not heard of for so long after a restart of zeroconf has gone in between."""
@@ -92,6 +97,7 @@ class Announcer:
     Announced are the addresses of this machine as they change, behind those that ``service`` has of its own.
 
     ``only`` limits multicast to the interface with that IPv4 address, see `discovery.interfaces.multicast_scope`.
+    ``poll_s``: look at the addresses so often instead of when the kernel says that they changed.
     ``on_found`` is called for each new or changed pod, also for this one's own name announced from elsewhere;
     ``on_lost`` when it said goodbye or was not heard of any more. Both run on the trio side, are quick and don't raise.
     """
@@ -103,7 +109,7 @@ class Announcer:
         only: str | None = None,
         on_found: Callable[[Service], None] | None = None,
         on_lost: Callable[[Service], None] | None = None,
-        poll_s: float = POLL_S,
+        poll_s: float | None = None,
     ) -> None:
         self._service = service
         self._only = only
@@ -137,6 +143,7 @@ class Announcer:
             tasks.start_soon(self._look_up, inbox)
             present: tuple[Interface, ...] | None = None
             restarted_at = announced_at = -float("inf")
+            cables = Cables()
             try:
                 while True:
                     now_present = await to_thread.run_sync(interfaces, self._only)
@@ -153,10 +160,17 @@ class Announcer:
                     if now - restarted_at >= FORGET_AFTER_RESTART_S and present:
                         restarted_at = float("inf")
                         self._forget_unheard()
-                    await anyio.sleep(self._poll_s)
+                    await cables.changed(self._look_at(anyio.current_time(), by_itself=cables.are_watched))
             finally:
+                cables.close()
                 with anyio.move_on_after(_CLOSE_S, shield=True):
                     await self._stop()
+
+    def _look_at(self, now: float, *, by_itself: bool) -> float:
+        """Return when to look at the addresses at the latest; ``by_itself``: changes are told."""
+        if self._poll_s is not None:
+            return now + self._poll_s
+        return beat.after(now, REST_POLL_S) if by_itself and self._zeroconf is not None else now + POLL_S
 
     # -- zeroconf's life
 

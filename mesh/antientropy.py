@@ -212,7 +212,9 @@ class AntiEntropy:
 
     def due(self) -> float:
         """Return when `tick` has something to do, unless it is told something before; early at times, never late."""
-        return float("-inf") if self._running or self._ahead else self._exchange_at
+        if self._running or self._ahead:
+            return float("-inf")
+        return self._exchange_at if self._links else float("inf")
 
     def tick(self, vector: Vector, now: float) -> Plan:
         """Exchange vectors when due, leave slow pods, retry; about every 0.1 s."""

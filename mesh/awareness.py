@@ -19,7 +19,8 @@ class Awareness:
 
     def add(self, delta: int) -> None:
         """Make the score worse (positive) or better (negative), within its bounds."""
-        self.score = min(max(self.score + delta, 0), self._max)
+        if self.score or delta > 0:  # a healthy pod hears of its health several times a second
+            self.score = min(max(self.score + delta, 0), self._max)
 
     def scale(self, timeout_s: float) -> float:
         """Return ``timeout_s * (score + 1)``."""

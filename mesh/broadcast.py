@@ -26,7 +26,6 @@ from base.ids import PodId, WriterId
 from mesh.api import Entry
 from mesh.log_messages import (
     MAX_COVERED,
-    MAX_ENTRIES,
     MAX_MARKS,
     MalformedError,
     Push,
@@ -36,17 +35,12 @@ from mesh.log_messages import (
     encode_push,
     encode_want,
 )
+from mesh.pushes import all_here, batches, last_of
 from mesh.send import Send
 from mesh.wire import Tag
 
 FEW_PODS = 9
 """In a cluster of so many pods (8 links each) or less nobody is pruned."""
-MAX_PUSH_BYTES = 256 * 1024
-"""Blobs in one push; an entry alone may be larger, up to `MAX_PUSHED_ENTRY_BYTES`."""
-MAX_PUSHED_ENTRY_BYTES = 1024 * 1024
-"""A larger entry is announced and fetched, not pushed."""
-MAX_PUSHES = 8
-"""Pushes from one call; what is beyond is announced only."""
 ANNOUNCE_AFTER_S = 0.05
 """Announcements wait this long for further ones,"""
 ANNOUNCE_AFTER_FEW_S = 0.25
@@ -122,17 +116,6 @@ class _Missing:
     tries: int = 0
 
 
-def pushed_entries(message: object) -> list[Entry]:
-    """Return the entries that a `Tag.LOG_PUSH` message carries, none for other kinds and malformed ones.
-
-    They go to `ReplicatedLog.receive`, then the message to `Broadcast.received`.
-    """
-    try:
-        return list(decode_push(message).entries)
-    except MalformedError:
-        return []
-
-
 class Broadcast:
     """The broadcast of one pod. Not thread-safe."""
 
@@ -173,10 +156,11 @@ class Broadcast:
 
     def due(self) -> float | None:
         """Return when `tick` has something to do; None: not before something is told to this core."""
-        times = [missing.due for missing in self._missing.values()]
-        if self._announce_at is not None:
-            times.append(self._announce_at)
-        return min(times, default=None)
+        due = self._announce_at
+        for missing in self._missing.values():
+            if due is None or missing.due < due:
+                due = missing.due
+        return due
 
     def received(
         self, sender: PodId, message: object, applied: Sequence[Entry], vector: Mapping[WriterId, int], now: float
@@ -218,7 +202,7 @@ class Broadcast:
     def caught_up(self, sender: PodId, applied: Sequence[Entry], now: float) -> list[Send]:
         """Entries came from ``sender`` in a page of anti-entropy: announce them, who lacks them will ask."""
         link = self._links.get(sender)
-        for writer, sequence in _last(applied).items():
+        for writer, sequence in last_of(applied).items():
             if link is not None:
                 link.note(writer, sequence)
             self._owe_all(writer, sequence, now)
@@ -230,7 +214,7 @@ class Broadcast:
         """Push to one pod what it asked for."""
         if wanted.pod not in self._links:
             return []
-        return [Send(wanted.pod, Tag.LOG_PUSH, encode_push(batch, ())) for batch in _batches(entries)]
+        return [Send(wanted.pod, Tag.LOG_PUSH, encode_push(batch, ())) for batch in batches(entries)]
 
     def tick(self, vector: Mapping[WriterId, int], now: float) -> list[Send]:
         """Announce what is due, and ask for what is missing; when it is `due`."""
@@ -262,7 +246,7 @@ class Broadcast:
         self, sender: PodId, push: Push, applied: Sequence[Entry], vector: Mapping[WriterId, int], now: float
     ) -> list[Send]:
         link = self._links[sender]
-        for writer, sequence in _last(push.entries).items():
+        for writer, sequence in last_of(push.entries).items():
             link.note(writer, sequence)
             if sequence > vector.get(writer, 0):
                 self._miss(writer, sequence, sender, now, REORDERED_S)
@@ -273,7 +257,7 @@ class Broadcast:
             link.eager, link.useful = True, now
         elif now - link.useful <= USEFUL_S:
             pass  # changes of different sources take different ways: each link is one too many for some of them
-        elif self._pods > FEW_PODS and link.eager and push.entries and _all_here(push.entries, vector):
+        elif self._pods > FEW_PODS and link.eager and push.entries and all_here(push.entries, vector):
             link.eager = False
             sends.append(Send(sender, Tag.LOG_PUSH, [PushKind.PRUNE]))
         return sends
@@ -315,7 +299,7 @@ class Broadcast:
         """Push ``entries`` along the eager links that are not ``covered``, and remember whom to tell of them."""
         if not entries:
             return []
-        for writer, sequence in _last(entries).items():
+        for writer, sequence in last_of(entries).items():
             self._owe_all(writer, sequence, now)
         if self._leaf:
             return []
@@ -323,7 +307,7 @@ class Broadcast:
         self._rng.shuffle(targets)
         everybody = [self.me, *targets, *sorted(covered)] if self._pods <= MAX_COVERED else []
         sends = []
-        for batch in _batches(entries):
+        for batch in batches(entries):
             message = encode_push(batch, everybody[:MAX_COVERED])
             for pod in targets:
                 known = self._links[pod].known
@@ -366,36 +350,3 @@ class Broadcast:
             missing.due = min(missing.due, now + patience_s)
         if sender not in missing.announcers:
             missing.announcers.append(sender)
-
-
-def _all_here(entries: Iterable[Entry], vector: Mapping[WriterId, int]) -> bool:
-    return all(entry.sequence <= vector.get(entry.writer, 0) for entry in entries)
-
-
-def _last(entries: Iterable[Entry]) -> dict[WriterId, int]:
-    last: dict[WriterId, int] = {}
-    for entry in entries:
-        last[entry.writer] = max(entry.sequence, last.get(entry.writer, 0))
-    return last
-
-
-def _batches(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Return the entries worth pushing in batches of about `MAX_PUSH_BYTES`.
-
-    Nothing of a writer is pushed after an entry of his that is too large: it could not be applied.
-    """
-    batches: list[list[Entry]] = []
-    size = 0
-    stopped: set[WriterId] = set()
-    for entry in entries:
-        if len(entry.blob) > MAX_PUSHED_ENTRY_BYTES or entry.writer in stopped:
-            stopped.add(entry.writer)
-            continue
-        if not batches or size + len(entry.blob) > MAX_PUSH_BYTES or len(batches[-1]) >= MAX_ENTRIES:
-            if len(batches) == MAX_PUSHES:
-                break
-            batches.append([])
-            size = 0
-        batches[-1].append(entry)
-        size += len(entry.blob)
-    return batches

@@ -16,12 +16,15 @@ from collections.abc import Callable
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import SocketAttribute, SocketStream
 
 from base.errors import UnreachableError
 from mesh.wire import Decoder, Frame, Kind
 
 RECEIVE_BYTES: Final = 256 << 10
+FEW_BYTES: Final = 16 << 10
+"""Room for what comes where little has come before: more of it costs time to have and to give back."""
 SEND_SLICE_BYTES: Final = 256 << 10
 
 
@@ -46,6 +49,9 @@ class Channel:
         self._torn = False
         self.received_bytes = 0
         """Bytes received from the network so far: what an idle or a half-open link lacks."""
+        self._receive_bytes = FEW_BYTES
+        self._more = False
+        """Whether the network surely has more."""
 
     @classmethod
     async def open(cls, stream: SocketStream, context: ssl.SSLContext, *, server_side: bool) -> Channel:
@@ -87,6 +93,8 @@ class Channel:
         """Return the next frame. Raises `ConnectionLostError` or `ProtocolError`."""
         while True:
             room = self._decoder.wanted()
+            if not (self._incoming.pending or self._tls.pending()):
+                await self._fill()
             try:
                 count = self._read(room)
             except ssl.SSLWantReadError:
@@ -182,14 +190,30 @@ class Channel:
         if self.unsent:
             await self.flush()
         try:
-            data = await self._stream.receive(RECEIVE_BYTES)
-        except anyio.EndOfStream:
-            self._incoming.write_eof()
-            raise ConnectionLostError("The other side closed the connection.") from None
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            data = await self._receive()
+        except (OSError, anyio.BusyResourceError, anyio.ClosedResourceError) as error:
             raise ConnectionLostError("The connection broke.") from error
+        if not data:
+            self._incoming.write_eof()
+            raise ConnectionLostError("The other side closed the connection.")
         self.received_bytes += len(data)
         self._incoming.write(data)
+
+    async def _receive(self) -> bytes:
+        """Return what the network has, empty at its end: what anyio's stream does, in a third of the steps."""
+        while True:
+            if self._more:
+                await anyio.lowlevel.checkpoint()
+            else:
+                await anyio.wait_readable(self._socket)
+            try:
+                data = self._socket.recv(self._receive_bytes)
+            except (BlockingIOError, InterruptedError):
+                self._more = False
+                continue
+            self._more = len(data) == self._receive_bytes
+            self._receive_bytes = RECEIVE_BYTES if len(data) >= FEW_BYTES else FEW_BYTES
+            return data
 
     async def _transmit(self) -> None:
         if not self.unsent:

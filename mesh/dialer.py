@@ -15,6 +15,7 @@ from typing import Final
 
 import anyio
 
+from base import beat
 from base.errors import RefusedError, WormholeError
 from base.ids import PodId
 from mesh.address import format_address
@@ -84,7 +85,8 @@ class Dialer:
         if pod is not None:
             candidate.pod = pod
         candidate.sources.add(source)
-        self._wake.set()
+        if candidate.pod is None or not self._linked(candidate.pod):
+            self._wake.set()
 
     def remove(self, host: str, port: int, source: Source) -> None:
         """Take back that a source knows an address; with no source left it is forgotten."""
@@ -119,10 +121,10 @@ class Dialer:
                     group.start_soon(self._attempt, candidate)
                 next_at = min(
                     (each.due_at for each in self._candidates.values() if not each.busy and each.due_at > now),
-                    default=now + LONGEST_PAUSE_S,
+                    default=beat.after(now, LONGEST_PAUSE_S),
                 )
                 self._wake = anyio.Event()
-                with anyio.move_on_after(max(0.05, next_at - now)):
+                with anyio.move_on_at(max(now + 0.05, next_at)):
                     await self._wake.wait()
 
     def _due(self, now: float) -> list[Candidate]:

@@ -6,15 +6,16 @@ pings keep differing, misses nothing. Few pods exchange digests at once; many fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
 from base.ids import PodId
 from mesh import gossip_messages as wire
 from mesh.census import Census
 from mesh.gossip import pages
-from mesh.gossip_messages import Kind, Known, Record
+from mesh.gossip_messages import BUCKETS, Kind, Known
+from mesh.own_record import OwnRecord
 from mesh.send import Send
-from mesh.summary import Comparisons, Summary, bucket_of
+from mesh.summary import Comparisons, Summary, bucket_of, by_bucket
 from mesh.wire import Tag
 
 DIGEST_ENTRIES = 256
@@ -25,14 +26,14 @@ FEW_PODS = 64
 class Exchange:
     """The exchanges of one pod, which knows ``census`` and its own record."""
 
-    def __init__(self, census: Census, own: Callable[[], Record]) -> None:
+    def __init__(self, census: Census, own: OwnRecord) -> None:
         self._census = census
         self._own = own
         self._comparisons = Comparisons()
 
     def sum(self) -> bytes:
         """Return the sum of all that is known here, to ride on a ping."""
-        return self._census.summary.total(self._own())
+        return self._census.summary.total(self._own.record)
 
     def opening(self, to: PodId, now: float) -> list[Send]:
         """Return the messages that begin an exchange with ``to``."""
@@ -43,6 +44,8 @@ class Exchange:
     def compare(self, sender: PodId, sums: bytes, now: float) -> list[Send]:
         """Look into it if what a linked pod knows has differed from what we know for some time."""
         same = not sums or sums == self.sum()
+        if same and self._comparisons.all_same:
+            return []
         return self.opening(sender, now) if self._comparisons.heard(sender, same=same, now=now) else []
 
     def learnt(self, source: PodId) -> None:
@@ -60,7 +63,7 @@ class Exchange:
 
     def on_want(self, sender: PodId, wanted: Iterable[PodId]) -> list[Send]:
         """Return the records that ``sender`` asks for."""
-        own = self._own()
+        own = self._own.record
         records = {pod: own if pod == own.pod else self._census.records.get(pod) for pod in wanted}
         return pages(sender, [wire.encode_update(record) for record in records.values() if record])
 
@@ -69,7 +72,7 @@ class Exchange:
 
         ``accused``: it accuses this pod, so it gets our own record in any case.
         """
-        own, census = self._own(), self._census
+        own, census = self._own.record, self._census
         updates: dict[PodId, list[object]] = {}
         wanted: dict[PodId, bytes] = {}
         for known in digest:
@@ -92,7 +95,7 @@ class Exchange:
 
     def _total(self) -> Summary:
         summary = self._census.summary.copy()
-        summary.replace(None, self._own())
+        summary.replace(None, self._own.record)
         return summary
 
     def _digests(self, to: PodId, buckets: Collection[int] | None, now: float) -> list[Send]:
@@ -100,15 +103,15 @@ class Exchange:
 
         ``buckets``: those of these parts only, None: all.
         """
-        own, census = self._own(), self._census
+        own, census = self._own.record, self._census
         entries = []
         if buckets is None or bucket_of(own.pod) in buckets:
             entries.append(wire.encode_known(Known(own.pod, *own.stamp, None)))
-        others = sorted(pod for pod in census.members if pod != own.pod)
+        parts = by_bucket(census.members)
+        chosen = range(BUCKETS) if buckets is None else buckets
         entries += [
             wire.encode_known(Known(pod, *census.stamp(pod), census.accusation(pod, now)))
-            for pod in others
-            if buckets is None or bucket_of(pod) in buckets
+            for pod in sorted(pod for part in chosen for pod in parts[part] if pod != own.pod)
         ]
         return [
             Send(to, Tag.GOSSIP, [Kind.DIGEST, entries[at : at + DIGEST_ENTRIES]])

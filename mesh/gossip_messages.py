@@ -45,6 +45,7 @@ BUCKETS: Final = 64
 MAX_FLAGS: Final = 1 << 16
 _POD_BYTES: Final = 16
 _CACHED: Final = 4096
+_CACHED_PODS: Final = 1 << 15
 
 
 class Kind(IntEnum):
@@ -70,6 +71,8 @@ class Flag(IntFlag):
     LINKED_TO_ALL = 8
 
 
+_LIST: Final = (list, tuple)
+_NOBODY: Final = PodId("")
 _PROBES: Final = {1: Kind.PING, 2: Kind.ACK}
 
 
@@ -200,14 +203,14 @@ def unpack_meta(packed: bytes) -> dict[str, object]:
 
 def decode(message: object) -> Message:
     """Return the message; raises `MalformedError`."""
-    if not isinstance(message, list | tuple) or not message:
+    if not isinstance(message, _LIST) or not message:
         raise MalformedError("a message that is no list")
-    head = message[0]
+    head, length = message[0], len(message)
     probe = _PROBES.get(head) if isinstance(head, int) and head is not True else None
-    if probe is not None and len(message) > 2:  # nearly all messages are
-        sums = _sums(message[3], 1) if len(message) > 3 else b""
-        heard = _int(message[4], 0, 2**32) if len(message) > 4 and probe is Kind.PING else None
-        return Message(probe, nonce=_int(message[1], 0, 2**32), updates=_updates(message[2]), sums=sums, heard=heard)
+    if probe is not None and length > 2:  # nearly all messages are
+        sums = _sums(message[3], 1) if length > 3 else b""
+        heard = _int(message[4], 0, 2**32) if length > 4 and probe is Kind.PING else None
+        return Message(probe, _int(message[1], 0, 2**32), _NOBODY, _updates(message[2]), (), (), sums, heard)
     match list(message):
         case [Kind.NACK, nonce, updates, *_]:
             return Message(Kind.NACK, nonce=_int(nonce, 0, 2**32), updates=_updates(updates))
@@ -239,7 +242,9 @@ def question_of(message: Message, own: Record) -> Message | None:
 
 
 def _updates(value: object) -> list[Update]:
-    updates = [_update(entry) for entry in _list(value, MAX_UPDATES)] if value != [] else []
+    if value == []:
+        return []
+    updates = [_update(entry) for entry in _list(value, MAX_UPDATES)]
     return [update for update in updates if update is not None]
 
 
@@ -307,21 +312,27 @@ def _sums(value: object, count: int) -> bytes:
     return value
 
 
-def _list(value: object, limit: int) -> list[object]:
-    if not isinstance(value, list | tuple) or len(value) > limit:
+def _list(value: object, limit: int) -> Sequence[object]:
+    if not isinstance(value, _LIST) or len(value) > limit:
         raise MalformedError("something that is no list, or too long")
-    return list(value)
+    return value
 
 
 def _int(value: object, low: int, end: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value < end:
-        raise MalformedError("something that is no number, or out of range")
-    return value
+    if isinstance(value, int) and low <= value < end and not isinstance(value, bool):
+        return value
+    raise MalformedError("something that is no number, or out of range")
 
 
 def _pod(value: object) -> PodId:
     if not isinstance(value, bytes) or len(value) != _POD_BYTES:
         raise MalformedError("something that is no pod id")
+    return _name(value)
+
+
+@lru_cache(_CACHED_PODS)
+def _name(value: bytes) -> PodId:
+    """Return one and the same string for a pod, however often it is named: kept once, and found quickly in tables."""
     return PodId(value.hex())
 
 
@@ -341,5 +352,4 @@ def _meta(value: object) -> bytes:
 def _links(value: object) -> tuple[PodId, ...]:
     if not isinstance(value, bytes) or len(value) > MAX_LINKS * _POD_BYTES or len(value) % _POD_BYTES:
         raise MalformedError("links that are no pod ids, or too many")
-    digits = value.hex()
-    return tuple([PodId(digits[at : at + 32]) for at in range(0, len(digits), 32)])
+    return tuple([_name(value[at : at + _POD_BYTES]) for at in range(0, len(value), _POD_BYTES)])

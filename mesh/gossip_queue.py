@@ -27,6 +27,8 @@ class GossipQueue:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._links: dict[PodId, dict[Hashable, _Item]] = {}
+        self._filled = False
+        """Whether something was put in since nothing was found."""
 
     def __len__(self) -> int:
         return sum(map(len, self._links.values()))
@@ -34,7 +36,9 @@ class GossipQueue:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to tell anybody."""
-        return not any(self._links.values())
+        if self._filled:
+            self._filled = any(self._links.values())
+        return not self._filled
 
     def waiting(self, pod: PodId) -> bool:
         """Tell whether there is something to tell ``pod``."""
@@ -51,6 +55,7 @@ class GossipQueue:
     def put(self, key: Hashable, update: object, size_bytes: int, besides: Collection[PodId], now: float) -> None:
         """Queue ``update`` for all linked pods but those in ``besides``, who know it."""
         item = _Item(update, size_bytes, now)
+        self._filled = True
         for pod, items in self._links.items():
             items.pop(key, None)
             if pod in besides:

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 import anyio
 from anyio.abc import TaskGroup
 
+from base import beat
 from base.errors import DamagedError, NamesakeError, RefusedError, UnreachableError, WormholeError, from_wire, to_wire
 from base.ids import PodId
 from mesh.api import Lane
@@ -318,7 +319,7 @@ class Link:
         """Ping a silent link, give up a dead one, close an unused bulk link."""
         seen_bytes, seen_at = self._channel.received_bytes, anyio.current_time()
         while True:
-            await anyio.sleep(PING_S)
+            await beat.rest(PING_S)
             now = anyio.current_time()
             if self._channel.received_bytes != seen_bytes:
                 seen_bytes, seen_at = self._channel.received_bytes, now

@@ -34,6 +34,7 @@ MAX_PAGE_BYTES: Final = 1024 * 1024
 MAX_FIELDS: Final = 16
 """Of a message or an item, with those that newer versions add."""
 SUM_BYTES: Final = 8
+_LIST: Final = (list, tuple)
 _WRITER_BYTES: Final = 8
 _POD_BYTES: Final = 16
 
@@ -120,6 +121,11 @@ def encode_vector(page: VectorPage) -> list[object]:
     return [page.answer_wanted, page.first, page.end, [[writer, last] for writer, last in page.marks.items()]]
 
 
+def carries_entries(message: object) -> bool:
+    """Tell whether a `Tag.LOG_PUSH` message is of the kind that carries entries, well-formed or not."""
+    return isinstance(message, _LIST) and len(message) > 0 and message[0] == PushKind.ENTRIES
+
+
 def decode_push(message: object) -> Push:
     """Return a `Tag.LOG_PUSH` message; raises `MalformedError`."""
     match _list(message, MAX_FIELDS):
@@ -191,16 +197,16 @@ def _marks(value: object, least: int) -> dict[WriterId, int]:
     return marks
 
 
-def _list(value: object, limit: int) -> list[object]:
-    if not isinstance(value, list | tuple) or len(value) > limit:
+def _list(value: object, limit: int) -> Sequence[object]:
+    if not isinstance(value, _LIST) or len(value) > limit:
         raise MalformedError("something that is no list, or too long")
-    return list(value)
+    return value
 
 
 def _int(value: object, low: int, end: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value < end:
-        raise MalformedError("something that is no number, or out of range")
-    return value
+    if isinstance(value, int) and low <= value < end and not isinstance(value, bool):
+        return value
+    raise MalformedError("something that is no number, or out of range")
 
 
 def _writer(value: object) -> WriterId:

@@ -3,13 +3,15 @@
 Theory of operation. Each pod says things about itself in one *record* (address, published values, links, whether in
 maintenance, down or gone), ordered by (incarnation, version); records spread by gossip along the links, and pings carry
 a sum of all that is known (`mesh.summary`), so that whoever missed something notices. Each linked pod is probed about
-once a second (`mesh.probes`). One that answers neither us nor our helpers is *accused*; the accusation spreads; the
-accused refutes it with a higher incarnation, which no one else may make up. A pod that has answered us a moment ago
-does not become suspect on hearsay: we pass the accusation on to it instead. Who stays suspected for `absent_after_s`
-is absent. Pods that nobody here is linked to are judged by whether a path of links leads to them
-(`mesh.reachability`). A pod that a bad clock gave too low an incarnation is told its own old record and goes above it.
+once a second, half as often where all is well (`mesh.probes`). One that answers neither us nor our helpers is
+*accused*; the accusation spreads; the accused refutes it with a higher incarnation, which no one else may make up. A
+pod that has answered us a moment ago does not become suspect on hearsay: we pass the accusation on to it instead. Who
+stays suspected for `absent_after_s` is absent. Pods that nobody here is linked to are judged by whether a path of links
+leads to them (`mesh.reachability`). A pod that a bad clock gave too low an incarnation is told its own old record and
+goes above it.
 
-What is known of others is in `mesh.census`; who is linked to whom in a large cluster is decided in `mesh.view`.
+What is known of others is in `mesh.census`, what of their word counts in `mesh.hearsay`; who is linked to whom in a
+large cluster is decided in `mesh.view`.
 
 This module must never wait, read a clock or roll its own dice, and nothing it receives may raise.
 """
@@ -27,6 +29,7 @@ from mesh.census import Census, own_view, state_of
 from mesh.exchange import Exchange
 from mesh.gossip import Gossip
 from mesh.gossip_messages import Accusation, Flag, Kind, Known, Record
+from mesh.hearsay import Hearsay
 from mesh.member import MembershipSettings, MemberView, Near
 from mesh.own_record import OwnRecord
 from mesh.probes import Acked, Order, Prober
@@ -45,8 +48,6 @@ MAX_COMPLAINTS = 32
 REVIEW_EVERY_S = 0.25
 REVIEW_PODS_PER_S = 4000
 """With many pods paths are looked for more rarely: it takes a millisecond for 2,000."""
-FORWARD_EVERY_S = 1.0
-"""An accusation of one pod is passed on to it at most this often."""
 
 
 class Membership:
@@ -73,12 +74,14 @@ class Membership:
         self._links: dict[PodId, None] = {}
         self._gossip = Gossip(settings.gossip_pods, rng)
         self._own = OwnRecord(me, incarnation, address)
-        self._exchange = Exchange(self.census, lambda: self._own.record)
-        self._changed: set[PodId] = set()
+        self._exchange = Exchange(self.census, self._own)
+        self._hearsay = Hearsay(
+            *(self._own, self.census, self._gossip, self._exchange, self._awareness, self._links),
+            ask=lambda pod, now: self._prober.hurry(now, (pod,)),
+        )
         self._complaints: list[str] = []
         self._now = self._ticked = 0.0
         self._gossip_at = self._exchange_at = self._review_at = float("-inf")
-        self._urgent = False
 
     # -- what the shell tells
 
@@ -86,7 +89,7 @@ class Membership:
         """Take over who belongs to the cluster and is not evicted; this pod may be among them."""
         self._now = now
         added, removed = self.census.set_members(pods if isinstance(pods, frozenset) else frozenset(pods), now)
-        self._changed.update(added, removed)
+        self._hearsay.changed.update(added, removed)
         if added or removed:
             self._gossip.set_size(len(self.census.members) + 1)
         if added:
@@ -107,15 +110,15 @@ class Membership:
         """Wait so long from now on until a pod that does not answer counts as absent, those suspected already, too."""
         self._now = now
         for pod in self.census.set_absent_after(absent_after_s, now):
-            self._touch(pod)
+            self._hearsay.touch(pod, self._now)
 
     def set_address(self, address: str) -> None:
         """Gossip ``HOST:PORT`` as where this pod listens; the empty string withdraws it."""
-        self._publish(self._own.set_address(address))
+        self._hearsay.publish(self._own.set_address(address), self._now)
 
     def set_meta(self, values: Mapping[str, object]) -> None:
         """Gossip ``values`` about this pod; raises `UsageError` above 1 KiB packed or for what msgpack can't carry."""
-        self._publish(self._own.set_meta(values))
+        self._hearsay.publish(self._own.set_meta(values), self._now)
 
     def link_up(self, pod: PodId, now: float) -> list[Send]:
         """A link to ``pod`` is up: it is probed, and asked for all it knows, at once."""
@@ -176,7 +179,7 @@ class Membership:
 
     def changes(self) -> set[PodId]:
         """Return whose state, announcement, values or address changed since the last call."""
-        changed, self._changed = self._changed, set()
+        changed, self._hearsay.changed = self._hearsay.changed, set()
         return changed
 
     def complaints(self) -> list[str]:
@@ -207,59 +210,65 @@ class Membership:
             return []
         if sender in self.census:
             self.census.seen(sender, now)
+        if not decoded.updates:  # most messages are pings and answers that say nothing else
+            return self._react(sender, decoded, [])
         sends: list[Send] = []
-        accused = False
+        accused, witness_s = False, self._witness_s()
         for update in decoded.updates:
-            sends += self._update(update, sender)
+            sends += self._hearsay.update(update, sender, witness_s, now)
             accused = accused or (update.pod == self.me and isinstance(update, Accusation))
         refuted = [wire.encode_update(self._own.record)] if accused else []
         return sends + self._react(sender, decoded, refuted)
 
     def _react(self, sender: PodId, decoded: wire.Message, refuted: list[object]) -> list[Send]:
-        sends: list[Send] = []
         match decoded.kind:
             case Kind.PING:
                 if self._prober.on_ping(sender, decoded.nonce, decoded.heard, self._now):
-                    self._alive(Acked(sender, None))
-                sends += self._wrap([Order(sender, [Kind.ACK, decoded.nonce])], refuted)
-                sends += self._compare(sender, decoded.sums)
+                    self._alive(sender, None)
+                answer = self._say(sender, [Kind.ACK, decoded.nonce], (), refuted)
+                along = self._wrap(self._prober.along(self._now, self.me))
+                return [answer, *self._compare(sender, decoded.sums), *along]
             case Kind.ACK:
-                sends += self._compare(sender, decoded.sums)
-                answer = self._prober.on_ack(sender, decoded.nonce, self._now)
-                if isinstance(answer, Acked):
-                    self._alive(answer)
-                elif answer is not None:
-                    sends += self._wrap([answer])
+                sends = self._compare(sender, decoded.sums)
+                acked = self._prober.on_ack(sender, decoded.nonce, self._now)
+                if isinstance(acked, Acked):
+                    self._alive(*acked)
+                elif acked is not None:
+                    sends.append(self._say(*acked))
+                return sends
             case Kind.REQUEST:
-                sends += self._wrap(self._prober.on_request(sender, decoded.nonce, decoded.target, self._now))
+                return self._wrap(self._prober.on_request(sender, decoded.nonce, decoded.target, self._now))
             case Kind.NACK:
                 self._prober.on_nack(sender, decoded.nonce)
-            case Kind.GOSSIP:
-                if refuted:
-                    sends.append(Send(sender, Tag.GOSSIP, [Kind.GOSSIP, refuted]))
+            case Kind.GOSSIP if refuted:
+                return [Send(sender, Tag.GOSSIP, [Kind.GOSSIP, refuted])]
             case Kind.DIGEST:
-                sends += self._digest(sender, decoded.digest)
+                return self._digest(sender, decoded.digest)
             case Kind.WANT:
-                sends += self._exchange.on_want(sender, decoded.wanted)
+                return self._exchange.on_want(sender, decoded.wanted)
             case Kind.SUMMARY:
-                sends += self._exchange.on_summary(sender, decoded.sums, self._now)
-        return sends
+                return self._exchange.on_summary(sender, decoded.sums, self._now)
+        return []
 
     def _compare(self, sender: PodId, sums: bytes) -> list[Send]:
-        return self._exchange.compare(sender, sums, self._now) if sender in self._links else []
+        if sender not in self._links:
+            return []
+        if sums and sums != self._exchange.sum():
+            self._prober.hurry(self._now, (sender,))  # is it the same by then?
+        return self._exchange.compare(sender, sums, self._now)
 
     def due(self) -> float:
         """Return when `tick` has something to do, unless this pod is told something before; early at times, never late."""
-        if self._urgent or self._own.undecided:
+        if self._hearsay.urgent or self._own.changed_at is not None:
             return self._ticked
-        times = [self._prober.due(), self.census.due()]
-        if self._links:
-            times.append(self._exchange_at)
-        if not self._gossip.idle:
-            times.append(self._gossip_at)
-        if self.census.undecided:
-            times.append(self._review_at)
-        return min(times)
+        due = min(self._prober.due(), self.census.expire_at)
+        if self._exchange_at < due and self._links:
+            due = self._exchange_at
+        if self._gossip_at < due and not self._gossip.idle:
+            due = self._gossip_at
+        if self._review_at < due and self.census.undecided:
+            due = self._review_at
+        return due
 
     def tick(self, now: float, planned: float | None = None) -> list[Send]:
         """Do what is due. ``planned``: for when this call was planned, None: `TICK_S` after the last one."""
@@ -270,18 +279,19 @@ class Membership:
         self._ticked = now
         probes = self._prober.tick(now)
         for pod in probes.failed:
-            self._accuse(pod)
+            self._hearsay.accuse(pod, now)
         if now >= self._review_at:
             self._review_at = now + max(REVIEW_EVERY_S, len(self.census.records) / REVIEW_PODS_PER_S)
             for pod in self.census.deduce(self._links, now):
-                self._touch(pod)
+                self._hearsay.touch(pod, self._now)
         for pod in self.census.expire(now):
-            self._touch(pod)
-        links = self._links
-        self._publish(self._own.review_links(links, lambda: self.census.lacks_links(links), now))
+            self._hearsay.touch(pod, self._now)
+        if self._own.changed_at is not None:
+            links = self._links
+            self._hearsay.publish(self._own.review_links(links, lambda: self.census.lacks_links(links), now), self._now)
         sends = self._wrap(probes.orders)
-        if now >= self._gossip_at or self._urgent:
-            self._urgent = False
+        if now >= self._gossip_at or self._hearsay.urgent:
+            self._hearsay.urgent = False
             self._gossip_at = now + self._settings.gossip_interval_s
             if not self._gossip.idle:
                 sends += self._gossip.round(self._audience(), now)
@@ -295,128 +305,55 @@ class Membership:
         self._prober.slept(seconds)
         self.census.slept(seconds)
 
+    def _witness_s(self) -> float:
+        """Return how long an answer to a probe shows that a pod lives, whatever others say."""
+        return self._prober.interval_s() + self._settings.probe_timeout_s
+
     def _digest(self, sender: PodId, digest: Sequence[Known]) -> list[Send]:
         sends: list[Send] = []
         accused = False
         for known in digest:
             if known.pod == self.me and (known.incarnation, known.version) > self._own.record.stamp:
-                self._publish(self._own.rise_above(known.incarnation))
+                self._hearsay.publish(self._own.rise_above(known.incarnation), self._now)
             if known.accusation is not None:
                 accused = accused or known.pod == self.me
-                sends += self._update(known.accusation, sender)
+                sends += self._hearsay.update(known.accusation, sender, self._witness_s(), self._now)
         return sends + self._exchange.answer(sender, digest, self._now, accused=accused)
 
-    # -- updates
-
-    def _update(self, update: wire.Update, source: PodId) -> list[Send]:
-        if update.pod == self.me:
-            self._hear_of_self(update)
-        elif update.pod not in self.census:
-            pass  # not in the roster (yet): the exchange that follows its admission brings it
-        elif isinstance(update, Accusation):
-            return self._hear_accusation(update, source)
-        else:
-            self._hear_record(update, source)
-        return []
-
-    def _hear_of_self(self, update: wire.Update) -> None:
-        if isinstance(update, Accusation):
-            if update.incarnation < self._own.record.incarnation or self._own.gone:
-                return
-            self._awareness.add(1)
-        elif update.stamp <= self._own.record.stamp:
-            return
-        self._publish(self._own.rise_above(update.incarnation))
-
-    def _hear_record(self, record: Record, source: PodId) -> None:
-        known = self.census.records.get(record.pod)
-        if known is not None and record.stamp <= known.stamp:
-            if record.stamp == known.stamp:
-                self._gossip.heard(record, source)
-            return
-        self._exchange.learnt(source)
-        accused = record.pod in self.census.suspicions
-        if self.census.take(record, self._now):
-            self._touch(record.pod)
-        if accused and record.pod not in self.census.suspicions:
-            self._gossip.withdraw(record.pod)
-            self._urgent = True
-        told = self._links if record.flags & Flag.LINKED_TO_ALL else record.links
-        self._gossip.tell(record, (source, *told), self._now)
-
-    def _hear_accusation(self, update: Accusation, source: PodId) -> list[Send]:
-        pod, now = update.pod, self._now
-        if self.census.gone(pod) or update.incarnation < self.census.stamp(pod)[0]:
-            return []
-        near, witness_s = self.census.near.get(pod), self._prober.interval_s() + self._settings.probe_timeout_s
-        if (
-            pod not in self.census.suspicions
-            and near is not None
-            and pod in self._links
-            and now - near.proof <= witness_s
-        ):
-            if now - near.forwarded < FORWARD_EVERY_S:
-                return []
-            near.forwarded = now
-            return [Send(pod, Tag.GOSSIP, [Kind.GOSSIP, [wire.encode_update(update)]])]
-        if self.census.hear_accusation(update, now):
-            self._accusing(update, source)
-        self._touch(pod)
-        return []
-
-    def _accuse(self, pod: PodId) -> None:
-        news = self.census.accuse(pod, self._now)
-        if news is not None:
-            self._accusing(news, None)
-        self._touch(pod)
-
-    def _accusing(self, update: Accusation, source: PodId | None) -> None:
-        self._urgent = True
-        self._gossip.tell(update, () if source is None else (source,), self._now)
-
-    def _alive(self, acked: Acked) -> None:
+    def _alive(self, pod: PodId, round_trip_s: float | None) -> None:
         """A probe was answered. An accusation stands until the accused refutes it, though: the next ping says so."""
-        if (near := self.census.near.get(acked.pod)) is None:
+        if (near := self.census.near.get(pod)) is None:
             return
         near.proof = self._now
-        self.census.seen(acked.pod, self._now)
-        if acked.round_trip_s is not None:
-            near.measured(acked.round_trip_s)
-        if self.census.clear_deduced(acked.pod):
-            self._touch(acked.pod)
+        self.census.seen(pod, self._now)
+        if round_trip_s is not None:
+            near.measured(round_trip_s)
+        if self.census.clear_deduced(pod):
+            self._hearsay.touch(pod, self._now)
 
     # -- sending
 
     def _announce(self, flag: Flag, on: bool, now: float) -> list[Send]:
         self._now = now
-        self._publish(self._own.set_flag(flag, on))
+        self._hearsay.publish(self._own.set_flag(flag, on), self._now)
         message = [Kind.GOSSIP, [wire.encode_update(self._own.record)]]
         return [Send(pod, Tag.GOSSIP, message) for pod in self._links]
-
-    def _publish(self, new: bool) -> None:
-        """Gossip this pod's own record if it is ``new``."""
-        if new:
-            self._gossip.tell(self._own.record, (), self._now)
-            self._changed.add(self.me)
 
     def _audience(self) -> list[PodId]:
         """Return the linked pods that gossip will reach; the suspected hear what concerns them with each probe."""
         return [pod for pod in self._links if not self.census.accused(pod)]
 
-    def _wrap(self, orders: Iterable[Order], first: Iterable[object] = ()) -> list[Send]:
-        """Add to probes: what ``first`` says, what the addressee is accused of, some of the gossip, and the sum."""
-        sends = []
-        for pod, head, tail in orders:
-            updates = list(first)
-            accusation = self.census.accusation(pod, self._now)
-            if accusation is not None:
-                updates.append(wire.encode_update(accusation))
-            updates += self._gossip.piggyback(pod, self._now)
-            sums = [self._exchange.sum()] if head[0] in (Kind.PING, Kind.ACK) else []
-            sends.append(Send(pod, Tag.GOSSIP, [*head, updates, *sums, *tail]))
-        return sends
+    def _wrap(self, orders: Iterable[Order]) -> list[Send]:
+        return [self._say(*order) for order in orders]
 
-    def _touch(self, pod: PodId) -> None:
-        """Note a change of what is shown of ``pod``; who is linked to all may have become so by it."""
-        self._own.links_changed(self._now)
-        self._changed.add(pod)
+    def _say(self, pod: PodId, head: list[object], tail: Iterable[object] = (), first: Iterable[object] = ()) -> Send:
+        """Add to a probe: what ``first`` says, what the addressee is accused of, some of the gossip, and the sum."""
+        updates = [*first]
+        accusation = self.census.accusation(pod, self._now)
+        if accusation is not None:
+            updates.append(wire.encode_update(accusation))
+        if not self._gossip.idle:
+            updates += self._gossip.piggyback(pod, self._now)
+        if head[0] is Kind.PING or head[0] is Kind.ACK:
+            return Send(pod, Tag.GOSSIP, [*head, updates, self._exchange.sum(), *tail])
+        return Send(pod, Tag.GOSSIP, [*head, updates, *tail])

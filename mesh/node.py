@@ -16,6 +16,7 @@ from typing import Any, Final
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from base import beat
 from base.errors import MachineError, RefusedError
 from base.ids import ClusterId, PodId, WriterId
 from mesh import listener as door
@@ -44,8 +45,10 @@ from mesh.timekeeper import Timekeeper
 from mesh.whereabouts import Whereabouts
 from mesh.wire import Tag
 
-RESTING_TICK_S: Final = 0.5
-"""Between two ticks at the most (s): what is `due` is known, except records added to the store directly."""
+_ADDRESS_S: Final = 8.0
+"""The machine's own addresses are looked at so often, besides whenever a link came."""
+RESTING_TICK_S: Final = 5.0
+"""Between two ticks at the most (s); what is `due` is known."""
 
 INCARNATIONS_PER_START: Final = 1 << 20
 """Room for refutations: an incarnation of a later start is greater than all of an earlier one."""
@@ -80,10 +83,11 @@ class MeshNode:
         self._ticked = 0.0
         self._waiting = anyio.CancelScope()
         self._registry = Registry(identity, roster_store, self._tell, self._table.linked, self._roster_changed)
+        roster_store.on_added = self._plan_tick
         incarnation = roster_store.count_start() * INCARNATIONS_PER_START
         self._membership = Membership(self._me, settings or MembershipSettings(), self._rng, incarnation)
         self._leaf = roster_store.roster.is_client(self._me)
-        self._spreader = Spreader(self._me, self._rng, self._run, self._ask, leaf=self._leaf)
+        self._spreader = Spreader(self._me, self._rng, self._run, self._ask, self._plan_tick, leaf=self._leaf)
         self.strays = Strays(lambda: self._switchboard, self._spreader.still)
         self._switchboard = Switchboard(
             *(self._me, self._registry, self._table, self), self._link_came, self._link_went, self.strays
@@ -234,7 +238,10 @@ class MeshNode:
 
         Records added to the store directly are noticed and told within a fraction of a second, too.
         """
-        return await self._registry.learn(records, None)
+        try:
+            return await self._registry.learn(records, None)
+        finally:
+            self._plan_tick()
 
     def receiving(self) -> anyio.Lock:
         """Return what keeps log entries from being received while it is held."""
@@ -281,6 +288,7 @@ class MeshNode:
                 group.start_soon(self._spreader.run)
                 group.start_soon(self.clocks.run)
                 group.start_soon(self._tick)
+                group.start_soon(self._watch_address)
                 task_status.started()
         finally:
             self._group = self.strays.group = None
@@ -324,8 +332,8 @@ class MeshNode:
         pod = link.peer.pod
         if not link.dialled:
             self._dialer.add(link.peer.host, link.peer.port, pod, Source.REMEMBERED)
-        if self._whereabouts.linked_at(link.peer.local_host):
-            self._membership.set_address(self.address)
+        self._whereabouts.linked_at(link.peer.local_host)
+        self._membership.set_address(self.address)
         self._view.link_up(pod, anyio.current_time())
         if self._leaf and self._membership.state(pod) is not State.ALIVE:
             self._members_are({pod})
@@ -361,14 +369,24 @@ class MeshNode:
             try:
                 now = anyio.current_time()
                 self._run(self._membership.tick(now, planned))
-                self._registry.tick(now)
-                self._spreader.tick()
-                self._neighbours.tick(now)
+                if self._registry.due() <= now:
+                    self._registry.tick(now)
+                if self._spreader.due() <= now:
+                    self._spreader.tick()
+                if self._view.due() <= now:
+                    self._neighbours.tick(now)
                 self._settle()
             except MachineError:
                 raise
             except Exception:
                 logger.exception("a tick of the mesh failed")
+
+    async def _watch_address(self) -> None:
+        """Tell of another address of this machine that no link shows, since those there are run by another way."""
+        while True:
+            await beat.rest(_ADDRESS_S)
+            self._membership.set_address(self.address)
+            self._settle()
 
     async def _wait_for_tick(self) -> float:
         """Wait until something is due, `TICK_S` at least; return for when the tick was planned."""
@@ -380,24 +398,26 @@ class MeshNode:
 
     def _plan_tick(self) -> None:
         """Have the next tick when a core has something to do."""
-        due = min(self._membership.due(), self._spreader.due(), self._view.due())
+        due = min(self._membership.due(), self._spreader.due(), self._view.due(), self._registry.due())
         self._waiting.deadline = max(self._ticked + TICK_S, min(self._ticked + RESTING_TICK_S, due))
 
     def _settle(self, *, force: bool = False) -> None:
         """Take note of what the cores changed, and tell the listeners."""
         changed = self._membership.changes()
+        for reason in self._membership.complaints():
+            self._quiet.warning(reason, f"gossip was ignored: {reason}")
+        if not (changed or force):
+            self._plan_tick()
+            return
         for pod in changed - {self._me}:
             self._neighbours.gossiped(pod)
             view, link = self._membership.view(pod), self._table.control(pod) if self._leaf else None
             if link is not None and view.state is State.SUSPECT and view.incarnation >= 0:
                 link.close(self._caller.unreachable(pod))  # nobody refutes what a client suspects: it comes back anew
         self._diary.looked(changed, self._membership.state)
-        for reason in self._membership.complaints():
-            self._quiet.warning(reason, f"gossip was ignored: {reason}")
-        if changed or force:
-            self.clocks.look()
-            for listener in self._listeners:
-                listener()
+        self.clocks.look()
+        for listener in self._listeners:
+            listener()
         self._plan_tick()
 
     def _roster_changed(self) -> None:

@@ -21,7 +21,8 @@ class OwnRecord:
     def __init__(self, me: PodId, incarnation: int, address: str) -> None:
         first = min(max(incarnation, 0), wire.MAX_INCARNATION - 1)
         self.record = Record(me, first, 1, Flag.NONE, address, b"\x80", ())
-        self._links_changed: float | None = None
+        self.changed_at: float | None = None
+        """Since when links have changed without a word of it: `review_links` is to be called soon then."""
 
     @property
     def gone(self) -> bool:
@@ -54,25 +55,20 @@ class OwnRecord:
 
     def links_changed(self, now: float) -> None:
         """Have `review_links` look soon; also when others came or went, since it may then be linked to all."""
-        if self._links_changed is None:
-            self._links_changed = now
-
-    @property
-    def undecided(self) -> bool:
-        """Whether `review_links` is to be called again soon."""
-        return self._links_changed is not None
+        if self.changed_at is None:
+            self.changed_at = now
 
     def review_links(self, links: Collection[PodId], missing: Callable[[], bool], now: float) -> bool:
         """Say who is linked, when it changed some time ago; ``missing`` tells whether somebody isn't."""
-        if self._links_changed is None:
+        if self.changed_at is None:
             return False
-        waited = now - self._links_changed
+        waited = now - self.changed_at
         if waited < LINKS_DELAY_S * (1 + len(links) / 16):
             return False
         to_all = bool(links) and (len(links) > wire.MAX_LINKS or not missing())
         if self.record.flags & Flag.LINKED_TO_ALL and not to_all and waited < UNLINKED_DELAY_S:
             return False
-        self._links_changed = None
+        self.changed_at = None
         flags = self.record.flags | Flag.LINKED_TO_ALL if to_all else self.record.flags & ~Flag.LINKED_TO_ALL
         return self._replace(self.record._replace(flags=flags, links=() if to_all else tuple(sorted(links))))
 

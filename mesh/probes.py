@@ -1,8 +1,10 @@
 """Who is asked when whether it lives, directly and through others, and who did not answer. Pure.
 
-Each linked pod is pinged about once a second. No answer within the timeout: it is pinged again, and three helpers ping
+Each linked pod is pinged about once a second, where everything has been well every two seconds with four links or more:
+others watch it, too. No answer within the timeout: it is pinged again, and three helpers ping
 it for us. No answer to that either: the probe has failed. A helper that gets no answer says so (nack), so that we can
-tell a dead pod from being cut off ourselves.
+tell a dead pod from being cut off ourselves. With the first silence, and with what others say of a pod, nothing is well
+any more: who hasn't been heard within a second is pinged at once.
 
 One ping and its answer serve both ends. Each ping says which answer of the other came last (*heard*). Whoever is pinged
 and reads that his own last answer arrived knows what a ping of his own would tell him: the other lives, and each hears
@@ -17,12 +19,13 @@ waited: what is slow already must not be asked the same ten times.
 
 Sources: SWIM 2002 §3.1, but every linked pod instead of a random one (links are few, and a cut must be known in 5 s
 on both sides); Lifeguard 2018 §IV-A (nacks). Times: with patience p = 1..3 (see `Awareness`) a pod that dies is noticed
-after at most ``interval + 2 * timeout * p`` = 1 + 2 * 0.5 * 3 = 4 s.
+after at most ``interval + 2 * timeout * p`` = 1 + 2 * 0.5 * 3 = 4 s. The longer interval is for pods that are well, so
+p = 1 when the ping goes out, and at most 3 with the helpers': 2 + 0.5 + 0.5 * 3 = 4 s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
@@ -39,6 +42,12 @@ RESEND_S = 0.09
 RESEND_MAX_S = 2.0
 NACK_AFTER = 0.8
 """A helper says no after this part of the timeout, so that the nack is there in time."""
+CALM_LINKS = 2.0
+"""With so many links the interval begins to grow with their number: a dead pod is missed by each who is linked to it."""
+CALM_INTERVALS = 2.0
+"""The longest interval where all is well, in intervals."""
+ALONG = 0.15
+"""Who is due within this part of the interval is pinged along with who is due now: once awake the rest costs little."""
 PROVEN_INTERVALS = 1.5
 """What was sent longer ago than this, in intervals, doesn't show any more that the other hears us."""
 NONCES = 2**16
@@ -131,22 +140,33 @@ class Prober:
         self._probes: dict[PodId, _Probe] = {}
         self._relays: dict[int, _Relay] = {}
         self._nonce = rng.randrange(NONCES)
-        self._due = float("-inf")
-        """`tick` has nothing to do before that."""
+        self._ping_at: float | None = None
+        """When the first line is due; None: to be found out, since lines came, went or are due later now."""
 
     def interval_s(self) -> float:
         """Return how often each linked pod is probed, seconds."""
-        return max(self._interval_s, len(self._lines) / MAX_PROBES_PER_S)
+        links = len(self._lines)
+        calm = 1.0 if self._awareness.score else min(max(1.0, links / CALM_LINKS), CALM_INTERVALS)
+        return max(self._interval_s * calm, links / MAX_PROBES_PER_S)
+
+    def hurry(self, now: float, pods: Iterable[PodId] | None = None) -> None:
+        """Ping those (all) soon who haven't shown for an interval without calm that they hear us: something is wrong."""
+        interval_s = max(self._interval_s, len(self._lines) / MAX_PROBES_PER_S)
+        for pod in self._lines if pods is None else pods:
+            if (line := self._lines.get(pod)) is not None:
+                line.due = min(line.due, max(now, line.arrived + interval_s))
+                self._ping_at = None
 
     def link_up(self, pod: PodId, now: float) -> None:
         """Probe ``pod`` at the next tick and from then on regularly."""
         self._lines[pod] = _Line(now)
-        self._due = now
+        self._ping_at = None
         self._probes.pop(pod, None)
 
     def link_down(self, pod: PodId) -> None:
         """Stop probing ``pod``."""
         self._lines.pop(pod, None)
+        self._ping_at = None
         self._probes.pop(pod, None)
 
     def ask_others(self, pod: PodId, now: float) -> list[Order]:
@@ -161,7 +181,6 @@ class Prober:
             return [Order(requester, [Kind.NACK, nonce])]
         own, deadline = self._new_nonce(), now + NACK_AFTER * self._timeout_s
         self._relays[own] = _Relay(target, requester, nonce, deadline)
-        self._due = min(self._due, deadline)
         return [self._ping(target, own)]
 
     def on_ping(self, sender: PodId, nonce: int, heard: int | None, now: float) -> bool:
@@ -176,10 +195,12 @@ class Prober:
         if known:
             line.arrived = max(line.arrived, line.answered_at)
         elif heard is not None and line.answered not in (None, nonce):
-            line.due = self._due = now  # our answer got lost: do we still hear each other?
+            line.due = self._ping_at = now  # our answer got lost: do we still hear each other?
         line.answered, line.answered_at = nonce, now
         proven = known and now - line.arrived <= PROVEN_INTERVALS * self.interval_s()
         if proven:
+            if line.due == self._ping_at:
+                self._ping_at = None
             line.due = self._next(now)
             self._awareness.add(-1)
         return proven
@@ -222,17 +243,28 @@ class Prober:
 
     def due(self) -> float:
         """Return when `tick` has something to do, unless it is told something before."""
-        times = [line.due for line in self._lines.values()]
-        for probe in self._probes.values():
-            times += (probe.deadline, probe.resend_at) if probe.target in self._lines else (probe.deadline,)
-        times += [relay.deadline for relay in self._relays.values()]
-        return min(times, default=float("inf"))
+        due = self._first()
+        for probe in self._probes.values():  # few: those that are unanswered just now
+            if probe.deadline < due:
+                due = probe.deadline
+            if probe.resend_at < due and probe.target in self._lines:
+                due = probe.resend_at
+        for relay in self._relays.values():
+            if relay.deadline < due:
+                due = relay.deadline
+        return due
+
+    def _first(self) -> float:
+        """Return when the first line is due."""
+        if self._ping_at is None:
+            self._ping_at = min([line.due for line in self._lines.values()], default=float("inf"))
+        return self._ping_at
 
     def tick(self, now: float) -> Probes:
         """Return the messages that are due and the pods whose probe has failed."""
         orders: list[Order] = []
         failed: list[PodId] = []
-        if now < self._due:
+        if now < self.due():
             return Probes(orders, failed)
         for probe in [probe for probe in self._probes.values() if now >= probe.deadline]:
             if probe.indirect:
@@ -241,6 +273,7 @@ class Prober:
                 failed.append(probe.target)
             else:
                 orders += self._go_indirect(probe, now)
+                self.hurry(now)
         for probe in self._probes.values():
             if now >= probe.resend_at and probe.target in self._lines:
                 orders.append(self._repeat(probe, now))
@@ -248,21 +281,41 @@ class Prober:
             relay = self._relays.pop(own)
             orders.append(Order(relay.requester, [Kind.NACK, relay.nonce]))
         orders += self._pings(now)
-        self._due = self.due()
         return Probes(orders, failed)
 
     def _pings(self, now: float) -> list[Order]:
         """Return the pings that are due."""
         orders: list[Order] = []
+        if now < self._first():
+            return orders
+        along = now + ALONG * self.interval_s()
         for pod, line in self._lines.items():
-            if now < line.due:
-                continue
-            line.due = self._next(now)
-            if pod not in self._probes:
-                deadline = now + self._awareness.scale(self._timeout_s)
-                self._probes[pod] = probe = _Probe(pod, self._new_nonce(), now, deadline, now + line.resend_s)
-                orders.append(self._ping(pod, probe.nonce))
+            if line.due <= along:
+                orders += self._begin(pod, line, now)
         return orders
+
+    def along(self, now: float, me: PodId) -> list[Order]:
+        """Return pings that needn't wait for a tick, now that a message has come.
+
+        What came often has all others at work, too: of two that ping each other at the same moment one is enough.
+        """
+        until = now + ALONG * self.interval_s()
+        orders: list[Order] = []
+        if until < self._first():
+            return orders
+        for pod, line in self._lines.items():
+            if line.due <= until and pod > me:
+                orders += self._begin(pod, line, now)
+        return orders
+
+    def _begin(self, pod: PodId, line: _Line, now: float) -> list[Order]:
+        """Return the first ping of a probe, unless one is under way."""
+        line.due, self._ping_at = self._next(now), None
+        if pod in self._probes:
+            return []
+        deadline = now + self._awareness.scale(self._timeout_s)
+        self._probes[pod] = probe = _Probe(pod, self._new_nonce(), now, deadline, now + line.resend_s)
+        return [self._ping(pod, probe.nonce)]
 
     def _next(self, now: float) -> float:
         """Return when a pod is pinged of which all is known now."""
@@ -278,7 +331,6 @@ class Prober:
         orders = [Order(pod, [Kind.REQUEST, probe.nonce, pod_bytes(probe.target)]) for pod in chosen]
         if probe.target in self._lines:
             orders.append(self._repeat(probe, now))
-        self._due = min(self._due, probe.deadline, probe.resend_at)
         return orders
 
     def _repeat(self, probe: _Probe, now: float) -> Order:

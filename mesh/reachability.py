@@ -53,24 +53,20 @@ class Paths:
         """The answer of the last `look`."""
         self._doubts: set[PodId] | None = None
         """Who may have lost his path since then; None: anybody."""
-        self._fresh = False
-
-    @property
-    def fresh(self) -> bool:
+        self.fresh = False
         """Whether nothing has changed since the last `look`."""
-        return self._fresh
 
     def nothing_cut(self) -> None:
         """Begin with paths to everybody."""
-        self.cut, self._doubts, self._fresh = set(), set(), True
+        self.cut, self._doubts, self.fresh = set(), set(), True
 
     def anything_changed(self) -> None:
         """Look at everybody the next time."""
-        self._doubts, self._fresh = None, False
+        self._doubts, self.fresh = None, False
 
     def doubt(self, pods: Iterable[PodId]) -> None:
         """Note that paths have come or gone, and that those which ended in a link to one of ``pods`` may be gone."""
-        self._fresh = False
+        self.fresh = False
         if self._doubts is not None:
             self._doubts.update(pods)
             if len(self._doubts) > MAX_DOUBTS:
@@ -87,7 +83,7 @@ class Paths:
             doubts = [pod for pod in self._doubts if pod in records and pod not in lost and pod not in near]
             if not all(_leads_back(pod, near, records, lost) for pod in doubts):
                 self.cut = unreachable(links, records, to_all, lost)
-        self._doubts, self._fresh = set(), True
+        self._doubts, self.fresh = set(), True
         return self.cut
 
 

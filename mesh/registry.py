@@ -115,6 +115,12 @@ class Registry:
         if len(self.roster) != self._told and not self._writing.locked():
             self._share(None)
 
+    def due(self) -> float:
+        """Return when `tick` has something to do, unless records come or a link does before."""
+        if self._failed is not None or len(self.roster) != self._told:
+            return float("-inf")
+        return self._digest_at if any(True for _ in self._linked()) else float("inf")
+
     def tick(self, now: float) -> None:
         """Do what is due: share what is new, compare with one linked pod now and then."""
         self.notice()

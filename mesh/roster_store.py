@@ -9,7 +9,7 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -46,6 +46,8 @@ class RosterStore:
         Raises `MachineError` when the file can't be opened and `DamagedError` when it isn't a sound roster.
         """
         self._lock = threading.Lock()
+        self.on_added: Callable[[], None] = lambda: None
+        """Called after `add`."""
         try:
             self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
             path.chmod(0o600)
@@ -69,6 +71,7 @@ class RosterStore:
         """Add records and make them durable; return those that were new. Blocks for an fsync."""
         added = self.roster.add_all(records)
         self.persist(added)
+        self.on_added()
         return added
 
     def persist(self, records: Sequence[bytes]) -> None:

@@ -21,7 +21,8 @@ from base.ids import PodId, WriterId
 from mesh import antientropy
 from mesh.antientropy import AntiEntropy, Fetch, Plan
 from mesh.api import Entry, ReplicatedLog
-from mesh.broadcast import MAX_PUSH_BYTES, Broadcast, pushed_entries
+from mesh.broadcast import Broadcast
+from mesh.pushes import MAX_PUSH_BYTES, pushed_entries
 from mesh.quiet import QuietLog
 from mesh.send import Send
 from mesh.wire import Tag
@@ -38,12 +39,20 @@ class Spreader:
     """Broadcast and anti-entropy of one pod."""
 
     def __init__(
-        self, me: PodId, rng: Random, run_sends: Callable[[Iterable[Send]], None], call: Call, *, leaf: bool = False
+        self,
+        me: PodId,
+        rng: Random,
+        run_sends: Callable[[Iterable[Send]], None],
+        call: Call,
+        planned: Callable[[], None],
+        *,
+        leaf: bool = False,
     ) -> None:
         """``run_sends`` sends messages to linked pods; ``call(pod, tag, body, timeout_s)`` asks one.
 
-        ``leaf``: see `Broadcast`.
+        ``planned`` is called when `due` may have come forward. ``leaf``: see `Broadcast`.
         """
+        self._planned = planned
         self._broadcast = Broadcast(me, rng, leaf=leaf)
         self._anti_entropy = AntiEntropy(me, rng)
         self._run_sends = run_sends
@@ -245,6 +254,7 @@ class Spreader:
                 self._fetches.append(fetch)
             else:
                 self._group.start_soon(self._fetch, fetch)
+        self._planned()
 
     async def _fetch(self, fetch: Fetch) -> None:
         log = self._log

@@ -22,9 +22,21 @@ COMPARE_PAUSE_MAX_S = 30.0
 """Comparing again waits twice as long each time as long as it changes nothing, up to this."""
 
 
+_BUCKET_OF = {f"{number:02x}": number % BUCKETS for number in range(256)}
+
+
 def bucket_of(pod: PodId) -> int:
     """Return to which part of a summary a pod belongs."""
-    return int(pod[:2], 16) % BUCKETS
+    return _BUCKET_OF[pod[:2]]
+
+
+@lru_cache(2)
+def by_bucket(pods: frozenset[PodId]) -> list[list[PodId]]:
+    """Return the pods of each part, sorted."""
+    parts: list[list[PodId]] = [[] for _ in range(BUCKETS)]
+    for pod in sorted(pods):
+        parts[bucket_of(pod)].append(pod)
+    return parts
 
 
 @lru_cache(1 << 15)
@@ -82,6 +94,11 @@ class Comparisons:
     def __init__(self) -> None:
         self._differs: dict[PodId, float] = {}
         self._next: dict[PodId, tuple[float, float]] = {}
+
+    @property
+    def all_same(self) -> bool:
+        """Whether nobody's sum differs."""
+        return not self._differs
 
     def forget(self, pod: PodId) -> None:
         """Forget a pod that is no longer linked."""

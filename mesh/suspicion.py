@@ -44,6 +44,11 @@ class Suspicion:
         """Whether nobody accuses; this pod merely sees no path."""
         return self.accuser is None and self.incarnation >= 0
 
+    def knows(self, incarnation: int, accuser: PodId, age_s: float, now: float) -> bool:
+        """Tell whether `accuse` would change nothing, that accuser having been heard."""
+        heard = accuser == self.accuser or accuser in self._confirmed
+        return heard and incarnation == self.incarnation and now - age_s >= self.started
+
     def accuse(self, incarnation: int, accuser: PodId, age_s: float, now: float) -> bool:
         """Take in an accusation; return whether it is news that others should hear, too.
 

@@ -37,8 +37,9 @@ class Timekeeper:
         self._look = anyio.Event()
 
     def look(self) -> None:
-        """Say that somebody was linked or that a link went."""
-        self._look.set()
+        """Say that somebody may have been linked, or a link may have gone."""
+        if self._due.keys() != frozenset(self._linked()):
+            self._look.set()
 
     async def serve(self, sender: PodId, body: object) -> object:
         """Answer CLOCK: nanoseconds since the epoch."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from mesh.address import format_address, is_loopback, is_own, is_wildcard, own_host, parse_address
 
@@ -15,7 +16,8 @@ class Whereabouts:
         self.listen = listen
         self._host, self.port = parse_address(listen)
         self._advertise: tuple[str, ...] = ()
-        self._linked_host = ""
+        self._linked_host: dict[int, str] = {4: "", 6: ""}
+        """IP version → under which of this pod's hosts the last such link was made; empty: none was."""
 
     def advertise(self, addresses: Sequence[str]) -> None:
         """Tell others the first of ``addresses``; none: where it is. Raises `UsageError` for a malformed one."""
@@ -25,18 +27,32 @@ class Whereabouts:
 
     @property
     def address(self) -> str:
-        """``HOST:PORT`` under which others are told to find this pod."""
+        """``HOST:PORT`` under which others are told to find this pod, by the addresses its machine has now."""
         if self._advertise:
             return self._advertise[0]
         if not is_wildcard(self._host):
             return format_address(self._host, self.port)
-        return format_address(self._linked_host or own_host(), self.port)
+        return format_address(self._way_here(), self.port)
 
-    def linked_at(self, host: str) -> bool:
-        """Note under which of this pod's addresses a link was made; return whether others must be told another one."""
-        if not is_wildcard(self._host) or host == self._linked_host or is_loopback(host):
-            return False
-        if ":" in host and self._linked_host and ":" not in self._linked_host and is_own(self._linked_host):
-            return False  # who has both is found by more under the older one
-        self._linked_host = host
-        return True
+    def linked_at(self, host: str) -> None:
+        """Note under which of this pod's hosts a link was made."""
+        if not is_loopback(host):
+            self._linked_host[_version(host)] = host
+
+    def _way_here(self) -> str:
+        """Return the host to be told: by which links came, of both kinds the older one, by which more others can come."""
+        four, six = self._linked_host[4], self._linked_host[6]
+        for host in (four, six):
+            if not host:
+                continue
+            if is_own(host):
+                return host
+            now_at = own_host()  # its machine may have another one of that kind by now, and no link that shows it
+            if _version(now_at) == _version(host) and not is_loopback(now_at):
+                return now_at
+        now_at = own_host()
+        return (four or six or now_at) if is_loopback(now_at) else now_at
+
+
+def _version(host: str) -> Literal[4, 6]:
+    return 6 if ":" in host else 4

@@ -34,6 +34,8 @@ from transfer.pace import Limits
 
 DOING: Final = "doing"
 """The value that a pod gossips about itself: the effects in force on it."""
+NEWS_S: Final = 0.1
+"""What was written is on its way to the other pods for so long: nothing is looked at meanwhile."""
 SOON_S: Final = 0.5
 """Between two looks at everything while something is wrong."""
 CALM_EVERY_S: Final = 10.0
@@ -67,7 +69,7 @@ class Crisis:
         """What this pod does about it."""
         self._informed = False
         self._wake = anyio.Event()
-        self._judge_at = 0.0
+        self._judge_at = self._rests_until = 0.0
         self.found_at = float("-inf")
         """When that began, by the event loop's clock."""
         self._judged_at = float("-inf")
@@ -142,11 +144,13 @@ class Crisis:
             self._news()
 
     def _news(self) -> None:
-        """Note that files or holdings have changed: look at everything before long."""
+        """Note that files or holdings have changed: look at everything before long, not while others wait for them."""
         found = self.found
         calm = found is not None and self.steady.grade is Grade.WELL is found.verdict.grade
-        self._judge_at = min(self._judge_at, self._judged_at + (CALM_EVERY_S if calm else SOON_S))
-        self._wake.set()
+        soonest = max(anyio.current_time() + NEWS_S, self._judged_at + (CALM_EVERY_S if calm else SOON_S))
+        self._judge_at = min(self._judge_at, soonest)
+        if self._next_at() < self._rests_until:
+            self._wake.set()
 
     async def run(self) -> None:
         """Follow the situation until cancelled."""
@@ -159,7 +163,8 @@ class Crisis:
             while True:
                 self._wake = anyio.Event()
                 await self.look()
-                with anyio.move_on_at(self._next_at()):
+                self._rests_until = self._next_at()
+                with anyio.move_on_at(self._rests_until):
                     await self._wake.wait()
                     await lowlevel.checkpoint()
 

@@ -14,11 +14,13 @@ import anyio
 from anyio import lowlevel
 from anyio.abc import TaskGroup
 
+from base import beat
 from base.ids import ContentId, PodId
 from crdt_meta.trash import TrashEntry
 from operations.mount_facts import local_space
 from operations.parts import Parts
 from operations.trash import SLICE, batches
+from transfer.making_room import Want
 
 EXPIRE_FIRST_S: Final = 60.0
 EXPIRE_EVERY_S: Final = 600.0
@@ -29,6 +31,9 @@ CONSENT_S: Final = 5.0
 HAND_ON_S: Final = 20.0
 HAND_ON_SHARE: Final = 0.8
 """So long, or such a part of the mount's deadline, a write waits for others to take over what this full pod wrote."""
+NEWS_S: Final = 4.0
+"""Where nobody else has room, either, it may only seem so: of what was written a moment ago there may be copies too many."""
+LOOK_AGAIN_S: Final = 0.2
 REST_S: Final = 30.0
 """Nothing is looked for again after nothing was found."""
 LOW_BYTES: Final = 512 << 20
@@ -95,7 +100,7 @@ class Housekeeping:
         self._ageing = Ageing(keep_ns, None if stored is None else int.from_bytes(stored, "big"))
         self._purged: dict[ContentId, int] = {}
         self._lock = anyio.Lock()
-        self._hand_on_again_at = 0.0
+        self._hand_on_again_at = {Want.COPY: 0.0, Want.WRITE: 0.0}
         self._agreed = anyio.Event()
         parts.metadata.tidying.consent.on_granted = self._hear
 
@@ -145,7 +150,7 @@ class Housekeeping:
 
     async def _watch_room(self) -> None:
         while True:
-            await anyio.sleep(LOOK_EVERY_S)
+            await beat.rest(LOOK_EVERY_S)
             wanted = shortage(*local_space(self._parts))
             if wanted and not await self.give_way(wanted):
                 await anyio.sleep(REST_S)
@@ -161,16 +166,18 @@ class Housekeeping:
         able = {pod: one for pod, one in pods.items() if one.takes and not one.is_full and pod != me}
         return sorted(able, key=lambda pod: (able[pod].is_slow, -(able[pod].available_bytes or 0)))
 
-    async def _hand_on(self) -> bool:
+    async def _hand_on(self, want: Want) -> bool:
         """Wait until this pod has dropped something that others took over, because it is full; tell whether it has."""
         dropping, now = self._parts.transfer.dropping, anyio.current_time()
-        if dropping is None or now < self._hand_on_again_at or not self._parts.is_short():
+        if dropping is None or now < self._hand_on_again_at[want]:
             return False
-        dropped = dropping.dropped
         with anyio.move_on_after(min(HAND_ON_S, HAND_ON_SHARE * self._parts.pod.network.deadline_s)):
-            await dropped.wait()
-            return True
-        self._hand_on_again_at = anyio.current_time() + REST_S  # nobody else waits in vain
+            dropped = dropping.dropped
+            while self._parts.is_short() or anyio.current_time() < now + NEWS_S:
+                with anyio.move_on_after(LOOK_AGAIN_S):
+                    await dropped.wait()
+                    return True
+        self._hand_on_again_at[want] = anyio.current_time() + REST_S  # nobody else waits in vain for the like
         return False
 
     async def give_way(self, wanted_bytes: int) -> int:

@@ -15,6 +15,7 @@ from operations.where import names
 from policies.forms import Share
 from policies.room import whole_copies
 from policies.wishes import WRITABLE, normal
+from transfer.room import folders_bytes
 
 LIMIT_STEP_BYTES: Final = 1 << 26
 LIMIT_DIGITS: Final = 7
@@ -69,7 +70,8 @@ def local_space(parts: Parts) -> tuple[int, int]:
         free = max(0, free - int(total * (1 - limit.percent / 100)))
     else:
         total = min(total, limit)
-        free = max(0, min(free, limit - parts.transfer.bytes_used()))
+        used = parts.transfer.bytes_used()
+        free = max(0, min(free, limit - used - folders_bytes(used, limit)))
     return total, free
 
 
@@ -98,7 +100,7 @@ def space(parts: Parts) -> tuple[int, int]:
         elif one.state is not State.ALIVE:
             continue
         if isinstance(limit, int) and isinstance(used, int):
-            offers.append((limit, max(0, limit - used)))
+            offers.append((limit, max(0, limit - used - folders_bytes(used, limit))))
     copies = max(1, parts.catalogue.copies_wanted(parts.cluster.redundancy.copies))
     total = whole_copies([limit for limit, _ in offers], copies)
     free = whole_copies([left for _, left in offers], copies)
@@ -109,8 +111,22 @@ def space(parts: Parts) -> tuple[int, int]:
     return max(total, free), free
 
 
-def limit_bytes(parts: Parts) -> int:
-    """Return how large the store may become; for a share of the disk to the nearest `LIMIT_STEP_BYTES` below."""
+class Told:
+    """A number of bytes told in steps; it isn't told anew while it only goes back and forth over the end of a step."""
+
+    def __init__(self) -> None:
+        self._told: int | None = None
+
+    def value(self, exact: int, step: int) -> int:
+        """Return what to tell: the step below, unless what was told is less than half a step off that one."""
+        told = self._told
+        if told is None or told % step or not told - step // 2 <= exact < told + step + step // 2:
+            told = self._told = exact - exact % step
+        return told
+
+
+def limit_bytes(parts: Parts, told: Told | None = None) -> int:
+    """Return how large the store may become; for a share of the disk in steps of at most `LIMIT_STEP_BYTES`."""
     if parts.editor is not None:
         return parts.pod.cache.limit_bytes
     limit = parts.pod.storage.limit
@@ -118,11 +134,11 @@ def limit_bytes(parts: Parts) -> int:
         return limit
     most = parts.transfer.bytes_used() + local_space(parts)[1]
     step = min(LIMIT_STEP_BYTES, 1 << max(0, most.bit_length() - LIMIT_DIGITS))
-    return most - most % step
+    return (told or Told()).value(most, step)
 
 
-def room_bytes(parts: Parts) -> int:
+def room_bytes(parts: Parts, told: Told | None = None) -> int:
     """Return how many bytes of contents this pod can still keep, in steps; what it only caches gives way."""
     room = offered_bytes(parts)[1]
     step = 1 << max(0, room.bit_length() - LIMIT_DIGITS)
-    return room - room % step
+    return (told or Told()).value(room, step)

@@ -9,6 +9,7 @@ import anyio
 from base.ids import PodId, WriterId
 from crdt_meta.chronicle import Chronicle
 from crdt_meta.metadata import Metadata
+from crdt_meta.peers import known_elsewhere
 from crdt_meta.transaction import digest_of_signed
 from mesh.identity import Identity
 from mesh.introduction import RestoredError
@@ -40,8 +41,12 @@ def is_void(roster: Roster, writer: WriterId, signed: bytes) -> bool:
 
 
 def forgotten_at(roster: Roster, writer: WriterId) -> int | None:
-    """Return up to which transaction others know a writer, if they adopted its records; else None."""
-    return max((one.upto for one in roster.adoptions().get(writer, ())), default=None)
+    """Return up to which transaction other pods know a writer, if its records were adopted; else None."""
+    adopted = roster.adoptions().get(writer)
+    if not adopted:
+        return None
+    own = roster.writer_pod(writer)
+    return known_elsewhere(((one.by, one.upto) for one in adopted), lambda by: roster.writer_pod(by) == own)
 
 
 class Rebirth:

@@ -10,6 +10,7 @@ from typing import Final
 
 import anyio
 
+from base import beat
 from base.ids import PodId, WriterId
 from crdt_meta.metadata import Metadata
 from crdt_meta.peers import Retired
@@ -19,7 +20,7 @@ from mesh.node import MeshNode
 from mesh.records import Retire, seal
 from mesh.roster import Roster
 
-TURN_EVERY_S: Final = 5.0
+TURN_EVERY_S: Final = 6.0
 PAUSE_S: Final = 0.01
 """Between two slices of it: nobody waits for this work, and somebody may wait for the mount."""
 ANSWER_EVERY_S: Final = 0.1
@@ -115,7 +116,7 @@ async def tidy(cluster: Cluster, metadata: Metadata, mesh: MeshNode) -> None:
         group.start_soon(_listen, cluster, mesh)
         while True:
             await metadata.tidying.turn(cluster, time.time())
-            with anyio.move_on_after(TURN_EVERY_S):
+            with anyio.move_on_at(beat.after(anyio.current_time(), TURN_EVERY_S)):
                 while True:
                     await news[0].wait()
                     news[0] = anyio.Event()

@@ -16,17 +16,19 @@ import anyio
 import msgpack
 from anyio.abc import TaskGroup
 
+from base import beat
 from base.errors import DamagedError, RefusedError, WormholeError
 from base.ids import ContentId, PodId
 from mesh.api import Lane
 from mesh.wire import Tag
 from operations.mount_facts import offered_bytes
 from operations.parts import Parts
-from policies.offering import META, Scale, Wishes
+from policies.offering import LEAST_FULL_BYTES, META, Scale, Wishes
+from policies.placement import ROOMY
 from policies.usage import MAX_LEVEL, MAX_TOLD, UseCounter
 
 TELL_EVERY_S: Final = 2.0
-USES_EVERY_S: Final = 2.0
+USES_EVERY_S: Final = 4.0
 WRITE_USES_EVERY_S: Final = 60.0
 META_READS: Final = "reads"
 """Where the counts are written down, for the next start."""
@@ -65,8 +67,8 @@ class Wishing:
         self._wake = anyio.Event()
         self._seen: object = None
         self._rooms: dict[PodId, int] = {}
-        self._more_room_at: float | None = None
-        """When a pod offered more room than before, until it was seen whether anything needs it."""
+        self._rooms_changed_at: float | None = None
+        """When a pod offered more room than before, or less, until it was seen whether anything lacks copies."""
         self._loads: object = None
         parts.mesh.handle(Tag.USES, self._hear_uses)
         parts.mesh.handle(Tag.SPEED, self._serve_speed)
@@ -83,14 +85,20 @@ class Wishing:
         async with anyio.create_task_group() as group:
             group.start_soon(self._tell_uses, group)
             group.start_soon(self._measure)
+            group.start_soon(self._watch_room)
             while True:
                 self.tell()
                 self._use_room()
                 self._wake = anyio.Event()
-                with anyio.move_on_after(TELL_EVERY_S):
+                with anyio.move_on_at(beat.after(anyio.current_time(), TELL_EVERY_S)):
                     await self._wake.wait()
 
     # -- room and wishes
+
+    async def _watch_room(self) -> None:
+        while True:
+            await self._parts.transfer.room_changed()
+            self._wake.set()
 
     def tell(self) -> None:
         """Gossip what this pod has and wishes for."""
@@ -124,7 +132,7 @@ class Wishing:
         self._wake.set()
         me, pods = self._parts.mesh.pod_id, self._parts.catalogue.placing.pods()
         return any(
-            one.takes and not one.is_full and (one.available_bytes or 0) > 0
+            one.takes and (one.available_bytes or 0) > (ROOMY * LEAST_FULL_BYTES if one.is_full else 0)
             for pod, one in pods.candidates.items()
             if pod != me
         )
@@ -149,8 +157,8 @@ class Wishing:
             self._seen = seen
             self._parts.transfer.reconsider()
         rooms = {pod: said.room_bytes for pod, said in pods.wishes.items()}
-        if any(room > self._rooms.get(pod, 0) for pod, room in rooms.items()):
-            self._more_room_at = anyio.current_time()
+        if rooms != self._rooms:
+            self._rooms_changed_at = anyio.current_time()
         self._rooms = rooms
         loads = {
             pod: (said.load, pods.candidates[pod].is_slow)
@@ -162,12 +170,15 @@ class Wishing:
             self._parts.transfer.loads_changed()
 
     def _use_room(self) -> None:
-        """Look at all contents again once some are known to lack copies that there is more room for than before."""
+        """Look at all contents again once some are known to lack copies: where they belong depends on who has room.
+
+        Where there is more of it than before, or where another pod has none any more that was to keep them.
+        """
         crisis = self._parts.crisis
-        if self._more_room_at is not None and crisis.found is not None and crisis.found_at > self._more_room_at:
-            self._more_room_at = None
+        if self._rooms_changed_at is not None and crisis.found is not None and crisis.found_at > self._rooms_changed_at:
+            self._rooms_changed_at = None
             if crisis.found.verdict.tally.short:
-                self._parts.transfer.reconsider()
+                self._parts.transfer.look_at_all()  # not `reconsider`: new contents go on waiting for their time
 
     def _pass_every_s(self) -> float:
         return RECONSIDER_S if self._parts.catalogue.placing.has_temper() else float("inf")
@@ -201,14 +212,14 @@ class Wishing:
             full = set(parts.catalogue.full_pods())
             alive = parts.mesh.alive() & full
             self._told_uses = {pod: told for pod, told in self._told_uses.items() if pod in alive}
-            async with anyio.create_task_group() as calls:
-                for pod in sorted(alive):
-                    if self._told_uses.get(pod, {}) != levels:
+            if untold := [pod for pod in sorted(alive) if self._told_uses.get(pod, {}) != levels]:
+                async with anyio.create_task_group() as calls:
+                    for pod in untold:
                         calls.start_soon(self._tell_one, pod, levels)
             if levels != written and anyio.current_time() >= write_at:
                 self._write_uses_down()
                 written, write_at = levels, anyio.current_time() + WRITE_USES_EVERY_S
-            await anyio.sleep(USES_EVERY_S)
+            await beat.rest(USES_EVERY_S)
 
     async def _tell_one(self, pod: PodId, levels: dict[ContentId, int]) -> None:
         try:

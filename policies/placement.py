@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from base.ids import PodId, hash_bytes
 
 _DOMAIN = b"wormhole placement 1\0"
+ROOMY = 2
+"""A full pod takes over from another one what it has room for so many times."""
 LEAST_EXCESS = 1e-12
 """Taken for pods without an excess, so that the hash decides among them."""
 
@@ -39,7 +41,8 @@ class Candidate:
     takes: bool = True
     """Whether it can fetch now; one that can't goes on keeping what it has."""
     is_full: bool = False
-    """Short of room: what it wrote, and isn't wished for or claimed there, goes to others that want it as much."""
+    """Short of room: what it wrote, and isn't wished for or claimed there, goes to others that want it as much and
+    aren't full themselves, or have room for `ROOMY` times as much."""
     is_slow: bool = False
     """Its network is far slower than the others'."""
     excess: float = 0.0
@@ -111,7 +114,7 @@ def settle(case: Case, candidates: Sequence[Candidate]) -> tuple[PodId, ...]:
             return (
                 one.first if is_first else one.wish,
                 one.pod in claims,
-                not (one.is_full and writes),
+                not one.is_full or (not writes and (keeps or has_room(one, ROOMY * case.size))),
                 keeps,
                 writes and not claims,
                 not one.is_slow,

@@ -179,7 +179,7 @@ class Survey:
         self._stuck = 0
         self._open_missing = 0
         self._orphans: list[ContentId] = []
-        self._lacking_bytes = 0
+        self._lacking = self._lacking_bytes = 0
 
     def add(self, held: Held) -> Standing:
         """Take in one content; return how it stands."""
@@ -210,6 +210,7 @@ class Survey:
         takers = sum(1 for pod in self._pods.present - kept if room.get(pod, held.size) >= held.size)
         if takers < lacking:
             self._stuck += held.files
+        self._lacking += lacking
         self._lacking_bytes += lacking * held.size
 
     def _missing(self, held: Held, absent: frozenset[PodId]) -> None:
@@ -232,6 +233,7 @@ class Survey:
             lacking = wanted - kept - planned
             takers = sum(1 for pod in pods.present if pods.room.get(pod, size) >= size)
             self._stuck += files if min(takers, len(pods.present) - kept) < lacking else 0
+            self._lacking += lacking * files
             self._lacking_bytes += lacking * size * files
         elif found is Standing.MISSING and not (absent and pods.lost <= self._accepted.lost):
             self._open_missing += files
@@ -244,7 +246,8 @@ class Survey:
         )
         stuck = self._stuck
         if not stuck and short and pods.present <= pods.room.keys():
-            stuck = short if self._lacking_bytes > sum(pods.room[pod] for pod in pods.present) else 0
+            mean = max(1, self._lacking_bytes // max(1, self._lacking))  # a pod takes whole contents only
+            stuck = short if self._lacking > sum(pods.room[pod] // mean for pod in pods.present) else 0
         tally = Tally(total, short, pending, missing, stuck)
         new_loss = not pods.lost <= accepted.lost
         grades = (

@@ -17,6 +17,7 @@ from typing import Final
 
 import anyio
 
+from base import beat
 from base.errors import NoSpaceError, UnreachableError, WormholeError
 from base.ids import ChunkId, ContentId, PodId
 from transfer.access import Access
@@ -117,7 +118,7 @@ class Caching:
         async with anyio.create_task_group() as group:
             group.start_soon(self._complete_small)
             while True:
-                await anyio.sleep(FLUSH_EVERY_S)
+                await beat.rest(FLUSH_EVERY_S)
                 touched, self._touched = self._touched, {}
                 if touched:
                     await self._database.cache_used(touched)

@@ -138,7 +138,9 @@ class Claims:
     async def collect(self) -> None:
         """Remove what nobody needs."""
         while True:
-            if await self._offload.run(self._store.collect, self._in_use()):
+            done = await self._offload.run(self._store.collect, self._in_use())
+            self._store.look_at_room()
+            if done:
                 return
             await anyio.sleep(PAUSE_S)
 

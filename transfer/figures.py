@@ -30,6 +30,10 @@ class Figures:
         """Return the bytes of all pieces in the store."""
         return self._store.bytes_used
 
+    async def room_changed(self) -> None:
+        """Return when there is so much more or less in the store that others are to know."""
+        await self._store.room_news.changed()
+
     def bytes_cached(self) -> int:
         """Return those of them that give way to anything else."""
         return min(self._database.cache_bytes(), self._store.bytes_used)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from base.errors import MachineError
 from base.ids import ChunkId, ContentId, PodId
@@ -200,6 +201,9 @@ class HoldingsDb(LodgersDb):
 
     async def apply(self, pod: PodId, page: Page) -> Verdict:
         """Take a page of another pod's table if it fits (`judge`)."""
+        if not page.rows and not self._lock.locked() and judge(self.cursor(pod), page) is Verdict.IGNORE:
+            await anyio.lowlevel.checkpoint()
+            return Verdict.IGNORE  # nothing new, as nearly always where nothing happens: no thread is woken for that
 
         def work(writer: sqlite3.Connection) -> Verdict:
             row = writer.execute("SELECT generation, sequence FROM peer WHERE pod = ?", (pod,)).fetchone()

@@ -13,6 +13,7 @@ from typing import Final
 import anyio
 from anyio.abc import TaskGroup
 
+from base import beat
 from base.errors import DamagedError, RefusedError, WormholeError
 from base.ids import ContentId, PodId
 from mesh.api import Mesh
@@ -69,7 +70,7 @@ class HoldingsSync:
             while True:
                 self._seen = frozenset()
                 self.look()
-                await anyio.sleep(ASK_EVERY_S)
+                await beat.rest(ASK_EVERY_S)
         finally:
             self._group = None  # links may still come and go, and say so
 

@@ -20,6 +20,7 @@ from typing import Final
 
 import anyio
 
+from base import beat
 from base.errors import RefusedError, WormholeError
 from base.ids import ChunkId, ContentId, PodId
 from mesh.api import Mesh, State
@@ -142,7 +143,7 @@ class Lodging:
         """Ask whether what is here for others is still needed, until cancelled."""
         self.noticed(tuple(self._sealed))
         while True:
-            await anyio.sleep(ASK_EVERY_S)
+            await beat.rest(ASK_EVERY_S)
             try:
                 await self.look()
             except WormholeError as error:

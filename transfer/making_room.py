@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum, auto
 from typing import Final
 
 from base.ids import ContentId, PodId
@@ -19,6 +20,15 @@ HAND_LEAST_BYTES: Final = 1 << 20
 HAND_TRIES: Final = 4
 
 
+class Want(Enum):
+    """What finds no room."""
+
+    COPY = auto()
+    """Of what another pod has."""
+    WRITE = auto()
+    """A program's."""
+
+
 class MakingRoom:
     """The part of `Transfer` that sees to that."""
 
@@ -33,7 +43,7 @@ class MakingRoom:
     def on_full(
         self,
         give_way: Callable[[], Awaitable[bool]],
-        wait: Callable[[], Awaitable[bool]],
+        wait: Callable[[Want], Awaitable[bool]],
         hosts: Callable[[], Sequence[PodId]],
     ) -> None:
         """Have these called when something finds no room; they tell whether to try again.
@@ -43,10 +53,10 @@ class MakingRoom:
         """
 
         async def for_a_copy() -> bool:
-            return await give_way() or await wait()
+            return await give_way() or await wait(Want.COPY)
 
         async def for_a_draft() -> bool:
-            return await give_way() or await self._hand_on() or await wait()
+            return await give_way() or await self._hand_on() or await wait(Want.WRITE)
 
         self._access.find_room, self._access.make_room, self._access.handing.hosts = for_a_copy, for_a_draft, hosts
 

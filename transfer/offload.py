@@ -1,6 +1,6 @@
 """Where blocking work runs: in a few threads, or inline where time is virtual (simulation).
 
-The loop thread answers the mount, so nothing that may wait for a disk runs there. A simulation on virtual time can't
+The loop thread answers the mount, so nothing runs there that may wait long for a disk. A simulation on virtual time can't
 have threads, because its clock jumps while they work.
 """
 
@@ -13,6 +13,8 @@ from typing import Final, ParamSpec, TypeVar
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+
+from base.brief import Brief
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +31,7 @@ class Offload:
         self._workers = workers
         self._limiter: anyio.CapacityLimiter | None = None
         self._pool: ThreadPoolExecutor | None = None
+        self._brief = Brief(self.run)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``function`` off the loop thread and return its result; it is never abandoned half-way."""
@@ -38,6 +41,13 @@ class Offload:
         if self._limiter is None:
             self._limiter = anyio.CapacityLimiter(self._workers)
         return await anyio.to_thread.run_sync(lambda: function(*args, **kwargs), limiter=self._limiter)
+
+    async def briefly(self, work: Callable[[], None], *, prompt: bool) -> None:
+        """Do what as a rule is brief, such as an fsync of little: see `Brief`."""
+        if self._threads:
+            await self._brief.run(work, prompt=prompt)
+        else:
+            await self.run(work)
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start ``function`` in a thread of a small pool and return at once."""

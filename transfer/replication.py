@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final, NamedTuple
 
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 WORKERS: Final = 6
 MAX_BATCH: Final = 2000
+COMPANY_S: Final = 0.01
+"""What is complete waits so long for more, and lets its record, for which other pods wait, go before it."""
 SPREAD: Final = 3
 """With fewer copies there is one target, which fetches all from the writer."""
 WAIT_S: Final = 0.5
@@ -51,6 +54,32 @@ class _Task(NamedTuple):
 
     info: ContentInfo
     what: Duty
+
+
+class _Bench:
+    """Where workers wait for work; each call wakes one of them."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[anyio.Event] = deque()
+
+    def call(self) -> None:
+        """Wake who has waited longest, if anybody waits."""
+        if self._waiting:
+            self._waiting.popleft().set()
+
+    def call_all(self) -> None:
+        """Wake everybody."""
+        while self._waiting:
+            self.call()
+
+    async def wait(self, until: float) -> None:
+        """Wait to be called, until a time at most."""
+        called = anyio.Event()
+        self._waiting.append(called)
+        with anyio.move_on_at(until):
+            await called.wait()
+        if not called.is_set():
+            self._waiting.remove(called)
 
 
 class Replication:
@@ -85,15 +114,14 @@ class Replication:
         """From whom what is new is fetched."""
         self.on_arrival: Callable[[], None] = lambda: None
         """Called after each piece of what is fetched here."""
-        self._queue = WorkQueue()
-        self._moves = WorkQueue()
+        self._queue, self._bench = WorkQueue(), _Bench()
+        self._moves, self._movers = WorkQueue(), _Bench()
         """What has its copies, and belongs here."""
         self.on_refused: Callable[[ContentId, int], Awaitable[None]] = _nothing
         """Called with a content, and its bytes, for which there was no room."""
         self._working: set[ContentId] = set()
         self._alone: set[ContentId] = set()
         """Small ones that a batch didn't bring."""
-        self._wake = anyio.Event()
         self._done: dict[ContentId, Manifest] = {}
         self._done_wake = anyio.Event()
         self._done_taken = anyio.Event()
@@ -103,8 +131,12 @@ class Replication:
 
     def add(self, content: ContentId, what: Duty = Duty.FETCH) -> None:
         """Look soon what is to be fetched of a content."""
-        (self._moves if what is Duty.MOVE else self._queue).add(content)
-        self._wake.set()
+        if what is Duty.MOVE:
+            self._moves.add(content)
+            self._movers.call()
+        else:
+            self._queue.add(content)
+            self._bench.call()
 
     def published(self, content: ContentId, *, single: bool = False) -> None:
         """Keep the first copy of what this pod has just published; ``single``: a draft put it here as one piece."""
@@ -134,8 +166,7 @@ class Replication:
             self._surveying.settled(content)
             return None
         if what is Duty.MOVE and queue is not self._moves:
-            self._moves.add(content)
-            self._wake.set()
+            self.add(content, Duty.MOVE)
             return None
         task = _Task(info, what)
         return None if self._waits(task, queue) else task
@@ -144,7 +175,8 @@ class Replication:
         """Try again now what couldn't be done before: who is there, or who holds what, is known better."""
         self._queue.hurry()
         self._moves.hurry()
-        self._wake.set()
+        self._bench.call_all()
+        self._movers.call_all()
 
     def is_busy(self) -> Collection[ContentId]:
         """Return the contents that are being gathered, or are complete and not yet recorded."""
@@ -161,27 +193,26 @@ class Replication:
     def start(self, group: TaskGroup) -> None:
         """Work within ``group``."""
         for _ in range(WORKERS):
-            group.start_soon(self._work, self._queue)
+            group.start_soon(self._work, self._queue, self._bench)
         for _ in range(MOVES):
-            group.start_soon(self._work, self._moves)
+            group.start_soon(self._work, self._moves, self._movers)
         group.start_soon(self._commit)
 
-    async def _work(self, queue: WorkQueue) -> None:
+    async def _work(self, queue: WorkQueue, bench: _Bench) -> None:
         while True:
             content = queue.take(anyio.current_time())
             if content is None:
                 if queue.overflowed:
                     queue.overflowed = False
                     self._surveying.look_at_all()
-                self._wake = self._wake if not self._wake.is_set() else anyio.Event()
                 next_at = queue.next_at()
-                with anyio.move_on_at(float("inf") if next_at is None else next_at):
-                    await self._wake.wait()
+                await bench.wait(float("inf") if next_at is None else next_at)
                 continue
             await anyio.lowlevel.checkpoint()
             task = self._task(content, queue)
             if task is None:
                 continue
+            bench.call()  # meanwhile somebody looks after the rest, and what is to be looked at later
             if self._is_small(task):
                 async with self._batches.gate:
                     await self._work_batch(content, queue)
@@ -270,7 +301,7 @@ class Replication:
                 others.append(content)
         for content in others:
             queue.add(content)
-        self._wake.set()
+            (self._bench if queue is self._queue else self._movers).call()
 
     def _take_batch(self, first: ContentId, queue: WorkQueue) -> tuple[dict[ContentId, ContentInfo], list[ContentId]]:
         """Take small contents from the queue, as many as fit into one answer, and return others that came up."""
@@ -343,6 +374,7 @@ class Replication:
         """Make what is complete durable, record it and tell; as much at a time as has gathered."""
         while True:
             await self._done_wake.wait()
+            await anyio.sleep(COMPANY_S)
             self._done_wake = anyio.Event()
             batch = dict(self._done)
             try:
@@ -364,6 +396,7 @@ class Replication:
                 await self._caching.became_kept(content)
             for content in batch.keys() - set(whole):
                 self._queue.failed(content, anyio.current_time())
+                self._bench.call()
 
 
 async def _nothing(_content: ContentId, _size: int) -> None:

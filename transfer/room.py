@@ -11,6 +11,8 @@ import threading
 import time
 from typing import Final
 
+import anyio
+
 from base.errors import NoSpaceError
 
 CHECK_SHARE: Final = 4
@@ -25,6 +27,10 @@ FOLDERS_BYTES: Final = 2 << 20
 """Folders take up to so much, and an entry each piece (`ENTRY_SHARE` of it); of a small limit not more than a part."""
 ENTRY_SHARE: Final = 512
 FOLDERS_SHARE: Final = 16
+
+NEWS_BYTES: Final = 256 << 10
+NEWS_SHARE: Final = 8
+"""Others are told at once when what is stored has changed by an eighth of the room that is left."""
 
 
 class RoomCheck:
@@ -51,7 +57,7 @@ class RoomCheck:
         ``waiting_bytes`` of those used are in memory still: the disk doesn't know of them.
         """
         limit = self._limit_bytes
-        if limit is not None and used_bytes + more_bytes + _folders(used_bytes, limit) > limit:
+        if limit is not None and used_bytes + more_bytes + folders_bytes(used_bytes, limit) > limit:
             raise NoSpaceError("This pod's store is full.", "Raise storage.limit in pod.toml, or free some space.")
         with self._lock:
             now = time.monotonic()
@@ -71,6 +77,12 @@ class RoomCheck:
             "Free some space on it, or raise storage.limit in pod.toml.",
         )
 
+    def left_bytes(self, used_bytes: int) -> int:
+        """Return about how much room was left when it was looked at last; costs nothing."""
+        left = max(0, self._left_bytes - self._written_bytes)
+        limit = self._limit_bytes
+        return left if limit is None else min(left, max(0, limit - used_bytes - folders_bytes(used_bytes, limit)))
+
     def _room_left(self) -> int:
         found = os.statvfs(self._root)
         size, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
@@ -80,5 +92,25 @@ class RoomCheck:
         return free - reserve
 
 
-def _folders(used_bytes: int, limit: int) -> int:
+class RoomNews:
+    """Says when a store has got so much fuller, or emptier, that others are to know. For the loop thread."""
+
+    def __init__(self) -> None:
+        self._told_bytes = 0
+        self._changed = anyio.Event()
+
+    def look(self, used_bytes: int, left_bytes: int) -> None:
+        """Note how much is stored now, and how much more could be."""
+        if abs(used_bytes - self._told_bytes) > max(NEWS_BYTES, left_bytes // NEWS_SHARE):
+            self._told_bytes = used_bytes
+            self._changed.set()
+            self._changed = anyio.Event()
+
+    async def changed(self) -> None:
+        """Return when that happens the next time."""
+        await self._changed.wait()
+
+
+def folders_bytes(used_bytes: int, limit: int) -> int:
+    """Return how much of a limit is kept free for folders beside pieces of so many bytes."""
     return min(FOLDERS_BYTES, limit // FOLDERS_SHARE) + used_bytes // ENTRY_SHARE

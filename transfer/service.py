@@ -16,6 +16,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskStatus
 
+from base import beat
 from base.errors import DamagedError, MachineError, UnreachableError
 from base.home import Home
 from base.ids import EMPTY_CONTENT, ChunkId, ContentId, PodId, hash_bytes
@@ -57,7 +58,7 @@ from transfer.surveying import Surveying
 log = logging.getLogger(__name__)
 
 MAX_OTHERS_ASKED: Final = 16
-SYNC_EVERY_S: Final = 5.0
+SYNC_EVERY_S: Final = 4.0
 WATCH_EVERY_S: Final = 2.0
 
 
@@ -220,7 +221,7 @@ class Transfer(Copies, Figures, MakingRoom):
 
     async def _sync_often(self) -> None:
         while True:
-            await anyio.sleep(SYNC_EVERY_S)
+            await beat.rest(SYNC_EVERY_S)
             if self._store.unsynced:
                 await self._store.sync()
             if self._store.packs.untidy:
@@ -229,9 +230,9 @@ class Transfer(Copies, Figures, MakingRoom):
     async def _watch_store(self) -> None:
         """End the pod when its store is gone: nothing of it may be told to be missing, and nothing written in its place."""
         while True:
-            await anyio.sleep(WATCH_EVERY_S)
+            await beat.rest(WATCH_EVERY_S)
             try:
-                await self._offload.run(self._store.marker.check)
+                self._store.marker.check()  # one look at a name, as `df` of the store is asked for often
             except MachineError as error:
                 self._is_there = False
                 self.on_vanished(error)
@@ -376,8 +377,12 @@ class Transfer(Copies, Figures, MakingRoom):
         self._surveying.pass_every_s = pause_s
 
     def reconsider(self) -> None:
-        """Say that placement may have changed for all contents (a new configuration)."""
+        """Say that placement may have changed for all contents (a new configuration); what waits to be copied is due."""
         self._replication.pacing.clear()
+        self.look_at_all()
+
+    def look_at_all(self) -> None:
+        """Have all contents looked at again before long."""
         self._surveying.look_at_all()
 
     def loads_changed(self) -> None:

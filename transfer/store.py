@@ -36,9 +36,9 @@ from base.ids import ChunkId, hash_bytes
 from transfer import disk
 from transfer.ledger import Ledger, Owner
 from transfer.marker import Marker
-from transfer.offload import Offload
+from transfer.offload import INLINE_BYTES, Offload
 from transfer.pieces import FOLDERS, Area, Fresh, Pieces, files_below
-from transfer.room import RoomCheck
+from transfer.room import RoomCheck, RoomNews
 
 PACKED_BYTES: Final = 32 * 1024
 """Kept pieces up to this size go into packs: a file each would cost more than their bytes."""
@@ -64,6 +64,7 @@ class ChunkStore(Pieces):
         self.store_id = store_id
         self.marker = Marker(path, store_id)
         self.room = RoomCheck(str(path), room.limit_bytes, room.full_share)
+        self.room_news = RoomNews()
         self._ledger = Ledger()
         self._dirty_directories: set[str] = set()
         self._ticket = 0
@@ -310,13 +311,23 @@ class ChunkStore(Pieces):
             self._syncing_now = True
             try:
                 with anyio.CancelScope(shield=True):
-                    await self._offload.run(self._sync_batch)
+                    await self._offload.briefly(self._sync_batch, prompt=self._is_little())
             finally:
                 self._syncing, self._syncing_now = None, False
                 done.set()
+                self.look_at_room()
         if self._broken is not None:
             raise self._broken
-        await anyio.lowlevel.checkpoint()
+
+    def look_at_room(self) -> None:
+        """Have others told how full this store is, if much came or went."""
+        self.room_news.look(self._used, self.room.left_bytes(self._used))
+
+    def _is_little(self) -> bool:
+        """Tell whether what isn't durable yet is a few bytes for a pack."""
+        with self._lock:
+            in_packs = self._waiting_bytes <= INLINE_BYTES and not self._dirty_directories
+            return in_packs and all(fresh.data is not None for fresh in self._fresh.values())
 
     def _sync_batch(self) -> None:
         with self._lock:

@@ -24,7 +24,7 @@ CHANGE_PAUSE_S: Final = 0.3
 """Changes of members are gathered for this long before all contents are looked at."""
 HELD_S: Final = 60.0
 KEPT_PAUSE_S: Final = 1.0
-"""What is kept is looked at so often, where something has changed."""
+"""What is kept is looked at so long after something has changed, and what changes meanwhile with it."""
 LOADS_PAUSE_S: Final = 2.0
 """What has too many copies is looked at again so long after others have said how laden they are now, and no more often."""
 LOADS_LOOKS: Final = 2048
@@ -64,6 +64,7 @@ class Surveying:
         self.pass_every_s: Callable[[], float] = lambda: access.settings.pass_every_s
         self._kept = WorkQueue()
         """What is kept here, and may be too much."""
+        self._kept_came = anyio.Event()
         self._watch = Watch()
         self._loads_changed = anyio.Event()
         self._promised: OrderedDict[ContentId, None] = OrderedDict()
@@ -86,6 +87,7 @@ class Surveying:
             self._watch.forget(content)
             if self._database.own(content) is Holding.KEPT:
                 self._kept.add(content)
+                self._kept_came.set()
             else:
                 self.on_work(content, Duty.FETCH)
 
@@ -111,6 +113,7 @@ class Surveying:
                 self.promise(content)
             until = self._held[content] = anyio.current_time() + HELD_S
             self._kept.postpone(content, until)  # by then it may be too much
+            self._kept_came.set()
             while len(self._held) > MAX_PROMISED:
                 self._held.popitem(last=False)
 
@@ -187,6 +190,10 @@ class Surveying:
             if self._kept.overflowed:
                 self._kept.overflowed = False
                 self._pass_due.set()
+            self._kept_came = anyio.Event()
+            next_at = self._kept.next_at()
+            with anyio.move_on_at(float("inf") if next_at is None else next_at):
+                await self._kept_came.wait()
             await anyio.sleep(KEPT_PAUSE_S)
 
     def _look_again(self, info: ContentInfo, now: float) -> None:
@@ -207,6 +214,7 @@ class Surveying:
             self._loads_changed = anyio.Event()
             for content in self._watch.first(LOADS_LOOKS):
                 self._kept.add(content)
+            self._kept_came.set()
 
     def duty(self, info: ContentInfo) -> Duty:
         """Return what this pod must do about a content."""

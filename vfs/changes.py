@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from base import beat
 from base.errors import FileSystemError
 from vfs.names import Names
 from vfs.opened import OpenNames
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 Entry = tuple["InodeId", bytes]
 
-WATCH_S: Final = 1.0
+WATCH_S: Final = 2.0
 """How often the notify thread is looked after (s)."""
 
 SLICE: Final = 256
@@ -215,7 +216,7 @@ class Changes:
     async def watch(self) -> None:
         """Look after the notify thread until cancelled."""
         while True:
-            await anyio.sleep(WATCH_S)
+            await beat.rest(WATCH_S)
             self._notifier.check()
             if self._notifier.take_overflow():
                 await self.forget_everything()

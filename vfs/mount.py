@@ -13,6 +13,7 @@ import anyio.to_thread
 import pyfuse3
 from anyio.abc import TaskStatus
 
+from base import beat
 from base.errors import MachineError, RefusedError
 from base.memory import give_back
 from vfs import loop, mountpoint
@@ -53,7 +54,7 @@ END_S: Final = 90.0
 FINISH_S: Final = 60.0
 """After the serving ended, what is left is published within this (s); a broken disk must not hold up the stop."""
 
-REST_S: Final = 15.0
+REST_S: Final = 16.0
 """When nobody asked for anything for so long, what was remembered for the next questions is forgotten (s)."""
 
 NAMED_USERS: Final = 5
@@ -197,7 +198,7 @@ class Mount:
         changes = self.filesystem.changes
         slimmed = before = (self._traffic.count, changes.count)
         while True:
-            await anyio.sleep(REST_S)
+            await beat.rest(REST_S)
             now = (self._traffic.count, changes.count)
             if now == before != slimmed:
                 slimmed = now

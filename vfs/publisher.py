@@ -310,7 +310,8 @@ class Publisher:
         for start in range(0, len(born), SLICE):
             some = born[start : start + SLICE]
             self._bear([(live.newborn, (live, content)) for live, content in some if live.newborn is not None])
-            await anyio.lowlevel.checkpoint()
+            if len(some) == SLICE:
+                await anyio.lowlevel.checkpoint()
         done = {live.inode for live, _ in born}
         for index, (live, content) in enumerate(sealed, start=1):
             if not live.unlinked and (live.inode not in done or live.sealed is content):

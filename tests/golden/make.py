@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from base.ids import ROOT_INODE, ContentId, Dot, InodeId, LinkId, PodId, WriterId, hash_bytes, pod_id_of
-from crdt_meta import incarnation, operation, records, store, transaction
+from crdt_meta import codec, incarnation, operation, records, store, transaction
 from crdt_meta.incarnation import Chain, Start
 from crdt_meta.metadata import Metadata, Roots
 from crdt_meta.node import Kind
@@ -102,14 +102,14 @@ def record_forms() -> Iterator[tuple[str, bytes]]:
         "deletion-overwritten": records.Deletion(CLOCK, (), Why.OVERWRITTEN),
     }
     for name, body in bodies.items():
-        yield name, msgpack.packb([Key.of(body, NODE).text(), records.encode(body, NODE)])
+        yield name, msgpack.packb([Key.of(body, NODE).text(), codec.encode(body, NODE)])
     for name in ("content", "link", "overwritten"):
         adopted = Key.of(bodies[name], NODE)._replace(author=OTHER)
-        yield f"adopted-{name}", msgpack.packb([adopted.text(), records.encode(bodies[name], NODE)])
+        yield f"adopted-{name}", msgpack.packb([adopted.text(), codec.encode(bodies[name], NODE)])
     ack = records.Acknowledgement(CLOCK, {WRITER: 12, OTHER: 3}, (inode,), {OTHER: 1_800_000_000_500}, asks=True)
     node = records.node_of(WRITER)
     for name, body in (("acknowledgement", ack), ("acknowledgement-any", ack._replace(builds_on=None, asks=False))):
-        yield name, msgpack.packb([Key.of(body, node).text(), records.encode(body, node)])
+        yield name, msgpack.packb([Key.of(body, node).text(), codec.encode(body, node)])
 
 
 def transaction_forms() -> Iterator[tuple[str, bytes]]:
@@ -299,7 +299,7 @@ def forms() -> Iterator[tuple[str, bytes]]:
     """Yield (file name, bytes) of all forms, under the numbers of this version."""
     with patch("crdt_meta.segments.random.SystemRandom", lambda: random.Random(7)):
         for name, data in record_forms():
-            yield f"record-{records.VERSION}-{name}.bin", data
+            yield f"record-{codec.VERSION}-{name}.bin", data
         for name, data in transaction_forms():
             yield f"transaction-{transaction.VERSION}-{name}.bin", data
         for name, data in roster_forms():

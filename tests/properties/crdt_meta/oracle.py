@@ -10,20 +10,19 @@ from collections import defaultdict
 from typing import Any, NamedTuple
 
 from base.ids import EMPTY_CONTENT, ROOT_INODE, hash_bytes
+from crdt_meta.codec import decode
 from crdt_meta.node import Kind
 from crdt_meta.records import (
     Attributes,
     Birth,
     Content,
     Deletion,
-    Key,
     LinkBirth,
     Name,
     Place,
     Settled,
     Strategy,
     Xattrs,
-    decode,
 )
 from crdt_meta.store import Store
 
@@ -70,7 +69,7 @@ def load(store: Store) -> list[tuple[bytes, bytes, Any]]:
     writers = dict(store.db.execute("SELECT id, writer FROM writer").fetchall())
     found: dict[Any, tuple[int, bytes, Any]] = {}
     for node, kind, number, clock, value in store.query("SELECT node, kind, writer, clock, value FROM record"):
-        body = decode(Key(kind, node, clock), value)
+        body = decode(kind, node, clock, value)
         if body is not None:  # of those who hold a record, the one who heard last of its author counts
             place = (node, kind, number, clock)
             found[place] = max(found.get(place, (0, b"", None)), (body.clock, value, body), key=lambda one: one[:2])

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from base.ids import WriterId
-from crdt_meta.peers import Retired
+from crdt_meta.peers import Retired, known_elsewhere
 from crdt_meta.transaction import digest_of_signed
 from mesh.records import Void
 
@@ -69,7 +69,9 @@ class Surroundings:
         self._replica.chronicle.put_right(self.voids)
         meta = self._replica.meta
         if meta.writer in self.adoptions:
-            self._replica.reborn(max(one.upto for one in self.adoptions[meta.writer]), None)
+            pods = self._replica.world.pods
+            adopted = ((one.by, one.upto) for one in self.adoptions[meta.writer])
+            self._replica.reborn(known_elsewhere(adopted, lambda by: pods[by] == pods[meta.writer]), None)
 
     def is_void(self, writer: WriterId, signed: bytes) -> bool:
         """Tell whether the writer's own pod took a transaction back."""

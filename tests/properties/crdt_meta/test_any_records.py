@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pycrdt import Doc, Map
 
 from base.ids import EMPTY_CONTENT, ROOT_INODE, ContentId, Dot, InodeId, LinkId, PodId, WriterId, hash_bytes
+from crdt_meta.codec import encode
 from crdt_meta.metadata import Metadata, Roots
 from crdt_meta.node import Kind, Node
 from crdt_meta.records import (
@@ -34,11 +35,11 @@ from crdt_meta.records import (
     Strategy,
     Why,
     Xattrs,
-    encode,
 )
 from crdt_meta.segments import ROOT
 from crdt_meta.transaction import Part, make
 from mesh.api import Entry
+from tests.properties.crdt_meta.checks import by_the_rules
 from tests.properties.crdt_meta.world import SENDER
 
 NODES = [bytes([index]) * 16 for index in range(1, 9)]
@@ -142,19 +143,24 @@ def _same(node: Node) -> tuple[Any, ...]:
     return (node.inode, node.kind, node.mode, node.size, node.content, node.nlink, set(node.shown), *times)
 
 
+async def fetch(rng: random.Random, pod: Metadata, heaps: list[list[Entry]]) -> None:
+    todo = [list(heap) for heap in heaps]
+    while todo := [heap for heap in todo if heap]:
+        heap = rng.choice(todo)
+        number = rng.choice((1, 1, len(heap)))
+        entries = [heap.pop(0) for _ in range(min(number, len(heap)))]
+        assert await pod.log.receive(entries, SENDER) == entries, pod.log.incoming._complaints
+
+
 async def run(seed: int, folder: Path) -> None:
     rng = random.Random(seed)
     heaps = [transactions(rng, writer) for writer in WRITERS[: rng.randrange(1, 4)]]
     pods = [open_pod(folder / "one"), open_pod(folder / "two")]
-    for pod in pods:
-        todo = [list(heap) for heap in heaps]
-        while todo := [heap for heap in todo if heap]:
-            heap = rng.choice(todo)
-            number = rng.choice((1, 1, len(heap)))
-            entries = [heap.pop(0) for _ in range(min(number, len(heap)))]
-            assert await pod.log.receive(entries, SENDER) == entries, pod.log.incoming._complaints
+    await fetch(rng, pods[0], heaps)
+    with by_the_rules(pods[1].view):
+        await fetch(rng, pods[1], heaps)
     found = [everything(pod) for pod in pods]
-    assert found[0] == found[1], "the order of arrival matters"
+    assert found[0] == found[1], "the order of arrival matters, or plain files have rules of their own"
     pods[0].view.reload()
     assert everything(pods[0]) == found[1], "memory differs from the tables"
     pods[0].view.rebuild()

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from base.ids import EMPTY_CONTENT, InodeId
 from crdt_meta.node import Kind
 from crdt_meta.records import Strategy
-from tests.properties.crdt_meta.checks import check, rows_of, shown_tree
+from tests.properties.crdt_meta.checks import by_the_rules, check, rows_of, shown_tree
 from tests.properties.crdt_meta.oracle import Oracle, Shown, load
 from tests.properties.crdt_meta.replica import Replica
 from tests.properties.crdt_meta.world import SAME_CONTENT, SENDER, World, seeded_ids
@@ -86,10 +86,11 @@ async def check_another_order(world: World) -> None:
     first = world.remaining()[0]
     other.surroundings.learn(first.surroundings)
     heaps = [first.log.read(w, 0, 1 << 30) for w in first.log.vector()]
-    while heaps := [heap for heap in heaps if heap]:
-        heap = world.rng.choice(heaps)
-        number = world.rng.randrange(1, 6)
-        await other.log.receive([heap.pop(0) for _ in range(min(number, len(heap)))], SENDER)
+    with by_the_rules(other.meta.view):
+        while heaps := [heap for heap in heaps if heap]:
+            heap = world.rng.choice(heaps)
+            number = world.rng.randrange(1, 6)
+            await other.log.receive([heap.pop(0) for _ in range(min(number, len(heap)))], SENDER)
     tree, trash = check(other), list(rows_of(other.meta.view.trash))
     assert trash == list(rows_of(first.meta.view.trash)), "the order of arrival matters for the trash"
     assert tree == shown_tree(first), "the order of arrival matters"

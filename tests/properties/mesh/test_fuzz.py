@@ -25,10 +25,11 @@ from mesh import gossip_messages, log_messages, records
 from mesh.address import parse_address
 from mesh.antientropy import AntiEntropy, Fetch, page_entries, parse_since
 from mesh.api import Lane
-from mesh.broadcast import Broadcast, pushed_entries
+from mesh.broadcast import Broadcast
 from mesh.handshake import read_hello, read_ids, read_page
 from mesh.identity import read_certificate
 from mesh.membership import Membership, MembershipSettings
+from mesh.pushes import pushed_entries
 from mesh.wire import Decoder, Frame, Kind, ProtocolError, Tag, unpack
 from tests.golden.make import FORMS
 from tests.unit.mesh_cores.test_membership_parts import VALUES

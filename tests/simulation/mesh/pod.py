@@ -11,8 +11,9 @@ import msgpack
 from base.ids import PodId, WriterId, hash_bytes
 from mesh.antientropy import AntiEntropy, Fetch, Plan, page_body, page_entries, parse_since, since_body
 from mesh.api import Entry
-from mesh.broadcast import MAX_PUSH_BYTES, Broadcast, pushed_entries
+from mesh.broadcast import Broadcast
 from mesh.membership import TICK_S, Membership
+from mesh.pushes import MAX_PUSH_BYTES, pushed_entries
 from mesh.send import Send
 from mesh.view import View
 from mesh.wire import Tag
@@ -20,10 +21,13 @@ from mesh.wire import Tag
 if TYPE_CHECKING:
     from tests.simulation.mesh.simulator import World
 
-REST_S = 0.5
+REST_S = 5.0
 """A tick comes after so long at the latest, though nothing is due, as in a real pod."""
 MAX_MESSAGE_BYTES = 64 * 1024 + 256 * 1024
 """No message of a core may be longer."""
+
+pack: Callable[[object], bytes] = msgpack.Packer().pack
+"""One packer for all: making one takes as long as packing what pods say."""
 
 
 def signed(writer: WriterId, sequence: int, payload: bytes) -> bytes:
@@ -103,7 +107,7 @@ class SimPod:
         self.broadcast = Broadcast(self.pod, rng)
         self.anti_entropy = AntiEntropy(self.pod, rng)
         self.view = View(self.pod, rng)
-        self.linked: dict[PodId, None] = {}
+        self.linked: dict[PodId, SimPod] = {}
         if world.known is not None and self.starts == 1:
             self.membership.recall(*world.known)
         self.tell_members()
@@ -123,18 +127,17 @@ class SimPod:
         if self.suspended is not None:
             self.suspended.append((self.tick, (start,)))
             return
-        now, vector = self.world.now, self.log.vector()
+        now = self.world.now
         planned, self.tick_at = self.tick_at, now + TICK_S
         if now - self.ticked >= REST_S or self.membership.due() <= now:
             self.ticked = now
             self.send(self.membership.tick(now, planned))
             self.membership.changes()  # as a real pod does all the time
         self.ticks += 1
-        if self.world.wanted is None and self.ticks % 2 == 0 and (self.view.full or self.view.due() <= now):
+        if self.ticks % 2 == 0 and self.world.wanted is None and (self.view.full or self.view.due() <= now):
             self.keep_view(now)
-        self.hurry()
         if self.anti_entropy.due() <= now:
-            self.plan(self.anti_entropy.tick(vector, now))
+            self.plan(self.anti_entropy.tick(self.log.vector(), now))
         self.world.after(TICK_S, self.tick, start)
 
     def hurry(self) -> None:
@@ -168,7 +171,7 @@ class SimPod:
 
     def link_up(self, pod: PodId) -> None:
         now = self.world.now
-        self.linked[pod] = None
+        self.linked[pod] = self.world.pods[pod]
         self.view.link_up(pod, now)
         self.send(self.membership.link_up(pod, now))
         self.broadcast.link_up(pod, now)
@@ -189,19 +192,33 @@ class SimPod:
         self.hurry()
 
     def send(self, sends: Iterable[Send]) -> None:
+        world = self.world
         for pod, tag, message in sends:
-            if pod in self.linked:
-                packed = msgpack.packb(message)
-                assert len(packed) < MAX_MESSAGE_BYTES, f"seed {self.world.seed}: {tag.name} of {len(packed)} bytes"
-                self.bytes_sent += len(packed)
-                self.messages += 1
+            there = self.linked.get(pod)
+            if there is None:
+                continue
+            packed = pack(message)
+            size = len(packed)
+            assert size < MAX_MESSAGE_BYTES, f"seed {world.seed}: {tag.name} of {size} bytes"
+            self.bytes_sent += size
+            self.messages += 1
+            if tag is Tag.GOSSIP:
+                self.gossip_bytes += size
+            else:
+                self.log_bytes += size
                 if tag is Tag.LOG_PUSH:
                     self.pushes += len(pushed_entries(message))
-                if tag is Tag.GOSSIP:
-                    self.gossip_bytes += len(packed)
-                else:
-                    self.log_bytes += len(packed)
-                self.world.carry(self.pod, pod, packed, tag)
+            if world.network.mutate:
+                packed = world.mutated(packed)
+            world.deliver(self, there, SimPod.arrive, there, self.pod, there.starts, tag, packed)
+
+    def arrive(self, sender: PodId, start: int, tag: Tag, packed: bytes) -> None:
+        """Take a message that was sent to this pod while it was at its ``start``."""
+        if self.running and self.starts == start and sender in self.linked:
+            if self.suspended is None:
+                self.receive(sender, tag, packed)
+            else:
+                self.suspended.append((self.arrive, (sender, start, tag, packed)))
 
     def receive(self, sender: PodId, tag: Tag, packed: bytes) -> None:
         now = self.world.now
@@ -212,7 +229,8 @@ class SimPod:
         if tag is Tag.GOSSIP:
             self.send(self.membership.receive(sender, message, now))
         elif tag is Tag.LOG_PUSH:
-            applied = self.log.receive(pushed_entries(message))
+            entries = pushed_entries(message)
+            applied = self.log.receive(entries) if entries else []
             self.send(self.broadcast.received(sender, message, applied, self.log.vector(), now))
             for wanted in self.broadcast.wanted():
                 entries = self.log.read(wanted.writer, wanted.after, MAX_PUSH_BYTES)
@@ -248,6 +266,7 @@ class SimPod:
             entries = page_entries(answer, fetch)
             applied = self.log.receive(entries)
             self.send(self.broadcast.caught_up(fetch.pod, applied, world.now))
+            self.hurry()
             self.plan(self.anti_entropy.on_page(fetch, entries, self.log.vector(), world.now))
 
         def serve() -> None:
@@ -257,7 +276,7 @@ class SimPod:
                 body = page_body(server.log.read(asked.writer, asked.after, asked.limit_bytes))
                 server.pages += 1
                 server.bytes_sent += len(msgpack.packb(body))
-                world.deliver(fetch.pod, self.pod, lambda: end(body))
+                world.deliver(server, self, lambda: end(body))
 
-        world.deliver(self.pod, fetch.pod, serve)
+        world.deliver(self, server, serve)
         world.after(fetch.timeout_s, lambda: end(None))

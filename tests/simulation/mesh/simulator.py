@@ -27,11 +27,12 @@ from mesh.gossip_messages import Flag, Record
 from mesh.membership import MembershipSettings
 from mesh.summary import Summary
 from mesh.view import FULL_MESH_PODS
-from mesh.wire import Tag
+from tests.simulation.mesh.large_pages import use_large_pages
 from tests.simulation.mesh.pod import SimPod
 
 KEEP_ALIVE_S = 8.0
 REDIAL_S = 1.0
+LARGE_PODS = 500
 META: bytes = msgpack.packb({"bytes_used": 10**12, "bytes_limit": 10**13})
 
 
@@ -69,7 +70,6 @@ class World:
         """By millisecond; each list is put in order when its time has come."""
         self.times: list[int] = []
         self.current = -1
-        self.done = 0
         self.count = 0
         self.cut: set[tuple[PodId, PodId]] = set()
         self.side: dict[PodId, bool] = {}
@@ -87,6 +87,8 @@ class World:
         for a, b in first:
             self.link(a, b)
         self.redial()
+        if pods >= LARGE_PODS:
+            use_large_pages()
 
     def random_view(self) -> list[tuple[PodId, PodId]]:
         """Return links as views come to have: random ones, about eight for each pod."""
@@ -131,7 +133,7 @@ class World:
         event = at, self.count, action, arguments
         key = int(at * 1000)
         if key == self.current:
-            bisect.insort(self.events[key], event, lo=self.done)
+            bisect.insort(self.events[key], event)
         elif key in self.events:
             self.events[key].append(event)
         else:
@@ -144,14 +146,11 @@ class World:
             self.current = self.times[0]
             events = self.events[self.current]
             events.sort()
-            self.done = 0
-            while self.done < len(events):
-                event = events[self.done]
+            for event in events:  # what is put in meanwhile comes behind
                 if event[0] > end:
-                    self.events[self.current], self.current = events[self.done :], -1
+                    self.events[self.current], self.current = events[bisect.bisect_left(events, event) :], -1
                     self.now = end
                     return
-                self.done += 1
                 self.now, _, action, arguments = event
                 action(*arguments)
             del self.events[self.current]
@@ -170,35 +169,25 @@ class World:
 
     # -- the network
 
-    def carry(self, source: PodId, target: PodId, packed: bytes, tag: Tag) -> None:
-        start = self.pods[target].starts
-        if self.network.mutate and self.rng.random() < self.network.mutate:
-            packed = self.mutated(packed)
-        self.deliver(source, target, self.arrive, source, target, start, tag, packed)
-
-    def arrive(self, source: PodId, target: PodId, start: int, tag: Tag, packed: bytes) -> None:
-        pod = self.pods[target]
-        if pod.running and pod.starts == start and source in pod.linked:
-            if pod.suspended is not None:
-                pod.suspended.append((self.arrive, (source, target, start, tag, packed)))
-                return
-            pod.receive(source, tag, packed)
-
-    def deliver(self, source: PodId, target: PodId, action: Callable[..., None], *arguments: Any) -> None:
+    def deliver(self, source: SimPod, target: SimPod, action: Callable[..., None], *arguments: Any) -> None:
         """Have ``action`` called when a message gets there, if it does."""
-        network, rng = self.network, self.rng
-        if self.cut and (source, target) in self.cut:
+        network, dice = self.network, self.rng.random
+        if (self.cut or self.side) and self.severed(source.pod, target.pod):
             return
-        if self.side and self.side.get(source) != self.side.get(target):
+        if network.loss and dice() < network.loss:
             return
-        if network.loss and rng.random() < network.loss:
-            return
-        late_s = self.pods[source].slow_s + self.pods[target].slow_s
-        for _ in range(2 if network.duplicate and rng.random() < network.duplicate else 1):
-            late = 0.3 if network.reorder and rng.random() < network.reorder else 0.0
-            self.after(rng.uniform(*network.delay_s) + late + late_s, action, *arguments)
+        low_s, high_s = network.delay_s
+        copies = 2 if network.duplicate and dice() < network.duplicate else 1
+        while copies:
+            copies -= 1
+            late_s = 0.3 if network.reorder and dice() < network.reorder else 0.0
+            delay_s = low_s + (high_s - low_s) * dice()
+            self.after(delay_s + late_s + (source.slow_s + target.slow_s), action, *arguments)
 
     def mutated(self, packed: bytes) -> bytes:
+        """Return a message as the network makes it now and then."""
+        if self.rng.random() >= self.network.mutate:
+            return packed
         data = bytearray(packed)
         for _ in range(self.rng.randint(1, 4)):
             at = self.rng.randrange(len(data))
@@ -214,9 +203,13 @@ class World:
             data = data or bytearray(b"\xc0")
         return bytes(data)
 
+    def severed(self, source: PodId, target: PodId) -> bool:
+        """Tell whether nothing gets through from one pod to another."""
+        return (source, target) in self.cut or bool(self.side and self.side.get(source) != self.side.get(target))
+
     def blocked(self, a: PodId, b: PodId) -> bool:
         """Tell whether nothing gets through between two pods, in one direction at least."""
-        return (a, b) in self.cut or (b, a) in self.cut or bool(self.side and self.side.get(a) != self.side.get(b))
+        return self.severed(a, b) or self.severed(b, a)
 
     def redial(self) -> None:
         """Break what keep-alive gave up, and connect what a given graph wants, every `REDIAL_S`."""

@@ -54,7 +54,7 @@ class House:
         pod = Pod(self.folder / str(number), mesh, self.shelf, settings, False)
         mesh.on_content = pod.transfer.noticed
         host = self.meshes[1].pod_id
-        pod.transfer.on_full(_nothing, _nothing, lambda: [host])
+        pod.transfer.on_full(_nothing, lambda _: _nothing(), lambda: [host])
         self.network.set_up(mesh.pod_id, True)
         async with anyio.create_task_group() as group:
             await group.start(pod.run)

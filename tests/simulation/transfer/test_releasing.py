@@ -253,7 +253,7 @@ async def test_room_is_looked_for_before_a_write_fails(tmp_path: Path) -> None:
                 forget(pod, old)
             return await pod.transfer.free() > 0
 
-        pod.transfer.on_full(find_room, find_room, list)
+        pod.transfer.on_full(find_room, lambda _: find_room(), list)
         new = await pod.write(some_bytes(6 * MIB, 2))
         await kept(pod, new)
         assert asked

@@ -10,9 +10,10 @@ import pytest
 from pycrdt import Doc, Map
 
 from base.ids import ROOT_INODE, InodeId, LinkId, WriterId
+from crdt_meta.codec import encode
 from crdt_meta.hlc import MAX_CLOCK
 from crdt_meta.node import Kind
-from crdt_meta.records import Birth, Key, LinkBirth, Place, encode
+from crdt_meta.records import Birth, Key, LinkBirth, Place
 from crdt_meta.segments import ROOT
 from crdt_meta.transaction import BLOB_LIMIT_BYTES, Part, make
 from mesh.api import Entry

@@ -190,3 +190,51 @@ def test_a_restored_pod_writes_before_it_links_up(
         assert pod.files() == before
         sound(pod)
         assert old not in pod.log.vector() or not pod.log.table.changed_since(old, 0)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_pod_that_was_forgotten_is_set_back_to_before_it_heard_of_that(
+    world: Mesh, town: Town, ann: Pod, bob: Pod, tmp_path: Path, told: bool
+) -> None:
+    """What it had written while it was away, and what it writes after it was set back, reach the others.
+
+    It had heard that it was forgotten, had taken a new writer and said so; ``told``: what that one wrote was heard, too.
+    """
+    ann.save("/known", "known")
+    town.exchange()
+    town.sleep("ann")
+    ann.save("/away", "written away")
+    ann.save("/quiet", "written away")
+    ann.tell()
+    shutil.copytree(ann.folder, tmp_path / "backup")
+    ann.save("/gone", "written after the backup")
+    ann.tell()
+    first = ann.log.writer
+    town.tidy(4)
+    town.wait_until_forgotten()
+    town.tidy()
+    assert first in town.neighbours["bob"].adoptions
+    town.learn("ann", "bob")
+    assert ann.log.writer != first
+    town.learn("bob", "ann")
+    if told:
+        town.tell("bob", "ann")
+    ann.close()
+    shutil.rmtree(ann.folder)
+    shutil.copytree(tmp_path / "backup", ann.folder)
+    town.neighbours["ann"].adoptions.clear()
+    ann = town.enter(world.pod("ann"))
+    world.now_s += 5
+    ann.save("/away", "written after it was set back")
+    ann.save("/new", "new")
+    ann.tell()
+    town.rejoin()
+    town.exchange()
+    town.tidy()
+    shown = bob.files()
+    expected = {"/known": "known", "/new": "new", "/quiet": "written away", "/away": "written after it was set back"}
+    assert shown | {path: content(text) for path, text in expected.items()} == shown
+    assert ("/gone" in shown) is told
+    for pod in everybody(town):
+        assert pod.files() == shown
+        sound(pod)

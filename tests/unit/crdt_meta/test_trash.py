@@ -10,8 +10,9 @@ from pycrdt import Doc, Map
 
 from base.errors import FileSystemError
 from base.ids import EMPTY_CONTENT, ROOT_INODE, Dot, InodeId, LinkId
+from crdt_meta.codec import encode
 from crdt_meta.node import Kind
-from crdt_meta.records import Birth, Body, Content, Key, LinkBirth, Overwritten, Strategy, Why, encode
+from crdt_meta.records import Birth, Body, Content, Key, LinkBirth, Overwritten, Strategy, Why
 from crdt_meta.segments import ROOT
 from crdt_meta.transaction import Part, make
 from mesh.api import Entry

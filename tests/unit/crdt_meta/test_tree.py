@@ -274,3 +274,30 @@ def test_reading_beyond_the_caches(ann: Pod, monkeypatch: pytest.MonkeyPatch) ->
     assert ann.files() == files
     ann.meta.view.reload()
     assert ann.files() == files
+
+
+def test_names_of_a_busy_directory(ann: Pod, bob: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That all names of a directory are known hides nothing that comes, here or from elsewhere, or is taken back."""
+    monkeypatch.setattr("crdt_meta.links.NAMES_KNOWN", 40)
+    links, there = ann.meta.view.links, set[str]()
+    ann.mkdir("/d")
+    exchange(ann, bob)
+    directory = ann.at("/d").inode
+    for index in range(60):
+        name = f"f-{index}"
+        (bob if index % 3 == 0 else ann).save(f"/d/{name}", name)
+        there.add(name)
+        if index % 5 == 4:
+            exchange(ann, bob)
+            ann.rename(f"/d/{name}", f"/d/g-{index}")
+            ann.unlink(f"/d/f-{index - 1}")
+            there ^= {name, f"g-{index}", f"f-{index - 1}"}
+            links._named.clear()
+            for known in ("f", "g"):
+                shown = {
+                    f"{known}-{n}" for n in range(index + 1) if ann.tree.lookup(directory, f"{known}-{n}".encode())
+                }
+                assert shown == {one for one in there if one.startswith(known)}
+        if index == 19:
+            assert directory in links._names._known, "small enough"
+    assert directory not in links._names._known, "too large"

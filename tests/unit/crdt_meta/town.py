@@ -9,7 +9,7 @@ import anyio
 
 from base.ids import WriterId
 from crdt_meta.node import Node
-from crdt_meta.peers import Retired
+from crdt_meta.peers import Retired, known_elsewhere
 from crdt_meta.records import Key
 from crdt_meta.segments import unpacked
 from tests.unit.crdt_meta.pods import Mesh, Pod, content
@@ -139,7 +139,8 @@ class Town:
         for writer, adoptions in theirs.items():
             mine[writer] |= adoptions
         if pod.log.writer in mine:
-            self.reborn(pod, max(one.upto for one in mine[pod.log.writer]), None)
+            adopted = ((one.by, one.upto) for one in mine[pod.log.writer])
+            self.reborn(pod, known_elsewhere(adopted, lambda by: self.mesh.names[by] == to), None)
         return sum(map(len, mine.values())) > before
 
     def tell(self, to: str, source: str) -> bool:

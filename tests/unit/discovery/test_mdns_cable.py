@@ -27,7 +27,7 @@ def tell(word):
 
 async def main(name, digit):
     service = Service(ClusterId("c" * 32), "home", PodId(digit * 32), name, "code", 7420, ())
-    await Announcer(service, on_found=tell("found"), on_lost=tell("lost"), poll_s=0.2).run()
+    await Announcer(service, on_found=tell("found"), on_lost=tell("lost")).run()
 
 anyio.run(main, *sys.argv[1:], backend="trio")
 """

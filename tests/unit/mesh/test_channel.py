@@ -48,6 +48,38 @@ def part(number: int) -> bytes:
     return encode(Tag.GOSSIP, [number, bytes(PART_BYTES)])
 
 
+async def test_little_and_much_by_turns_arrives_whole(tmp_path: Path) -> None:
+    sizes = [10, 100_000, 10, 10, 16 << 10, 1, 2_000_000, 5]
+    async with two_ends(tmp_path) as (here, there), anyio.create_task_group() as group:
+
+        async def send() -> None:
+            for size in sizes:
+                await here.send(encode(Tag.REQUEST, [0, int(Tag.KEEP), bytes(size)], Kind.BULK))
+
+        there.set_kind(Kind.BULK)
+        group.start_soon(send)
+        with anyio.fail_after(60):
+            assert [len((await there.receive()).body[2]) for _ in sizes] == sizes
+
+
+async def test_a_channel_that_is_closed_while_it_is_waited_for_says_so(tmp_path: Path) -> None:
+    async with two_ends(tmp_path) as (here, there), anyio.create_task_group() as group:
+        ended: list[str] = []
+
+        async def wait(channel: Channel) -> None:
+            with pytest.raises(ConnectionLostError):
+                await channel.receive()
+            ended.append("ended")
+
+        group.start_soon(wait, here)
+        group.start_soon(wait, there)
+        await anyio.wait_all_tasks_blocked()
+        await there.close()  # its own task is told, and the other end
+        with anyio.fail_after(60):
+            while len(ended) < 2:
+                await anyio.wait_all_tasks_blocked()
+
+
 async def test_what_the_network_does_not_take_at_once_follows_in_order(tmp_path: Path) -> None:
     async with two_ends(tmp_path) as (here, there):
         taken = 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+import trio
 
 from base.errors import MachineError, NoSpaceError, RefusedError, UnreachableError, UsageError, WormholeError
 from base.ids import PodId, WriterId
@@ -70,6 +71,30 @@ async def test_peers_and_the_announced_address_change_while_it_runs(tmp_path: Pa
         assert node_b.alive() == {a.pod}, "a link that is up stays"
         with pytest.raises(UsageError):
             node_b.set_addresses([], ["nowhere"])
+
+
+class Steps(trio.abc.Instrument):
+    """Counts what the loop does."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+async def test_a_mesh_at_rest_is_rarely_awake(tmp_path: Path) -> None:
+    a = found(tmp_path / "a")
+    homes = [a, *(admit(a, tmp_path / name) for name in "bcde")]
+    async with running(*homes) as nodes:
+        await linked(*nodes)
+        await anyio.sleep(3.0)  # until who is linked to whom was gossiped
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        await anyio.sleep(4.0)
+        trio.lowlevel.remove_instrument(steps)
+    # 10 links with a ping and an answer every 1.7 s, a tick for each pod, and a look at each end of a link every 4 s
+    assert steps.count / 4.0 <= 35, "a second; twice that before"
 
 
 async def test_errors_of_handlers_reach_the_caller(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

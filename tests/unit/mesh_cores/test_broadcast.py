@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from base.ids import PodId, WriterId, hash_bytes
 from mesh import log_messages as wire
 from mesh.api import Entry
-from mesh.broadcast import ALONE_TRIES, MAX_PUSHES, MAX_TRIES, MAX_WANTED, Broadcast, Gap, pushed_entries
+from mesh.broadcast import ALONE_TRIES, MAX_TRIES, MAX_WANTED, Broadcast, Gap
 from mesh.log_messages import MalformedError, PushKind
+from mesh.pushes import MAX_PUSHES, pushed_entries
 from mesh.wire import Tag
 
 A, B, C, D = (PodId(hash_bytes(bytes([number]))[:16].hex()) for number in range(4))

@@ -95,6 +95,22 @@ def test_an_accusation_needs_the_incarnation_and_ends_with_a_higher_one():
     assert one.view(B).state is State.ALIVE
 
 
+def test_an_accusation_heard_again_changes_nothing():
+    one = membership()
+    for pod in (B, C):
+        one.link_up(pod, 0.0)
+        one.receive(pod, gossip(record(pod), record(D, 5)), 0.0)
+    one.receive(B, gossip(Accusation(D, 5, B, 0.0)), 1.0)
+    one.changes()
+    for sender in (B, C):
+        assert one.receive(sender, gossip(Accusation(D, 5, B, 0.0)), 1.01) == []
+    assert one.changes() == set()
+    assert one.receive(C, gossip(Accusation(D, 5, B, 0.9)), 1.02) == []
+    assert (one.changes(), one.view(D).unreachable_since) == ({D}, pytest.approx(0.12)), "it began earlier"
+    one.receive(C, gossip(Accusation(D, 5, C, 0.0)), 1.03)
+    assert one.changes() == {D}, "another accuser"
+
+
 def test_an_old_accusation_is_absence_at_once():
     one = membership()
     one.receive(C, gossip(record(B, 5), Accusation(B, 5, C, 3600.0)), 4000.0)

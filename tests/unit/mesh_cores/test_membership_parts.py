@@ -18,7 +18,7 @@ from mesh.gossip_messages import Accusation, Flag, Kind, Known, MalformedError, 
 from mesh.gossip_queue import GossipQueue
 from mesh.probes import Acked, Order, Prober
 from mesh.reachability import unreachable
-from mesh.summary import Comparisons, Summary, bucket_of
+from mesh.summary import Comparisons, Summary, bucket_of, by_bucket
 from mesh.suspicion import Suspicion
 
 A, B, C, D, E = (PodId(hash_bytes(bytes([number]))[:16].hex()) for number in range(5))
@@ -98,6 +98,13 @@ def test_gossip_takes_turns_over_the_links():
     told = [send.pod for _ in range(2) for send in gossip.round([A, B, C, D], 0.0)]
     assert sorted(told) == sorted([A, B, C, D])
     assert gossip.round([A, B, C, D], 0.0) == []
+
+
+def test_pods_are_listed_by_bucket_in_order():
+    pods = frozenset(PodId(hash_bytes(bytes([number]))[:16].hex()) for number in range(200))
+    parts = by_bucket(pods)
+    assert sorted(pod for part in parts for pod in part) == sorted(pods)
+    assert all(part == sorted(part) and {bucket_of(pod) for pod in part} <= {at} for at, part in enumerate(parts))
 
 
 def test_summaries_differ_in_the_buckets_that_differ_whatever_the_order():

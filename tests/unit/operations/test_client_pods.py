@@ -57,6 +57,7 @@ async def test_a_client_writes_through_a_full_pod_and_keeps_nothing(tmp_path: Pa
             assert client.tree.lookup(ROOT_INODE, name.encode()) == node, "its own writes are seen at once"
             assert node.author == client.home.pod or not data
             for pod in (laptop, desktop):
+                await until(lambda pod=pod, name=name, data=data: size_at(pod, name) == len(data))  # type: ignore[misc]
                 await until(lambda pod=pod, name=name: kept_at(pod, name) == "kept")  # type: ignore[misc]
                 assert await pod.read(name) == data
         content = client.tree.resolve(b"/large").content

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from base.ids import PodId, hash_bytes
-from policies.placement import Candidate, copies_wanted, place
+from policies.placement import Candidate, Case, copies_wanted, place, settle
 
 
 def pods(count: int) -> list[Candidate]:
@@ -52,6 +53,19 @@ def test_few_pods_and_no_copies():
     assert place(b"x", 1, 3, None, []) == ()
     assert place(b"x", 1, 0, None, pods(3)) == ()
     assert len(place(b"x", 1, 5, None, pods(3))) == 3
+
+
+def test_what_a_full_pod_wrote_goes_to_who_is_not_full():
+    writer, other, third = (replace(one, available_bytes=9) for one in pods(3))
+    full = replace(writer, is_full=True)
+    for index in range(30):
+        case = Case(bytes([index]), 5, 1, author=writer.pod, keepers=frozenset({writer.pod}))
+        assert settle(case, [full, other]) == (other.pod,)
+        assert settle(case, [full, replace(other, is_full=True)]) == (writer.pod,), "nobody is better off"
+        assert settle(case, [full, replace(other, is_full=True), third]) == (third.pod,)
+        assert settle(case, [full, replace(other, is_full=True, available_bytes=10)]) == (other.pod,)
+        kept_by_other = replace(case, keepers=frozenset({writer.pod, other.pod}))
+        assert settle(kept_by_other, [full, replace(other, is_full=True)]) == (other.pod,), "a copy too many goes"
 
 
 @pytest.mark.parametrize("weight", [-1.0, math.inf, math.nan])

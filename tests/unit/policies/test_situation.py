@@ -99,8 +99,8 @@ def test_full_disks_are_degraded() -> None:
 
 def test_room_for_each_copy_is_no_room_for_all() -> None:
     where = pods("abc", lost="d", a=1500, b=1500, c=1500)
-    assert verdict(where, *(held(f"{number}", "ad") for number in range(4))).grade is Grade.FAVOURABLE
-    assert verdict(where, *(held(f"{number}", "ad") for number in range(5))).grade is Grade.DEGRADED
+    assert verdict(where, *(held(f"{number}", "ad") for number in range(3))).grade is Grade.FAVOURABLE
+    assert verdict(where, *(held(f"{number}", "ad") for number in range(4))).grade is Grade.DEGRADED, "none takes half"
 
 
 def test_files_that_nobody_can_read_are_critical() -> None:

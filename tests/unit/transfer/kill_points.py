@@ -120,7 +120,7 @@ async def lodging(pods: list[Pod], tell: Tell) -> None:
     async def no() -> bool:
         return False
 
-    a.transfer.on_full(no, no, lambda: [b.id])
+    a.transfer.on_full(no, lambda _: no(), lambda: [b.id])
     draft = a.transfer.draft()
     for at in range(0, len(LARGE), MIB):
         await draft.write(at, LARGE[at : at + MIB])

@@ -7,10 +7,11 @@ import random
 import time
 from dataclasses import dataclass
 
+import anyio
 import pytest
 
 from base.errors import NoSpaceError
-from transfer.room import RESERVE_BYTES, RoomCheck
+from transfer.room import NEWS_BYTES, RESERVE_BYTES, RoomCheck, RoomNews
 
 MIB = 1 << 20
 BLOCK = 4096
@@ -100,3 +101,40 @@ def test_what_others_write_is_noticed_within_a_second(monkeypatch: pytest.Monkey
     now_s = 1.0
     with pytest.raises(NoSpaceError):
         check.check(1, 1)
+
+
+@pytest.mark.anyio
+async def test_others_are_told_at_once_when_much_came_or_went() -> None:
+    news, told = RoomNews(), 0
+
+    async def listen() -> None:
+        nonlocal told
+        while True:
+            await news.changed()
+            told += 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(listen)
+        await anyio.wait_all_tasks_blocked()
+        for used, left, times in (
+            (NEWS_BYTES, 0, 0),
+            (NEWS_BYTES + 1, 0, 1),
+            (NEWS_BYTES + MIB, 8 * MIB, 1),
+            (NEWS_BYTES + MIB + 2, 8 * MIB, 2),
+            (2, 8 * MIB, 3),
+        ):
+            news.look(used, left)
+            await anyio.wait_all_tasks_blocked()
+            assert told == times, used
+        group.cancel_scope.cancel()
+
+
+def test_what_is_left_is_known_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(1 << 30)
+    monkeypatch.setattr(os, "statvfs", disk.statvfs)
+    check = RoomCheck("/", 64 * MIB, None)
+    check.check(0, MIB)
+    asked = disk.asked
+    assert 60 * MIB <= check.left_bytes(MIB) < 63 * MIB, "folders take some"
+    assert check.left_bytes(63 * MIB) == 0
+    assert disk.asked == asked

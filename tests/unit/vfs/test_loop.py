@@ -96,6 +96,32 @@ def test_a_request_that_another_worker_took_is_waited_for_again(pipe):
     assert len(turns) == 2
 
 
+def test_what_a_request_has_set_off_comes_before_looking_for_the_next(pipe, monkeypatch):
+    monkeypatch.setattr(loop, "SLICE_NS", 1 << 60)
+
+    async def main():
+        original, steps = Parking(), []
+        wait = loop.poll_first(pipe[0], original, loop.Traffic())
+
+        async def work():
+            steps.append(original.cars)
+
+        async def serve():
+            nursery.start_soon(work)
+            await wait()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(serve)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (steps, original.cars) == ([1], 2)
+            nursery.cancel_scope.cancel()
+
+    for _ in range(20):  # in whatever order the tasks have their turns
+        trio.run(main)
+
+
 def test_the_end_of_the_session_is_passed_on(pipe):
     async def ended():
         return False
