@@ -4,7 +4,7 @@ zeroconf runs an asyncio loop in a thread of its own. Its blocking calls are mad
 names into a bounded inbox and wake the trio side, and never touch anything else. What they name is looked up and
 checked (`discovery.service`) on the trio side.
 
-The network may be absent, come and go: when the kernel says so (`discovery.cables`), and now and then, the addresses
+The network may be absent, come and go: when the kernel says so (`mesh.cables`), and now and then, the addresses
 of this machine are compared, and zeroconf is restarted when they, or the cables, changed. Announcements are repeated,
 since browsers that missed one while cut off do not ask again. No failure of the network is ever raised.
 """
@@ -26,9 +26,9 @@ from zeroconf import IPVersion, ServiceBrowser, ServiceInfo, ServiceStateChange,
 
 from base import beat
 from base.ids import PodId
-from discovery.cables import Cables
 from discovery.interfaces import Interface, announced_addresses, interfaces
 from discovery.service import SERVICE_TYPE, Service, read_service, usable_addresses
+from mesh.cables import Cables
 
 logger = logging.getLogger(__name__)
 

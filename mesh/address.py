@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 
 from base.errors import UsageError
@@ -48,11 +49,11 @@ def own_host() -> str:
 
 
 def is_own(host: str) -> bool:
-    """Tell whether an IP address is one of this machine's at the moment."""
+    """Tell whether an IP address is one of this machine's at the moment; where that can't be found out it is."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((host, 0))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
     return True

@@ -17,10 +17,12 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from base import beat
-from base.errors import MachineError, RefusedError
+from base.errors import MachineError, RefusedError, UnreachableError
 from base.ids import ClusterId, PodId, WriterId
 from mesh import listener as door
+from mesh.address import is_own
 from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog, State
+from mesh.cables import Cables
 from mesh.calls import Caller
 from mesh.dialer import Source
 from mesh.diary import Diary
@@ -46,7 +48,7 @@ from mesh.whereabouts import Whereabouts
 from mesh.wire import Tag
 
 _ADDRESS_S: Final = 8.0
-"""The machine's own addresses are looked at so often, besides whenever a link came."""
+"""The machine's own addresses are looked at so often, besides whenever a link came or the kernel told of a change."""
 RESTING_TICK_S: Final = 5.0
 """Between two ticks at the most (s); what is `due` is known."""
 
@@ -90,7 +92,8 @@ class MeshNode:
         self._spreader = Spreader(self._me, self._rng, self._run, self._ask, self._plan_tick, leaf=self._leaf)
         self.strays = Strays(lambda: self._switchboard, self._spreader.still)
         self._switchboard = Switchboard(
-            *(self._me, self._registry, self._table, self), self._link_came, self._link_went, self.strays
+            *(self._me, self._whereabouts, self._registry, self._table, self),
+            *(self._link_came, self._link_went, self.strays),
         )
         self._neighbours = Neighbours(
             *(self._me, lambda: self.roster, self._table, self._membership),
@@ -277,7 +280,6 @@ class MeshNode:
         try:
             async with anyio.create_task_group() as group:
                 self._group = self.strays.group = group
-                self._switchboard.port = self._whereabouts.port
                 self._switchboard.run_in(group)
                 self._membership.set_address(self.address)
                 self._roster_changed()
@@ -332,7 +334,6 @@ class MeshNode:
         pod = link.peer.pod
         if not link.dialled:
             self._dialer.add(link.peer.host, link.peer.port, pod, Source.REMEMBERED)
-        self._whereabouts.linked_at(link.peer.local_host)
         self._membership.set_address(self.address)
         self._view.link_up(pod, anyio.current_time())
         if self._leaf and self._membership.state(pod) is not State.ALIVE:
@@ -382,11 +383,18 @@ class MeshNode:
                 logger.exception("a tick of the mesh failed")
 
     async def _watch_address(self) -> None:
-        """Tell of another address of this machine that no link shows, since those there are run by another way."""
-        while True:
-            await beat.rest(_ADDRESS_S)
-            self._membership.set_address(self.address)
-            self._settle()
+        """End the links from an address that this machine has no more, as no word of it arrives; tell the new one."""
+        cables = Cables()
+        try:
+            while True:
+                await cables.changed(beat.after(anyio.current_time(), _ADDRESS_S))
+                for link in self._table.all():
+                    if not is_own(link.peer.local_host):
+                        link.close(UnreachableError("This machine has another address now."))
+                self._membership.set_address(self.address)
+                self._settle()
+        finally:
+            cables.close()
 
     async def _wait_for_tick(self) -> float:
         """Wait until something is due, `TICK_S` at least; return for when the tick was planned."""

@@ -25,6 +25,7 @@ from mesh.peers import LinkTable
 from mesh.quiet import QuietLog
 from mesh.registry import Registry
 from mesh.view import SPARED
+from mesh.whereabouts import Whereabouts
 
 CONNECT_S: Final = 3.0
 FLUSH_S: Final = 1.0
@@ -42,6 +43,7 @@ class Switchboard:
     def __init__(
         self,
         me: PodId,
+        whereabouts: Whereabouts,
         registry: Registry,
         table: LinkTable,
         dispatcher: Dispatcher,
@@ -55,6 +57,7 @@ class Switchboard:
         ``stray``: another process goes by this pod's name, or this pod's home is a restored one.
         """
         self._me = me
+        self._whereabouts = whereabouts
         self._registry = registry
         self._table = table
         self._dispatcher = dispatcher
@@ -73,8 +76,6 @@ class Switchboard:
         self._bulk_retry_at: dict[PodId, float] = {}
         self._group: TaskGroup | None = None
         self._quiet = QuietLog(logger, anyio.current_time)
-        self.port = 0
-        """Where this pod listens, told to peers."""
         self.reached: dict[PodId, str] = {}
         """``HOST:PORT`` under which each pod was last reached, or by which it reached us."""
 
@@ -160,7 +161,7 @@ class Switchboard:
             peer = await greet(
                 channel,
                 Local(
-                    *(self._me, self._process, self.port, self._registry.roster),
+                    *(self._me, self._process, self._whereabouts.port, self._registry.roster),
                     *(learn, age_ms, self.chronicle, self._turned_away),
                 ),
                 dial,
@@ -191,6 +192,7 @@ class Switchboard:
             loser.retire()
         if link.peer.lane is Lane.BULK or loser is link:
             return
+        self._whereabouts.linked_at(link.peer.local_host)
         self._bulk_retry_at.pop(pod, None)
         if not link.dialled:
             self.reached[pod] = format_address(link.peer.host, link.peer.port)

@@ -128,5 +128,8 @@ def test_one_cluster_over_all_sorts_of_networks(networks: tuple[Lab, Path]) -> N
         return next(str(pod["address"]) for pod in laptop.ask("pods")["pods"] if pod["name"] == "desktop")
 
     wait_until(lambda: address().startswith("10.77.0.42:"), what="the new address is told")
+    said = (desktop.home / "pod.log").read_text()
+    assert "This machine has another address now" in said
+    assert "fell silent" not in said, "it didn't wait for answers to where it is no more"
     for host in made.hosts:
         assert "Traceback" not in (host.home / "pod.log").read_text()

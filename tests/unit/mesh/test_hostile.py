@@ -20,7 +20,7 @@ from anyio.abc import SocketStream
 
 from base.errors import RefusedError, UnreachableError
 from base.ids import PodId
-from mesh import listener, tls
+from mesh import link, listener, node, peers, tls
 from mesh.api import Lane, State
 from mesh.channel import Channel, ConnectionLostError
 from mesh.handshake import Dial, Hello, Local, common_version, greet, new_process_id
@@ -360,12 +360,12 @@ class Cable:
 
 
 @asynccontextmanager
-async def cable(port: int) -> AsyncIterator[Cable]:
+async def cable(port: int, host: str = "127.0.0.1") -> AsyncIterator[Cable]:
     relay = Cable()
 
     async def serve(stream: SocketStream) -> None:
         await relay.whole.wait()
-        async with stream, await anyio.connect_tcp("127.0.0.1", port) as onward, anyio.create_task_group() as both:
+        async with stream, await anyio.connect_tcp(host, port) as onward, anyio.create_task_group() as both:
             both.start_soon(relay.carry, stream, onward)
             both.start_soon(relay.carry, onward, stream)
 
@@ -406,3 +406,28 @@ async def test_a_cut_cable_is_noticed_within_five_seconds_and_mends(tmp_path: Pa
                 await linked(node_a, node_b)
             assert min(took_s) < 5
             group.cancel_scope.cancel()
+
+
+async def test_who_has_another_address_is_linked_anew_before_the_others_miss_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "SILENT_S", 3600.0)
+    monkeypatch.setattr(peers, "SETTLED_MS", 0)
+    homes = [found(tmp_path / "a")]
+    homes.append(admit(homes[0], tmp_path / "b"))
+    at_home, roaming = sorted(homes, key=lambda home: home.pod)  # a link dialled by the lesser name is preferred
+    here = MeshNode(at_home.identity, at_home.store, listen="127.0.0.1:0", advertise=["127.0.0.1:1"])
+    there = MeshNode(roaming.identity, roaming.store, listen="0.0.0.0:0", advertise=["127.0.0.1:1"])
+    async with anyio.create_task_group() as group:
+        for one in (here, there):
+            await group.start(lambda task_status, one=one: one.run(task_status=task_status))
+        async with cable(there.port, "127.0.0.3") as wire:
+            here.set_addresses(["127.0.0.1:1"], [f"127.0.0.1:{wire.port}"])
+            await linked(here, there)
+            here.set_addresses(["127.0.0.1:1"], [])
+            there.set_addresses(["127.0.0.1:1"], [f"127.0.0.1:{here.port}"])
+            wire.cut()
+            monkeypatch.setattr(node, "is_own", lambda host: host != "127.0.0.3")
+            await until(lambda: state_of(here, roaming.pod) is State.SUSPECT)
+            await linked(here, there)
+        group.cancel_scope.cancel()

@@ -12,8 +12,8 @@ from typing import Final
 import anyio
 
 _LINKS: Final = 0x1
-_IPV4_ADDRESSES: Final = 0x10
-"""RTMGRP_LINK and RTMGRP_IPV4_IFADDR of linux/rtnetlink.h."""
+_ADDRESSES: Final = 0x10 | 0x100
+"""RTMGRP_LINK, RTMGRP_IPV4_IFADDR and RTMGRP_IPV6_IFADDR of linux/rtnetlink.h."""
 GATHER_S: Final = 0.3
 """A cable that is plugged in says several things, one after the other."""
 _MESSAGE_BYTES: Final = 1 << 16
@@ -29,7 +29,7 @@ class Cables:
         with contextlib.suppress(OSError, AttributeError):
             made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
             try:
-                made.bind((0, _LINKS | _IPV4_ADDRESSES))
+                made.bind((0, _LINKS | _ADDRESSES))
             except OSError:
                 made.close()
                 raise

@@ -12,12 +12,12 @@ from pathlib import Path
 import anyio
 import pytest
 
-from discovery.cables import Cables
+from mesh.cables import Cables
 
 ROOT = Path(__file__).resolve().parents[3]
 SIDE = """
 import anyio, math
-from discovery.cables import Cables
+from mesh.cables import Cables
 
 async def main():
     cables = Cables()
