@@ -65,7 +65,8 @@ class Wishing:
         self._download: float | None = None
         self._upload: float | None = None
         self._wake = anyio.Event()
-        self._seen: object = None
+        self._values: object = None
+        self._leaving: frozenset[PodId] = frozenset()
         self._rooms: dict[PodId, int] = {}
         self._rooms_changed_at: float | None = None
         """When a pod offered more room than before, or less, until it was seen whether anything lacks copies."""
@@ -152,10 +153,11 @@ class Wishing:
             pod: (said.capacity, said.is_full, said.replicas, said.new_files, said.hot, said.cold, said.joined_s)
             for pod, said in pods.wishes.items()
         }
-        seen = values, pods.leaving
-        if seen != self._seen:
-            self._seen = seen
+        if pods.leaving != self._leaving:
             self._parts.transfer.reconsider()
+        elif values != self._values:
+            self._parts.transfer.look_at_all()  # not `reconsider`: new contents go on waiting for their time
+        self._values, self._leaving = values, pods.leaving
         rooms = {pod: said.room_bytes for pod, said in pods.wishes.items()}
         if rooms != self._rooms:
             self._rooms_changed_at = anyio.current_time()
@@ -178,7 +180,7 @@ class Wishing:
         if self._rooms_changed_at is not None and crisis.found is not None and crisis.found_at > self._rooms_changed_at:
             self._rooms_changed_at = None
             if crisis.found.verdict.tally.short:
-                self._parts.transfer.look_at_all()  # not `reconsider`: new contents go on waiting for their time
+                self._parts.transfer.look_at_all()
 
     def _pass_every_s(self) -> float:
         return RECONSIDER_S if self._parts.catalogue.placing.has_temper() else float("inf")

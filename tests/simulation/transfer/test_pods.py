@@ -43,6 +43,19 @@ async def test_copies_reach_the_placed_pods_and_nobody_else(tmp_path: Path) -> N
             assert content.hex() in pod.kept()
 
 
+async def test_what_waits_to_settle_waits_on_while_all_is_looked_at_again(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 2) as pods:
+        pods[1].transfer.pace("settled", 60, 60)
+        content = await pods[0].write(some_bytes(5000), copies=2)
+        for _ in range(20):
+            await anyio.sleep(2)
+            pods[1].transfer.look_at_all()  # as when a pod has more room, or less
+            assert pods[1].transfer.local(content) == "none"
+        pods[1].transfer.reconsider()
+        with anyio.fail_after(5):
+            await until(lambda: pods[1].transfer.local(content) == "kept")
+
+
 async def test_loss_and_delay_only_slow_replication_down(tmp_path: Path) -> None:
     network = Network(delay_s=0.02, loss=0.15)
     async with cluster(tmp_path, 3, network=network) as pods:
