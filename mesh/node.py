@@ -17,10 +17,9 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from base import beat
-from base.errors import MachineError, RefusedError, UnreachableError
+from base.errors import MachineError, RefusedError
 from base.ids import ClusterId, PodId, WriterId
 from mesh import listener as door
-from mesh.address import is_own
 from mesh.api import Entry, Handler, Lane, Member, ReplicatedLog, State
 from mesh.cables import Cables
 from mesh.calls import Caller
@@ -388,9 +387,7 @@ class MeshNode:
         try:
             while True:
                 await cables.changed(beat.after(anyio.current_time(), _ADDRESS_S))
-                for link in self._table.all():
-                    if not is_own(link.peer.local_host):
-                        link.close(UnreachableError("This machine has another address now."))
+                self._switchboard.leave_lost_addresses()
                 self._membership.set_address(self.address)
                 self._settle()
         finally:

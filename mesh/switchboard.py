@@ -14,7 +14,7 @@ from anyio.abc import TaskGroup
 
 from base.errors import NamesakeError, RefusedError, UnreachableError, WormholeError
 from base.ids import PodId
-from mesh.address import format_address, parse_address
+from mesh.address import format_address, is_own, parse_address
 from mesh.api import Lane
 from mesh.channel import Channel
 from mesh.handshake import HANDSHAKE_S, Dial, Hello, Local, greet, new_process_id
@@ -74,6 +74,8 @@ class Switchboard:
         self._opening: set[PodId] = set()
         self._opened: dict[PodId, anyio.Event] = {}
         self._bulk_retry_at: dict[PodId, float] = {}
+        self._running: set[Link] = set()
+        """All links, of either lane, whoever opened them."""
         self._group: TaskGroup | None = None
         self._quiet = QuietLog(logger, anyio.current_time)
         self.reached: dict[PodId, str] = {}
@@ -125,6 +127,12 @@ class Switchboard:
     def resume(self) -> None:
         """Make links again."""
         self.paused = False
+
+    def leave_lost_addresses(self) -> None:
+        """End the links from addresses that this machine has no more: no answer arrives there, and none says so."""
+        for link in self._running:
+            if not is_own(link.peer.local_host):
+                link.close(UnreachableError("This machine has another address now."))
 
     async def flush(self) -> None:
         """Return when what was said to everybody is on its way, after a second at the latest."""
@@ -203,9 +211,11 @@ class Switchboard:
             self._came(link)
 
     async def _carry(self, link: Link) -> None:
+        self._running.add(link)
         try:
             await link.run()
         finally:
+            self._running.discard(link)
             if self._table.remove(link):
                 self._went(link.peer.pod, link.error is not None and link.error.message == SPARED)
             if link.told_to_stop and isinstance(link.error, NamesakeError):

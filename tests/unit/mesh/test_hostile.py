@@ -20,7 +20,7 @@ from anyio.abc import SocketStream
 
 from base.errors import RefusedError, UnreachableError
 from base.ids import PodId
-from mesh import link, listener, node, peers, tls
+from mesh import link, listener, peers, switchboard, tls
 from mesh.api import Lane, State
 from mesh.channel import Channel, ConnectionLostError
 from mesh.handshake import Dial, Hello, Local, common_version, greet, new_process_id
@@ -427,7 +427,7 @@ async def test_who_has_another_address_is_linked_anew_before_the_others_miss_it(
             here.set_addresses(["127.0.0.1:1"], [])
             there.set_addresses(["127.0.0.1:1"], [f"127.0.0.1:{here.port}"])
             wire.cut()
-            monkeypatch.setattr(node, "is_own", lambda host: host != "127.0.0.3")
+            monkeypatch.setattr(switchboard, "is_own", lambda host: host != "127.0.0.3")
             await until(lambda: state_of(here, roaming.pod) is State.SUSPECT)
             await linked(here, there)
         group.cancel_scope.cancel()
