@@ -2,7 +2,7 @@
 
 Room and wishes go with the gossip, in coarse steps (`policies.offering`). Reads are pushed to the other full pods when
 their steps change (`policies.usage`). The speed of this pod's network is measured by a few times half a mebibyte each way,
-now and then, with one other pod; sooner when what it fetches comes far slower than that.
+twice a day, with one other pod; sooner when it has another address, or when what it fetches comes far slower than that.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from base import beat
 from base.errors import DamagedError, RefusedError, WormholeError
 from base.ids import ContentId, PodId
+from mesh.address import parse_address
 from mesh.api import Lane
 from mesh.wire import Tag
 from operations.mount_facts import offered_bytes
@@ -36,7 +37,10 @@ CALL_S: Final = 10.0
 PROBE_BYTES: Final = 512 << 10
 PROBE_S: Final = 20.0
 PROBE_FIRST_S: Final = 2.0
-PROBE_EVERY_S: Final = 1200.0
+PROBE_EVERY_S: Final = 43_200.0
+"""Each costs 5 MB: so often, they are a tenth of what a pod at rest sends."""
+META_SPEED: Final = "speed"
+"""Where the last result is written down: the network is another one after a move, not after a restart."""
 PROBES: Final = 5
 """The best of so many counts ..."""
 PROBING_S: Final = 4.0
@@ -261,15 +265,41 @@ class Wishing:
         known = [rate for rate in (download, self._upload) if rate is not None]
         return min(known) if known else None
 
-    async def _wait_for_doubt(self) -> None:
-        """Wait until the network may be slower than the last probe said."""
-        while True:
+    async def _wait_for_doubt(self, host: str) -> None:
+        """Wait until the network may be another one than at ``host``, or slower than the last probe said."""
+        while self._host() == host:
             await anyio.sleep(DOUBT_EVERY_S)
             fetched = self._parts.transfer.rate_in(RECENT_S)
             if fetched is not None and fetched * DOUBTFUL < (self._download or 0.0):
                 return
 
+    def _host(self) -> str:
+        """Return under which address of its machine this pod is told to be found."""
+        return parse_address(self._parts.mesh.address)[0]
+
+    def _recall_speed(self) -> float:
+        """Take over what was measured before this pod was stopped; return for how long it holds (s), 0: not at all."""
+        try:
+            at_s, host, *rates = msgpack.unpackb(self._parts.metadata.store.get_meta(META_SPEED) or b"\x92\x00\xa0")
+            age_s = time.time() - float(at_s)
+            if host != self._host() or not 0 <= age_s < PROBE_EVERY_S:
+                return 0.0
+            self._download, self._upload = (None if rate is None else float(rate) for rate in rates)
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            logger.info("how fast the network was can't be recalled: %s", error)
+            return 0.0
+        logger.info("the network was measured %.0f minutes ago", age_s / 60)
+        return PROBE_EVERY_S - age_s
+
+    def _write_speed_down(self) -> None:
+        found = msgpack.packb([time.time(), self._host(), self._download, self._upload])
+        self._parts.metadata.store.set_meta(META_SPEED, found)
+        self._parts.metadata.committer.request()
+
     async def _measure(self) -> None:
+        await anyio.sleep(PROBE_FIRST_S)
+        with anyio.move_on_after(self._recall_speed()):
+            await self._wait_for_doubt(self._host())
         while True:
             await anyio.sleep(PROBE_FIRST_S)
             others = sorted(self._parts.mesh.alive() & set(self._parts.catalogue.full_pods()))
@@ -288,9 +318,10 @@ class Wishing:
             rates = [(rate or 0.0) / 1e6 for rate in (self._download, self._upload)]
             name = self._parts.live.name_of(pod)
             logger.info("the network was measured with %s: %.0f MB/s from there, %.0f MB/s to there", name, *rates)
+            self._write_speed_down()
             self._wake.set()
             with anyio.move_on_after(PROBE_EVERY_S):
-                await self._wait_for_doubt()
+                await self._wait_for_doubt(self._host())
 
     async def _fetch_from(self, pod: PodId) -> float:
         """Return the bytes a second that come from a pod; 0 for hardly any. Raises `WormholeError`."""

@@ -197,6 +197,7 @@ def test_down_and_up_under_load_lose_nothing(three: Lab) -> None:
     laptop, desktop, _ = three.hosts
     (laptop.mount / "load").mkdir()
     wait_until((desktop.mount / "load").is_dir)
+    three.measured(desktop)
     script = f"i=0; while :; do echo $i > {laptop.mount}/load/$i && echo $i; i=$((i+1)); done 2>/dev/null"
     writer = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True)
     try:
@@ -213,6 +214,9 @@ def test_down_and_up_under_load_lose_nothing(three: Lab) -> None:
     wait_until(lambda: len(os.listdir(desktop.mount / "load")) >= len(written))
     for name in written:
         wait_until(shows(desktop.mount / "load" / name, f"{name}\n"))
+    three.measured(desktop)
+    since = (desktop.home / "pod.log").read_text().rpartition(" starting\n")[2]
+    assert "the network was measured 0 minutes ago" in since, "a restart costs no megabytes"
 
 
 def test_killed_while_writing_what_was_synced_is_whole(three: Lab) -> None:
