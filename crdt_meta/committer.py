@@ -95,6 +95,9 @@ class Committer:
         upto = self._requested
         sequence = self._log.commit()
         await self._syncing.run(self._store.sync, prompt=prompt and not self._store.is_checkpoint_due)
+        if self._store.is_log_long:
+            self._log.commit()
+            self._store.start_log_anew()
         entries = self._log.durable(sequence)
         self._finished = upto
         done, self._done = self._done, anyio.Event()

@@ -21,6 +21,8 @@ from base.ids import WriterId
 
 FORMAT: Final = 2
 CHECKPOINT_BYTES: Final = 8 << 20
+LONG_BYTES: Final = 64 << 20
+"""What the write-ahead log must not be longer than for long: it takes room, and each look at a page searches it."""
 RESERVED_BYTES: Final = 4 << 20
 FRAME_HEADER_BYTES: Final = 24
 FRAMES_AT: Final = 16
@@ -174,8 +176,17 @@ class Store:
         if self.is_checkpoint_due:
             if self._side is None:
                 self._side = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-            with suppress(sqlite3.OperationalError):
-                self._side.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            for _ in range(2 if self.is_log_long else 1):  # what was committed meanwhile is little
+                with suppress(sqlite3.OperationalError):
+                    self._side.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def start_log_anew(self) -> None:
+        """Have what comes next overwrite the write-ahead log from its start; after `sync`, outside of a transaction.
+
+        While something is committed all the time, a thread never comes to the end of it, and it would grow for ever.
+        """
+        with suppress(sqlite3.OperationalError):
+            self.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _log_file(self) -> int:
         if self._wal is None:
@@ -185,10 +196,18 @@ class Store:
     @property
     def is_checkpoint_due(self) -> bool:
         """Whether the next `sync` will take long: it has to move what was committed into the database."""
+        return self._log_bytes() > CHECKPOINT_BYTES
+
+    @property
+    def is_log_long(self) -> bool:
+        """Whether `start_log_anew` is due after the next `sync`."""
+        return self._log_bytes() > LONG_BYTES
+
+    def _log_bytes(self) -> int:
         if self._index is None:
             self._index = os.open(f"{self.path}-shm", os.O_RDONLY | os.O_CLOEXEC)
         frames = int.from_bytes(os.pread(self._index, 4, FRAMES_AT), sys.byteorder)
-        return frames * self._frame_bytes > CHECKPOINT_BYTES
+        return frames * self._frame_bytes
 
     def slim(self) -> None:
         """Forget what was read; it is read again when it is needed."""

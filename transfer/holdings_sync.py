@@ -18,7 +18,7 @@ from base.errors import DamagedError, RefusedError, WormholeError
 from base.ids import ContentId, PodId
 from mesh.api import Mesh
 from mesh.wire import Tag
-from transfer.holdings import GENERATION_BYTES, Page, Verdict, answer_from, pack, unpack
+from transfer.holdings import GENERATION_BYTES, PAGE_ROWS, Page, Verdict, answer_from, pack, unpack
 from transfer.holdings_db import HoldingsDb
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,9 @@ CALL_S: Final = 10.0
 PATIENCE_S: Final = 10.0
 """How long nothing is fetched for good because a pod that is there hasn't said what it holds."""
 MAX_PAGES: Final = 100_000
+LULL_S: Final = 0.5
+LULLS: Final = 600
+"""While the tree is still coming, of which people wait to see something, a long table waits for it: so often at most."""
 
 
 class HoldingsSync:
@@ -44,9 +47,14 @@ class HoldingsSync:
         on_news: Callable[[Collection[ContentId]], None],
         on_exchanged: Callable[[], None],
         counts: Callable[[PodId], bool] = lambda _: True,
+        is_behind: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``counts``: whether what a pod holds counts; what client pods hold is nobody's business."""
+        """``counts``: whether what a pod holds counts; what client pods hold is nobody's business.
+
+        ``is_behind``: whether this pod is catching up with the tree.
+        """
         self._counts = counts
+        self._is_behind = is_behind
         self._mesh = mesh
         self._database = database
         self._on_news = on_news
@@ -99,6 +107,8 @@ class HoldingsSync:
         try:
             while (told := self._told.get(pod, self._start)) < self._database.own_cursor.sequence:
                 page = self._database.page(told)
+                if page.more:  # the latest only: whoever misses what is before asks for it when it has time
+                    page = self._database.page(max(told, self._database.own_cursor.sequence - PAGE_ROWS // 2))
                 self._told[pod] = page.upto
                 await self._mesh.call(pod, Tag.HOLDINGS_PUSH, pack(page), timeout_s=CALL_S)
         except WormholeError as error:
@@ -126,6 +136,7 @@ class HoldingsSync:
             self._group.start_soon(self._ask, pod)
 
     async def _ask(self, pod: PodId) -> None:
+        lulls = LULLS
         try:
             for _ in range(MAX_PAGES):
                 known = self._database.cursor(pod)
@@ -139,6 +150,10 @@ class HoldingsSync:
                         self.exchanged.add(pod)
                         self._on_exchanged()
                     return
+                while lulls and self._is_behind():
+                    lulls -= 1
+                    await anyio.sleep(LULL_S)
+                self._patient_until[pod] = anyio.current_time() + PATIENCE_S
         except WormholeError as error:
             self._seen -= {pod}
             log.debug("holdings of %s not learnt: %s", pod, error)

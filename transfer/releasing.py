@@ -80,11 +80,16 @@ class Releasing:
 
     def noticed(self, contents: Collection[ContentId]) -> None:
         """Note contents that gained or lost a reference at the same time: those that stay take the others' place."""
-        if not _NOTHING.issuperset(contents):
+        if not _NOTHING.issuperset(contents) and self._concerns(contents):
             self._noticed.append(frozenset(contents))
             if len(self._noticed) > NOTICED:
                 self._noticed = [frozenset().union(*self._noticed)]
             self._wake.set()
+
+    def _concerns(self, contents: Collection[ContentId]) -> bool:
+        """Tell whether any of these is here, or on its way: of a tree that is learned hardly any is."""
+        busy, store = self.busy(), self._access.store
+        return any(content in busy or store.has(ChunkId(content)) for content in contents)
 
     def waits(self, content: ContentId) -> bool:
         """Tell whether a content is still to be freed."""
@@ -98,8 +103,6 @@ class Releasing:
             every = sorted(contents - _NOTHING)
             for start in range(0, len(every), SLICE):
                 some = every[start : start + SLICE]
-                if len(contents) == 1 and not store.has(ChunkId(some[0])):
-                    continue
                 lost = [content for content in some if not refers(content)]
                 self._due |= dict.fromkeys((content for content in lost if store.has(ChunkId(content))), contents)
                 await anyio.lowlevel.checkpoint()

@@ -100,7 +100,9 @@ class Transfer(Copies, Figures, MakingRoom):
         self._striking = Striking(self._catalogue, self._database, self._access, self._record)
         self._access.on_damage = self._striking.damaged
         self._server = ChunkServer(self._store, self._striking.damaged, self._fetcher.paces.up)
-        self._holdings = HoldingsSync(mesh, self._database, self._news, self._exchanged_one, self._keeps)
+        self._holdings = HoldingsSync(
+            mesh, self._database, self._news, self._exchanged_one, self._keeps, catalogue.is_behind
+        )
         self._batches = Batches(mesh, self._fetcher, settings.deadline_s, self._candidates)
         self._caching = Caching(self._access, self._database, catalogue, self._record, self._batches)
         self._surveying = Surveying(mesh.pod_id, self._access, self._database, catalogue, mesh.alive)

@@ -78,7 +78,9 @@ class Surveying:
 
     def consider(self, contents: Collection[ContentId]) -> None:
         """Look at contents soon."""
-        if len(contents) >= BULK and self._catalogue.is_behind() and self._lull.extend(anyio.current_time()):
+        now = anyio.current_time()
+        many = len(contents) >= BULK or now < self._lull.until  # few may be the rest of many
+        if many and self._catalogue.is_behind() and self._lull.extend(now):
             self._pass_due.set()
             return
         for content in contents:
