@@ -228,6 +228,33 @@ async def test_what_is_referred_to_again_while_it_is_freed_stays(tmp_path: Path)
         await kept(pod, content)
 
 
+async def test_what_comes_from_another_pod_while_something_is_freed_is_whole(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 2, settings=FILES) as [writer, keeper]:
+        shared, one, two = (some_bytes(MIB, seed) for seed in (1, 2, 3))
+        old = await writer.write(shared + one, copies=2)
+        await kept(keeper, old, await writer.write(some_bytes(10, 5), copies=2))
+        releasing, shelf, new = keeper.transfer.releasing, keeper.shelf, []
+        assert releasing is not None
+        among, contents = releasing._among, shelf.contents
+
+        async def meanwhile(*args: object) -> object:
+            if not new:
+                new.append(await writer.write(shared + two, copies=2))
+                await kept(keeper, *new)
+            return await among(*args)  # type: ignore[arg-type]
+
+        def passed(*args: object) -> object:  # the tree was looked at behind its name already
+            return [row for row in contents(*args) if row[0] not in new]  # type: ignore[arg-type]
+
+        releasing._among = meanwhile  # type: ignore[method-assign, assignment]
+        shelf.contents = passed  # type: ignore[method-assign, assignment]
+        forget(keeper, old)
+        await keeper.transfer.free()
+        assert new
+        assert names(shared, two) <= keeper.kept()
+        assert names(one).isdisjoint(keeper.kept())
+
+
 async def test_cached_copies_go_as_well(tmp_path: Path) -> None:
     async with cluster(tmp_path, 2, settings=FILES) as [writer, reader]:
         content = await writer.write(some_bytes(100))
