@@ -95,7 +95,7 @@ class Committer:
         upto = self._requested
         sequence = self._log.commit()
         await self._syncing.run(self._store.sync, prompt=prompt and not self._store.is_checkpoint_due)
-        if self._store.is_log_long:
+        if self._store.may_start_log_anew:
             self._log.commit()
             self._store.start_log_anew()
         entries = self._log.durable(sequence)

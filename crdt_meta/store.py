@@ -23,10 +23,16 @@ FORMAT: Final = 2
 CHECKPOINT_BYTES: Final = 8 << 20
 LONG_BYTES: Final = 64 << 20
 """What the write-ahead log must not be longer than for long: it takes room, and each look at a page searches it."""
+LITTLE_BYTES: Final = 2 << 20
+"""So much of it may be moved on the event loop."""
+ROUNDS: Final = 4
+"""So often a thread tries to leave no more than that; on a disk that is slower than what comes the log goes on growing."""
 RESERVED_BYTES: Final = 4 << 20
 FRAME_HEADER_BYTES: Final = 24
 FRAMES_AT: Final = 16
-"""Where the index of the write-ahead log says how many frames that has (https://sqlite.org/walformat.html)."""
+"""Where the index of the write-ahead log says how many frames that has (https://sqlite.org/walformat.html),"""
+MOVED_AT: Final = 96
+"""and how many of them are in the database."""
 CACHE_KIB: Final = 16384
 
 SCHEMA: Final = """
@@ -176,14 +182,17 @@ class Store:
         if self.is_checkpoint_due:
             if self._side is None:
                 self._side = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-            for _ in range(2 if self.is_log_long else 1):  # what was committed meanwhile is little
+            for _ in range(ROUNDS):
                 with suppress(sqlite3.OperationalError):
                     self._side.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                if not self._is_log_long or self.may_start_log_anew:
+                    break
 
     def start_log_anew(self) -> None:
         """Have what comes next overwrite the write-ahead log from its start; after `sync`, outside of a transaction.
 
         While something is committed all the time, a thread never comes to the end of it, and it would grow for ever.
+        Only where `may_start_log_anew`: it moves the rest.
         """
         with suppress(sqlite3.OperationalError):
             self.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -199,15 +208,22 @@ class Store:
         return self._log_bytes() > CHECKPOINT_BYTES
 
     @property
-    def is_log_long(self) -> bool:
-        """Whether `start_log_anew` is due after the next `sync`."""
+    def may_start_log_anew(self) -> bool:
+        """Whether the log is long, and what `sync` has not moved of it is little."""
+        moved = int.from_bytes(os.pread(self._index_file(), 4, MOVED_AT), sys.byteorder) * self._frame_bytes
+        return self._is_log_long and self._log_bytes() - moved <= LITTLE_BYTES
+
+    @property
+    def _is_log_long(self) -> bool:
         return self._log_bytes() > LONG_BYTES
 
     def _log_bytes(self) -> int:
+        return int.from_bytes(os.pread(self._index_file(), 4, FRAMES_AT), sys.byteorder) * self._frame_bytes
+
+    def _index_file(self) -> int:
         if self._index is None:
             self._index = os.open(f"{self.path}-shm", os.O_RDONLY | os.O_CLOEXEC)
-        frames = int.from_bytes(os.pread(self._index, 4, FRAMES_AT), sys.byteorder)
-        return frames * self._frame_bytes
+        return self._index
 
     def slim(self) -> None:
         """Forget what was read; it is read again when it is needed."""

@@ -36,6 +36,11 @@ def is_loopback(host: str) -> bool:
     return host == "::1" or host.startswith("127.")
 
 
+def is_link_local(host: str) -> bool:
+    """Tell whether an IPv6 address is of use only together with an interface, which is another one on each machine."""
+    return host.lower().startswith("fe80:")
+
+
 def own_host() -> str:
     """Return the address of this machine on its network, the loopback one when there is none. Sends nothing."""
     for target in ("192.0.2.1", "224.0.0.251", "2001:db8::1"):  # documentation, mDNS: only the route is looked up

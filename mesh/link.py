@@ -93,7 +93,8 @@ class Link:
         self._lingered = False
         self._goodbye: WormholeError | None = None
         self._open = True
-        self._used_at = anyio.current_time()
+        self._used_at = self._seen_at = anyio.current_time()
+        self._seen_bytes = channel.received_bytes
         self._group: TaskGroup | None = None
         self.closed = anyio.Event()
 
@@ -106,6 +107,10 @@ class Link:
     def in_flight(self) -> int:
         """Requests of this side without an answer yet."""
         return len(self._waiting)
+
+    def silent_s(self) -> float:
+        """Return for how long nothing came, at least; the last beats before are not counted."""
+        return 0.0 if self._channel.received_bytes != self._seen_bytes else anyio.current_time() - self._seen_at
 
     async def run(self) -> None:
         """Carry messages until the link ends. Raises nothing of the connection; see `error`."""
@@ -317,14 +322,13 @@ class Link:
 
     async def _keep(self) -> None:
         """Ping a silent link, give up a dead one, close an unused bulk link."""
-        seen_bytes, seen_at = self._channel.received_bytes, anyio.current_time()
         while True:
             await beat.rest(PING_S)
             now = anyio.current_time()
-            if self._channel.received_bytes != seen_bytes:
-                seen_bytes, seen_at = self._channel.received_bytes, now
-            elif now - seen_at >= SILENT_S:
+            if self.silent_s() >= SILENT_S:
                 raise ConnectionLostError("The other side fell silent.")
+            if self._channel.received_bytes != self._seen_bytes:
+                self._seen_bytes, self._seen_at = self._channel.received_bytes, now
             else:
                 self.send(Tag.PING, None)
             patience_s = IDLE_S if self.dialled else 2 * IDLE_S

@@ -10,8 +10,8 @@ from mesh.link import Link
 
 MAX_BULK_LINKS: Final = 2
 """Bulk links that this pod opens to one peer."""
-SETTLED_MS: Final = 15_000
-"""No two links are of one time that are so far apart: longer than connecting and the handshake take at most."""
+SILENT_S: Final = 5.0
+"""By a link that is well something comes more often, if only pings."""
 BUSY_REQUESTS: Final = 2
 """A bulk link with this many unanswered requests is worth a second one."""
 
@@ -20,10 +20,10 @@ def prefers(new: Link, old: Link, me: PodId) -> bool:
     """Tell whether ``new`` replaces ``old``, both leading to one pod. Both ends come to the same answer.
 
     A restarted peer's link replaces that of its earlier run. Of two dialled by the same side the later attempt
-    counts, of two dialled by different sides at about one time the one dialled by the smaller pod id. Else whoever
-    dialled has lost the old one, as by a change of its address, and this side is still to learn it.
+    counts, of two dialled by different sides the one dialled by the smaller pod id; but none by which nothing came for
+    some time: whoever dialled has lost it, as by a change of its address, and this side is still to learn that.
     """
-    if new.peer.process != old.peer.process or new.since_ms - old.since_ms > SETTLED_MS:
+    if new.peer.process != old.peer.process or old.silent_s() >= SILENT_S:
         return True
     if new.dialled == old.dialled:
         return new.peer.dial > old.peer.dial

@@ -75,7 +75,7 @@ class Switchboard:
         self._opened: dict[PodId, anyio.Event] = {}
         self._bulk_retry_at: dict[PodId, float] = {}
         self._running: set[Link] = set()
-        """All links, of either lane, whoever opened them."""
+        """The links of either lane, whoever opened them, from addresses that were this machine's when they came."""
         self._group: TaskGroup | None = None
         self._quiet = QuietLog(logger, anyio.current_time)
         self.reached: dict[PodId, str] = {}
@@ -211,7 +211,8 @@ class Switchboard:
             self._came(link)
 
     async def _carry(self, link: Link) -> None:
-        self._running.add(link)
+        if is_own(link.peer.local_host):
+            self._running.add(link)
         try:
             await link.run()
         finally:

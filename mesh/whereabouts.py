@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from mesh.address import format_address, is_loopback, is_own, is_wildcard, own_host, parse_address
+from mesh.address import format_address, is_link_local, is_loopback, is_own, is_wildcard, own_host, parse_address
 
 
 class Whereabouts:
@@ -36,7 +36,7 @@ class Whereabouts:
 
     def linked_at(self, host: str) -> None:
         """Note under which of this pod's hosts a link was made."""
-        if not is_loopback(host):
+        if not is_loopback(host) and not is_link_local(host):
             self._linked_host[_version(host)] = host
 
     def _way_here(self) -> str:

@@ -39,8 +39,12 @@ PROBE_S: Final = 20.0
 PROBE_FIRST_S: Final = 2.0
 PROBE_EVERY_S: Final = 43_200.0
 """Each costs 5 MB: so often, they are a tenth of what a pod at rest sends."""
+PROBE_SLOW_EVERY_S: Final = 1200.0
+QUICK: Final = 10_000_000
+"""Below so many bytes a second it may have been the other pod's line: it is measured sooner again, with any of them."""
 META_SPEED: Final = "speed"
 """Where the last result is written down: the network is another one after a move, not after a restart."""
+NO_SPEED: Final = msgpack.packb([0.0, "", None, None])
 PROBES: Final = 5
 """The best of so many counts ..."""
 PROBING_S: Final = 4.0
@@ -280,16 +284,18 @@ class Wishing:
     def _recall_speed(self) -> float:
         """Take over what was measured before this pod was stopped; return for how long it holds (s), 0: not at all."""
         try:
-            at_s, host, *rates = msgpack.unpackb(self._parts.metadata.store.get_meta(META_SPEED) or b"\x92\x00\xa0")
+            at_s, host, *rates = msgpack.unpackb(self._parts.metadata.store.get_meta(META_SPEED) or NO_SPEED)
             age_s = time.time() - float(at_s)
-            if host != self._host() or not 0 <= age_s < PROBE_EVERY_S:
+            download, upload = (None if rate is None else float(rate) for rate in rates)
+            holds_s = _holds_s(download, upload)
+            if host != self._host() or not 0 <= age_s < holds_s:
                 return 0.0
-            self._download, self._upload = (None if rate is None else float(rate) for rate in rates)
+            self._download, self._upload = download, upload
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             logger.info("how fast the network was can't be recalled: %s", error)
             return 0.0
         logger.info("the network was measured %.0f minutes ago", age_s / 60)
-        return PROBE_EVERY_S - age_s
+        return holds_s - age_s
 
     def _write_speed_down(self) -> None:
         found = msgpack.packb([time.time(), self._host(), self._download, self._upload])
@@ -300,8 +306,9 @@ class Wishing:
         await anyio.sleep(PROBE_FIRST_S)
         with anyio.move_on_after(self._recall_speed()):
             await self._wait_for_doubt(self._host())
+        pause_s = PROBE_FIRST_S
         while True:
-            await anyio.sleep(PROBE_FIRST_S)
+            await anyio.sleep(pause_s)
             others = sorted(self._parts.mesh.alive() & set(self._parts.catalogue.full_pods()))
             if not others:
                 continue
@@ -314,13 +321,15 @@ class Wishing:
                     self._upload = float(answer)
             except WormholeError as error:
                 logger.debug("the speed wasn't measured with %s: %s", pod, error)
+                pause_s = min(2 * pause_s, DOUBT_EVERY_S)  # a slow line is not to be filled with that
                 continue
+            pause_s = PROBE_FIRST_S
             rates = [(rate or 0.0) / 1e6 for rate in (self._download, self._upload)]
             name = self._parts.live.name_of(pod)
             logger.info("the network was measured with %s: %.0f MB/s from there, %.0f MB/s to there", name, *rates)
             self._write_speed_down()
             self._wake.set()
-            with anyio.move_on_after(PROBE_EVERY_S):
+            with anyio.move_on_after(_holds_s(self._download, self._upload)):
                 await self._wait_for_doubt(self._host())
 
     async def _fetch_from(self, pod: PodId) -> float:
@@ -348,3 +357,8 @@ class Wishing:
                 async with self._probing:
                     return round(await self._fetch_from(sender))
         raise DamagedError("A pod sent a request for a probe that can't be read.")
+
+
+def _holds_s(download: float | None, upload: float | None) -> float:
+    """Return for how long a result holds (s)."""
+    return PROBE_EVERY_S if min(download or 0.0, upload or 0.0) >= QUICK else PROBE_SLOW_EVERY_S

@@ -28,6 +28,8 @@ CALL_S: Final = 10.0
 PATIENCE_S: Final = 10.0
 """How long nothing is fetched for good because a pod that is there hasn't said what it holds."""
 MAX_PAGES: Final = 100_000
+IN_VAIN: Final = 5
+"""Pages of an answer without anything new, since news may have come meanwhile."""
 LULL_S: Final = 0.5
 LULLS: Final = 600
 """While the tree is still coming, of which people wait to see something, a long table waits for it: so often at most."""
@@ -136,7 +138,7 @@ class HoldingsSync:
             self._group.start_soon(self._ask, pod)
 
     async def _ask(self, pod: PodId) -> None:
-        lulls = LULLS
+        lulls, tries = LULLS, IN_VAIN
         try:
             for _ in range(MAX_PAGES):
                 known = self._database.cursor(pod)
@@ -150,10 +152,12 @@ class HoldingsSync:
                         self.exchanged.add(pod)
                         self._on_exchanged()
                     return
+                if verdict in {Verdict.IGNORE, Verdict.ASK} and not (tries := tries - 1):
+                    raise DamagedError("A pod goes on telling what it told already.")
                 while lulls and self._is_behind():
                     lulls -= 1
+                    self._patient_until[pod] = anyio.current_time() + PATIENCE_S  # it is this pod that lets it wait
                     await anyio.sleep(LULL_S)
-                self._patient_until[pod] = anyio.current_time() + PATIENCE_S
         except WormholeError as error:
             self._seen -= {pod}
             log.debug("holdings of %s not learnt: %s", pod, error)

@@ -78,9 +78,7 @@ class Surveying:
 
     def consider(self, contents: Collection[ContentId]) -> None:
         """Look at contents soon."""
-        now = anyio.current_time()
-        many = len(contents) >= BULK or now < self._lull.until  # few may be the rest of many
-        if many and self._catalogue.is_behind() and self._lull.extend(now):
+        if len(contents) >= BULK and self._catalogue.is_behind() and self._lull.extend(anyio.current_time()):
             self._pass_due.set()
             return
         for content in contents:

@@ -233,7 +233,8 @@ async def test_what_comes_from_another_pod_while_something_is_freed_is_whole(tmp
         shared, one, two = (some_bytes(MIB, seed) for seed in (1, 2, 3))
         old = await writer.write(shared + one, copies=2)
         await kept(keeper, old, await writer.write(some_bytes(10, 5), copies=2))
-        releasing, shelf, new = keeper.transfer.releasing, keeper.shelf, []
+        new: list[ContentId] = []
+        releasing, shelf = keeper.transfer.releasing, keeper.shelf
         assert releasing is not None
         among, contents = releasing._among, shelf.contents
 

@@ -27,7 +27,7 @@ async def test_the_write_ahead_log_stays_short_while_changes_never_cease(
                 ann.save("/f", f"{anew}")
                 ann.log.commit()  # as whoever applies what comes from others
                 await anyio.lowlevel.checkpoint()
-                is_long = ann.meta.store.is_log_long
+                is_long = ann.meta.store._is_log_long
                 anew += was_long and not is_long
                 was_long = is_long
         group.cancel_scope.cancel()
