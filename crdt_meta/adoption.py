@@ -2,7 +2,8 @@
 
 From then on they are cared for (collected, written anew) by somebody. Two adopters make identical records. When the
 copies are complete the writer is *retired*: everybody who has the adopter's log so far drops the writer's own. Who has
-more of the writer than the adopter had adopts the rest.
+more of the writer than the adopter had adopts the rest; who has what went with an adopter before others heard of its
+copies adopts that again, since nothing is taken any more from the log of a writer that is retired.
 """
 
 from __future__ import annotations
@@ -42,29 +43,36 @@ class Adoption:
         """Adopt what nobody cares for, and drop what others care for."""
         table = self._log.table
         await self.adopt(peers.orphans(), peers)
-        for writer, adoptions in sorted(peers.retired().items()):
+        for writer in sorted(peers.retired()):
             if writer == self._log.writer or table.last_segment(writer) is None:
                 continue
-            upto = max(one.upto for one in adoptions)
-            if table.received[writer] > upto:
+            here, copied = table.received[writer], self._copied(peers, writer, 0, {writer}, may_come=False)
+            if copied >= here:
+                await self._drop(writer, copied)
+            elif self._copied(peers, writer, 0, {writer}, may_come=True) < here:
                 await self.adopt([writer], peers)
-            elif self._has_copies(peers, writer, 0, table.received[writer], {writer}):
-                await self._drop(writer, upto)
 
-    def _has_copies(self, peers: Peers, writer: WriterId, after: int, upto: int, asked: set[WriterId]) -> bool:
-        """Tell whether copies of all that a writer wrote between two transactions are here, whoever made them."""
+    def _copied(self, peers: Peers, writer: WriterId, after: int, asked: set[WriterId], *, may_come: bool) -> int:
+        """Return up to which transaction copies of all that a writer wrote after one are here, whoever made them.
+
+        ``may_come``: or may still come. They may not when their adopter was adopted itself by others who never had them.
+        """
         covered = after
         for one in sorted(peers.retired().get(writer, ()), key=lambda one: (one.since, one.upto)):
-            if one.since <= covered < one.upto and self._is_here(peers, one, asked):
+            if one.since <= covered < one.upto and self._is_here(peers, one, asked, may_come=may_come):
                 covered = one.upto
-        return covered >= upto
+        return covered
 
-    def _is_here(self, peers: Peers, adopted: Retired, asked: set[WriterId]) -> bool:
+    def _is_here(self, peers: Peers, adopted: Retired, asked: set[WriterId], *, may_come: bool) -> bool:
         """Tell whether an adopter's copies are here, or the copies of those, if it was itself adopted meanwhile."""
         by = adopted.by
         if by == self._log.writer or self._log.table.applied.get(by, 0) >= adopted.sequence:
             return True
-        return by not in asked and self._has_copies(peers, by, adopted.begun, adopted.sequence, asked | {by})
+        if by not in peers.retired():
+            return may_come
+        if by in asked:
+            return False
+        return self._copied(peers, by, adopted.begun, asked | {by}, may_come=may_come) >= adopted.sequence
 
     async def adopt(self, writers: Collection[WriterId], peers: Peers) -> None:
         """Copy everything of some writers, as far as it is here, and retire them. What is fetched anew is waited for."""

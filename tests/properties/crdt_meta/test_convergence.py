@@ -55,7 +55,9 @@ async def converge(world: World, steps: int, check_every: int) -> dict[bytes, Sh
         for one in world.remaining():
             await one.meta.tidying.turn(one.surroundings, world.now_s)
         world.now_s += 1000.0
-    await exchange(world)
+    for _ in range(6):  # who hears a removal may have to write down what it builds on (`rescue`): that is news, too
+        if not await exchange(world):
+            break
     trees = [check(one) for one in world.remaining()]
     trashes = [list(rows_of(one.meta.view.trash)) for one in world.remaining()]
     assert all(trash == trashes[0] for trash in trashes), "replicas have another trash"
@@ -63,8 +65,9 @@ async def converge(world: World, steps: int, check_every: int) -> dict[bytes, Sh
     return trees[0]
 
 
-async def exchange(world: World) -> None:
-    """All who are left hear everything from everybody."""
+async def exchange(world: World) -> bool:
+    """All who are left hear everything from everybody; return whether there was news."""
+    news = False
     for one in world.remaining():
         one.catch_up()
         one.save()
@@ -77,6 +80,8 @@ async def exchange(world: World) -> None:
                 while entries := other.log.read(writer, one.log.vector().get(writer, 0), 1 << 20):
                     if not await one.log.receive(entries, SENDER):
                         break
+                    news = True
+    return news
 
 
 async def check_another_order(world: World) -> None:

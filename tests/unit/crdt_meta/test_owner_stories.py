@@ -145,6 +145,92 @@ def test_an_adopter_on_each_side_of_a_partition(
     assert not bob.log.table.changed_since(dead, 0)
 
 
+def test_an_adopter_whose_copies_nobody_heard_of_is_evicted(
+    world: Mesh, town: Town, ann: Pod, bob: Pod, eve: Pod
+) -> None:
+    """Bob has adopted ann's records, and everybody knows; his copies are gone with him, so eve, who has hers, adopts them.
+
+    Else they would be with eve for ever, and nobody could have them from her: nothing is taken from a writer that is retired.
+    """
+    dead = ann.writer
+    ann.mkdir("/d")
+    ann.save("/d/doc", "of ann")
+    ann.save("/d/old", "removed")
+    ann.unlink("/d/old")
+    town.exchange()
+    town.evict("ann")
+    town.turn(bob)
+    assert dead in town.neighbours["bob"].adoptions
+    town.learn("eve", "bob")
+    town.evict("bob")
+    town.tidy(4)
+    assert not eve.log.table.changed_since(dead, 0), "eve holds copies of her own"
+    town.enter(world.pod("new"))
+    town.exchange()
+    all_show(town, {"/d/doc": "of ann"})
+    assert eve.trash() == [("/d/old", "deleted", content("removed"))]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_an_adopter_whose_copies_only_one_heard_of_is_evicted(
+    world: Mesh, town: Town, ann: Pod, bob: Pod, eve: Pod, lost: bool
+) -> None:
+    """Zoe has bob's copies of ann's records, which eve can't know: both have copies then. ``lost``: zoe goes, too."""
+    dead, zoe = ann.writer, town.enter(world.pod("zoe"))
+    ann.save("/doc", "of ann")
+    bob.save("/note", "of bob")
+    town.exchange()
+    town.evict("ann")
+    town.part("eve")
+    town.turn(bob)
+    town.tell("zoe", "bob")
+    town.learn("eve", "bob")
+    town.evict("bob")
+    for pod in (eve, zoe):
+        town.turn(pod)
+        assert bob.writer in town.neighbours[pod.name].adoptions
+    if lost:
+        town.evict("zoe")
+    else:
+        town.rejoin()
+    town.tidy(4)
+    assert not eve.log.table.changed_since(dead, 0)
+    town.enter(world.pod("new"))
+    town.exchange()
+    all_show(town, {"/doc": "of ann", "/note": "of bob"})
+
+
+def test_a_log_that_was_dropped_counts_as_far_as_copies_of_it_are_here(
+    world: Mesh, town: Town, ann: Pod, bob: Pod, eve: Pod
+) -> None:
+    """Dan and zoe have adopted bob's records, zoe more of them, among which are bob's copies of ann's.
+
+    Eve has heard of both, but what zoe holds isn't here: she drops bob's log, yet not ann's.
+    """
+    dan, zoe = town.enter(world.pod("dan")), town.enter(world.pod("zoe"))
+    ann.save("/doc", "of ann")
+    bob.save("/note", "of bob")
+    town.exchange()
+    town.evict("ann")
+    town.part("zoe", "bob")
+    town.turn(bob)
+    town.tell("zoe", "bob")
+    for name in ("dan", "eve"):
+        town.learn(name, "bob")
+    town.evict("bob")
+    for pod in (dan, zoe):
+        town.turn(pod)
+        town.neighbours["eve"].adoptions[bob.writer] |= town.neighbours[pod.name].adoptions[bob.writer]
+    complete = {one.by: one.sequence for one in town.neighbours["eve"].adoptions[bob.writer]}
+    assert complete.keys() == {dan.writer, zoe.writer}
+    eve.hear([entry for entry in dan.tell() if entry.sequence <= complete[dan.writer]])
+    for _ in range(2):
+        town.turn(eve)
+    assert not eve.log.table.changed_since(bob.writer, 0)
+    assert eve.files() == {"/doc": content("of ann"), "/note": content("of bob")}
+    sound(eve)
+
+
 @pytest.mark.parametrize("more", [False, True])
 def test_a_restored_pod_writes_before_it_links_up(
     world: Mesh, town: Town, ann: Pod, bob: Pod, tmp_path: Path, more: bool
