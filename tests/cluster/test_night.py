@@ -38,6 +38,11 @@ def on_disks(hosts: list[Host], contents: dict[str, bytes]) -> dict[str, set[str
     return {name: {host for host, stored in found.items() if one in stored} for name, one in hashes.items()}
 
 
+def in_pairs(places: dict[str, set[str]]) -> dict[str, set[str]] | None:
+    """Return the places if each file is in two: who loses a copy too many otherwise decides who has the only one."""
+    return places if all(len(pods) == 2 for pods in places.values()) else None
+
+
 def one_of_a_pair(places: dict[str, set[str]], hosts: list[Host]) -> Host:
     """Return one of the two hosts that are alone in keeping most of the files."""
     shared = Counter(frozenset(pods) for pods in places.values() if len(pods) == 2)
@@ -102,8 +107,8 @@ def the_night(made: Lab, hosts: list[Host]) -> None:
         (host.mount / name).write_bytes(data)
     for host in hosts:
         host.wormhole("sync")
-    before = on_disks(hosts, contents)
-    assert all(len(pods) >= 2 for pods in before.values())
+    assert all(len(pods) >= 2 for pods in on_disks(hosts, contents).values())
+    before = wait_until(lambda: in_pairs(on_disks(hosts, contents)), 30, "what was too much is gone")
     first = one_of_a_pair(before, others)
 
     plan = wait_until(lambda: planned(laptop, first, "degraded"), 30, "everybody has said how full it is")

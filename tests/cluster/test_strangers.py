@@ -22,7 +22,7 @@ def test_codes_strangers_and_what_is_left(bare: Lab) -> None:
     laptop, desktop, nas = bare.hosts
     laptop.new("home")
     code = laptop.invite()
-    wrong = code[:-6] + ("A" if code[-6] != "A" else "B") + code[-5:]
+    wrong = code[:-6] + ("A" if code[-6].upper() != "A" else "B") + code[-5:]
     refused(desktop.run(WORMHOLE, "join", "--code", wrong, "--mount", desktop.mount, check=False))
     assert not desktop.home.exists(), "a refused join leaves nothing"
     desktop.join(code)
