@@ -53,7 +53,7 @@ from operations.live import LiveConfiguration
 from operations.mount_facts import OwnAttributes, Told, limit_bytes, local_space, room_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
-from operations.rebirth import Rebirth, forgotten_at, may_renew, writer_records
+from operations.rebirth import Rebirth, go_on_if_forgotten, may_renew, writer_records
 from operations.repairing import Repairs
 from operations.requests import serve_requests
 from operations.scrubbing import Scrubs
@@ -126,8 +126,7 @@ class Pod:
         metadata = Metadata(home.metadata_db, engine_roots(self.identity, roster, self._config))
         metadata.tree.root_owner = (os.getuid(), os.getgid())
         metadata.log.incoming.is_retired = lambda writer: writer in roster.adoptions()
-        if (upto := forgotten_at(roster, metadata.writer)) is not None:
-            metadata.reborn(upto, None)
+        go_on_if_forgotten(roster, metadata)
         may = may_renew(roster, self.identity.pod_id)
         self._chronicle = Chronicle(metadata, place_of(home), may_renew=may)
         self.is_client = roster.is_client(self.identity.pod_id)

@@ -2,8 +2,11 @@
 
 From then on they are cared for (collected, written anew) by somebody. Two adopters make identical records. When the
 copies are complete the writer is *retired*: everybody who has the adopter's log so far drops the writer's own. Who has
-more of the writer than the adopter had adopts the rest; who has what went with an adopter before others heard of its
-copies adopts that again, since nothing is taken any more from the log of a writer that is retired.
+more of the writer than the adopter had, or what its pod wrote after it was set back to a backup, adopts that; who has
+what went with an adopter before others heard of its copies adopts that again, since nothing is taken any more from the
+log of a writer that is retired.
+
+A log of which something is missing is waited for, until everybody has said that nobody has it (`Tidying`).
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from anyio import lowlevel
 
 from base.ids import WriterId
 from crdt_meta.codec import decode
+from crdt_meta.incarnation import contradicts
 from crdt_meta.log import MetadataLog
 from crdt_meta.peers import Peers, Retired
 from crdt_meta.records import Key
@@ -42,15 +46,25 @@ class Adoption:
     async def turn(self, peers: Peers) -> None:
         """Adopt what nobody cares for, and drop what others care for."""
         table = self._log.table
-        await self.adopt(peers.orphans(), peers)
+        await self.adopt([writer for writer in peers.orphans() if not table.waits(writer)], peers)
         for writer in sorted(peers.retired()):
             if writer == self._log.writer or table.last_segment(writer) is None:
                 continue
-            here, copied = table.received[writer], self._copied(peers, writer, 0, {writer}, may_come=False)
-            if copied >= here:
-                await self._drop(writer, copied)
-            elif self._copied(peers, writer, 0, {writer}, may_come=True) < here:
+            here = max(table.received[writer], table.owed.get(writer, 0))
+            may_come = self._copied(peers, writer, 0, {writer}, may_come=True)
+            if may_come < here and not self._has_adopted(peers, writer):
                 await self.adopt([writer], peers)
+            copied = self._copied(peers, writer, 0, {writer}, may_come=False)
+            if copied >= here or self._has_adopted(peers, writer):
+                await self._drop(writer, max(copied, here))
+
+    def awaited(self, peers: Peers) -> dict[WriterId, int]:
+        """Return the orphans of which something is missing here, each with the transaction that is waited for."""
+        return {writer: self._log.table.owed[writer] for writer in peers.orphans() if self._log.table.waits(writer)}
+
+    def _has_adopted(self, peers: Peers, writer: WriterId) -> bool:
+        """Tell whether this pod's copies are of all that it has of a writer: nothing is taken from a retired one."""
+        return any(one.by == self._log.writer for one in peers.retired()[writer])
 
     def _copied(self, peers: Peers, writer: WriterId, after: int, asked: set[WriterId], *, may_come: bool) -> int:
         """Return up to which transaction copies of all that a writer wrote after one are here, whoever made them.
@@ -59,9 +73,17 @@ class Adoption:
         """
         covered = after
         for one in sorted(peers.retired().get(writer, ()), key=lambda one: (one.since, one.upto)):
-            if one.since <= covered < one.upto and self._is_here(peers, one, asked, may_come=may_come):
+            if not one.since <= covered < one.upto or self._is_of_another_life(writer, one):
+                continue
+            if self._is_here(peers, one, asked, may_come=may_come):
                 covered = one.upto
         return covered
+
+    def _is_of_another_life(self, writer: WriterId, adopted: Retired) -> bool:
+        """Tell whether the adopter had other transactions, since the writer's pod was set back to a backup."""
+        table = self._log.table
+        here = table.digest(writer, adopted.upto)
+        return bool(here) and contradicts(adopted.upto, adopted.digest, table.received[writer], here)
 
     def _is_here(self, peers: Peers, adopted: Retired, asked: set[WriterId], *, may_come: bool) -> bool:
         """Tell whether an adopter's copies are here, or the copies of those, if it was itself adopted meanwhile."""
@@ -75,19 +97,23 @@ class Adoption:
         return self._copied(peers, by, adopted.begun, asked | {by}, may_come=may_come) >= adopted.sequence
 
     async def adopt(self, writers: Collection[WriterId], peers: Peers) -> None:
-        """Copy everything of some writers, as far as it is here, and retire them. What is fetched anew is waited for."""
+        """Copy everything of some writers, as far as it is here, and retire them."""
         table = self._log.table
         for writer in sorted(writers):
-            if writer == self._log.writer or table.is_set_aside(writer):
+            if writer == self._log.writer:
                 continue
-            await self._log.incoming.show(writer, self._log.on_delta, self._log.commit, as_it_is=True)
-            upto, begun = table.received.get(writer, 0), self._log.commit().sequence
+            marks = table.received if table.is_complete(writer) else table.applied
+            upto, begun = marks.get(writer, 0), self._log.commit().sequence
             self._held_before = False
+            if table.is_set_aside(writer):
+                await self._in_slices(self._copy(writer, shown=True))
+            await self._log.incoming.show(writer, self._log.on_delta, self._log.commit, as_it_is=True)
+            last = table.received.get(writer, 0)
             await self._in_slices(self._copy(writer))
             done = self._log.commit()
-            if table.received.get(writer, 0) == upto:
+            if table.received.get(writer, 0) == last:
                 begun = 0 if self._held_before else begun
-                await peers.retire(writer, Retired(upto, *done, begun=begun))
+                await peers.retire(writer, Retired(upto, *done, begun=begun, digest=table.digest(writer, upto)))
                 logger.info("adopted the records of the writer %s", writer.hex())
 
     async def _in_slices(self, steps: Iterator[None]) -> None:
@@ -98,14 +124,15 @@ class Adoption:
                 await lowlevel.checkpoint()
                 started = time.perf_counter()
 
-    def _copy(self, writer: WriterId) -> Iterator[None]:
-        for batch in self._batches(writer):
+    def _copy(self, writer: WriterId, *, shown: bool = False) -> Iterator[None]:
+        """Copy what the log says, or of one that is fetched anew what is ``shown`` and nobody else holds."""
+        for batch in self._batches(writer, shown=shown):
             copies = []
             for key, value in batch:
                 copy = key._replace(author=key.author or writer)
                 if key.kind == "k" or value is None:
                     continue
-                if self._holds(copy, value):
+                if self._holds(copy, value) or (shown and self._is_held_elsewhere(copy, writer)):
                     self._held_before = True
                 else:
                     copies.append((copy, value, decode(*copy[:3], value)))
@@ -118,8 +145,14 @@ class Adoption:
         found = self._view.records.body_of(own, self._log.writer)
         return found is not None and found == decode(*key[:3], value)
 
+    def _is_held_elsewhere(self, key: Key, writer: WriterId) -> bool:
+        """Tell whether somebody else holds a record of that key: a pod that was set back may have changed its own."""
+        held = self._view.records.held(key.node)
+        return any(one.holder != writer and one.key._replace(author=one.author) == key for one in held)
+
     async def _drop(self, writer: WriterId, upto: int) -> None:
         """Drop the writer's own records and log."""
+        await self._log.incoming.show(writer, self._log.on_delta, self._log.commit, as_it_is=True)
         await self._in_slices(self._forget(writer))
         self._log.forget(writer, upto)
         self._log.commit()
@@ -138,10 +171,11 @@ class Adoption:
                 self._log.on_delta(self._log.hold(kept))
             yield
 
-    def _batches(self, writer: WriterId) -> Iterator[list[tuple[Key, bytes | None]]]:
-        """Yield what a writer's segments hold."""
-        for segment in self._log.table.changed_since(writer, 0):
-            held = Segment(self._log.table.readable_parts(writer, segment)).records()
+    def _batches(self, writer: WriterId, *, shown: bool = False) -> Iterator[list[tuple[Key, bytes | None]]]:
+        """Yield what a writer's segments hold, or what is ``shown`` of them."""
+        table = self._log.table
+        for segment in table.unshown_segments(writer) if shown else table.changed_since(writer, 0):
+            held = Segment((table.shown_parts if shown else table.readable_parts)(writer, segment)).records()
             found = [(key, value) for text, value in held.items() if (key := Key.parse(text)) is not None]
             for first in range(0, len(found), BATCH):
                 self._view.store.begin()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from base.errors import DamagedError, RefusedError
@@ -16,17 +17,35 @@ from base.ids import PodId, WriterId, new_writer_id
 from crdt_meta import incarnation
 from crdt_meta.incarnation import INCARNATION_BYTES, WRITER_BYTES, Chain, Restored, Start
 from crdt_meta.metadata import Metadata
+from crdt_meta.peers import Known, Retired, known_elsewhere
 from crdt_meta.transaction import digest
 from mesh.introduction import RestoredError
 from mesh.records import Void
 from mesh.wire import ProtocolError
 
 OWN_KEY: Final = "incarnations"
+TOLD_KEY: Final = "incarnation told"
 PLACE_KEY: Final = "place"
 KNOWN_PREFIX: Final = "incarnations of "
 DIGEST_BYTES: Final = 16
 
 logger = logging.getLogger(__name__)
+
+
+def forgotten(
+    metadata: Metadata, adoptions: Mapping[WriterId, Iterable[Retired]], is_own: Callable[[WriterId], bool]
+) -> Known | None:
+    """Return what others know of this pod's writer, if its records were adopted; else None.
+
+    What a later writer of this pod (``is_own``) adopted doesn't count: a home that was set back to before that writer
+    doesn't have its copies, perhaps nobody has, and what was written since then isn't among them.
+    """
+    writer, table = metadata.writer, metadata.log.table
+    if not (adopted := adoptions.get(writer)):
+        return None
+    fork = incarnation.untold_since(*_own(metadata), writer)
+    digest = partial(table.digest, writer)
+    return known_elsewhere((one for one in adopted if not is_own(one.by)), table.received[writer], digest, fork)
 
 
 class Chronicle:
@@ -41,8 +60,7 @@ class Chronicle:
         self._store, self._log = metadata.store, metadata.log
         self._request = metadata.committer.request
         self._known: dict[PodId, Chain] = {}
-        stored = self._store.get_meta(OWN_KEY)
-        self.chain = Chain() if stored is None else _unpack(stored)
+        self.chain, self._told = _own(metadata)
         self.is_copy = self._store.get_meta(PLACE_KEY) not in (None, place)
         """Whether this home was copied since the last start, or restored from a copy."""
         if self.is_copy and may_renew:
@@ -90,8 +108,9 @@ class Chronicle:
         fresh = self.chain.after(known)
         since, starts = (b"", self.chain.starts) if fresh is None else (known, fresh)
         doubt = () if head == self.known(pod).head else self.known(pod).starts
-        sequence = self._log.table.received.get(writer, 0)
-        have = [sequence, self._digest(writer, sequence)]
+        table = self._log.table  # what a witness told of is known, too: a pod that hasn't written so far was set back
+        sequence = max(table.received.get(writer, 0), table.owed.get(writer, 0))
+        have = [sequence, table.digest(writer, sequence)]
         plain = incarnation.plain
         return {"after": since, "starts": plain(starts), "known": plain(doubt), "have": have}
 
@@ -116,6 +135,10 @@ class Chronicle:
             self._known[pod] = chain
             self._store.set_meta(KNOWN_PREFIX + pod, incarnation.pack(chain))
             self._request()
+        if self._told != self.chain.head:
+            self._told = self.chain.head
+            self._store.set_meta(TOLD_KEY, self._told)
+            self._request()
 
     def _judge_own(self, known: tuple[Start, ...], sequence: int, digest: bytes) -> None:
         """Raise `RestoredError` when what another pod knows of this one isn't of this line."""
@@ -125,7 +148,7 @@ class Chronicle:
         if isinstance(verdict, Restored):
             forked = verdict.after_sequence
             raise RestoredError(min(forked, own, sequence), sequence, forked)
-        if incarnation.contradicts(sequence, digest, own, self._digest(writer, sequence)):
+        if incarnation.contradicts(sequence, digest, own, self._log.table.digest(writer, sequence)):
             untold = self.chain.after(known[-1].incarnation if known else b"")
             begun = next((one.sequence for one in untold or self.chain.starts[-1:] if one.writer == writer), 0)
             raise RestoredError(min(begun, own, sequence), sequence, begun if untold else None)
@@ -142,15 +165,16 @@ class Chronicle:
         """Have logs fetched anew that hold what their pods declared void; nothing may be received meanwhile."""
         for writer, declared in voids.items():
             for void in declared:
-                if writer != self._log.writer and self._digest(writer, void.sequence) == void.digest:
+                if writer != self._log.writer and self._log.table.digest(writer, void.sequence) == void.digest:
                     logger.warning("the log of the writer %s is fetched anew: its pod was restored", writer.hex())
                     self._log.set_aside(writer, void.owed)
                     self._request()
 
-    def _digest(self, writer: WriterId, sequence: int) -> bytes:
-        """Return what tells a transaction from another one of its number; empty when it isn't kept here."""
-        found = next(iter(self._log.table.transactions(writer, sequence - 1)), None) if sequence else None
-        return b"" if found is None or found.sequence != sequence else digest(found.header)
+
+def _own(metadata: Metadata) -> tuple[Chain, bytes]:
+    """Return this pod's stored chain, and the last start in it that another pod was told of."""
+    stored = metadata.store.get_meta(OWN_KEY)
+    return Chain() if stored is None else _unpack(stored), metadata.store.get_meta(TOLD_KEY) or b""
 
 
 def _unpack(data: bytes) -> Chain:

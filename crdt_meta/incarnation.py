@@ -100,6 +100,17 @@ def compare(mine: Chain, known: Chain, writer: WriterId) -> Verdict:
     return Restored(min(bounds)) if writer in shared and bounds else Continuation()
 
 
+def untold_since(mine: Chain, told: bytes, writer: WriterId) -> int:
+    """Return the last transaction of a writer before the first start that nobody was told of; else before the last one.
+
+    ``told``: the last start that somebody was told of. Where this home was set back, it was before that transaction.
+    """
+    fresh = mine.after(told)
+    starts = [one.sequence for one in (mine.starts if fresh is None else fresh) if one.writer == writer]
+    last = [one.sequence for one in mine.starts if one.writer == writer][-1:]
+    return min(starts or last, default=0)
+
+
 def contradicts(sequence: int, digest: bytes, own_sequence: int, own_digest: bytes) -> bool:
     """Tell whether somebody's last transaction of the own writer, given by a digest, is none of this pod's.
 

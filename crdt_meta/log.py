@@ -20,7 +20,7 @@ from crdt_meta.node import Delta
 from crdt_meta.records import Body, Key
 from crdt_meta.segments import RECORDS_PER_SEGMENT, Segment, Segments
 from crdt_meta.store import Store
-from crdt_meta.transaction import BLOB_LIMIT_BYTES, Part, Verify, header_of, join, make, merged
+from crdt_meta.transaction import BLOB_LIMIT_BYTES, Gone, Part, Verify, header_of, join, make, merged
 from crdt_meta.view import Changed, View
 from mesh.api import Entry
 
@@ -153,9 +153,12 @@ class MetadataLog:
         self._store.commit()
         return Committed(self.writer, self.table.received[self.writer])
 
-    def _append(self, parts: Sequence[Part], superseded: Iterable[int] = ()) -> None:
+    def _append(self, parts: Sequence[Part], superseded: Sequence[int] = ()) -> None:
         sequence = self.table.received[self.writer] + 1
-        gone = merged(self.table.gone(self.writer), superseded) if superseded else ()
+        gone: Sequence[Gone] = ()
+        if superseded:
+            self.table.remember(self.writer, superseded)
+            gone = merged(self.table.gone(self.writer), superseded)
         tx = make(self.writer, sequence, self._clock.last, parts, self._sign, gone)
         self.table.append(tx, applied=True)
 
@@ -230,7 +233,7 @@ class MetadataLog:
                     witnesses[0 if witness is None else witness.sequence] = witness
             if one.sequence > here + 1:
                 warrant = self.table.warrant(writer)
-                witnesses[0 if warrant is None else warrant.sequence] = warrant
+                witnesses[0 if warrant is None or warrant.sequence < one.sequence else warrant.sequence] = warrant
             if 0 in witnesses:
                 break  # what was left out when it came hasn't come yet: others have it
             if writer == self.writer and max(witnesses, default=0) > self._durable:

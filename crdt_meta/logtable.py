@@ -12,10 +12,15 @@ from typing import Final, NamedTuple
 
 from base.ids import WriterId
 from crdt_meta.store import Store
-from crdt_meta.transaction import Gone, Part, Transaction, header_of
+from crdt_meta.transaction import Gone, Part, Transaction, digest, header_of
 
 SET_ASIDE: Final = 1 << 61
 """Taken off the sequences of parts whose log is fetched anew."""
+
+
+REMEMBERED: Final = 1 << 16
+"""Of so many last transactions of this pod it is known, when they are dropped, what they were (3 MB): others may have
+others of these numbers, if this pod was set back to a backup."""
 
 
 class Stored(NamedTuple):
@@ -105,7 +110,7 @@ class LogTable:
             "UPDATE part SET sequence = sequence - ? WHERE writer = ? AND sequence > 0", (SET_ASIDE, number)
         )
         self._warrant[writer] = 0
-        self._mark(writer, 0, 0, owed)
+        self._mark(writer, 0, 0, max(owed, 1))  # it waits, even if nobody has anything of it
 
     def drop(self, writer: WriterId, upto: int) -> None:
         """Forget a writer's log for good: others hold its records, up to a sequence."""
@@ -118,7 +123,19 @@ class LogTable:
     def cut(self, writer: WriterId, upto: int) -> None:
         """Regard a writer's log as ending with a transaction; what is behind it is of no use to anybody."""
         self._store.begin()
+        self._db.execute("DELETE FROM tx WHERE writer = ? AND sequence > ?", (self._store.number_of(writer), upto))
         self._mark(writer, min(upto, self.received[writer]), min(upto, self.received[writer]), 0)
+
+    def remember(self, writer: WriterId, sequences: Iterable[int]) -> None:
+        """Keep the clocks and digests of transactions that are dropped, the last ones."""
+        number = self._store.number_of(writer)
+        for sequence in sequences:
+            query = "SELECT header FROM tx WHERE writer = ? AND sequence = ?"
+            for (header,) in self._db.execute(query, (number, sequence)).fetchall():
+                kept = (number, sequence, header_of(header).clock, digest(header))
+                self._db.execute("INSERT OR REPLACE INTO dropped VALUES (?, ?, ?, ?)", kept)
+        query = "DELETE FROM dropped WHERE writer = ? AND sequence < ?"
+        self._db.execute(query, (number, self.received[writer] - REMEMBERED))
 
     def _mark(self, writer: WriterId, sequence: int, applied: int, owed: int) -> None:
         warrant = self._warrant.get(writer, 0)
@@ -151,6 +168,23 @@ class LogTable:
             (self._store.number_of(writer),),
         ).fetchone()
         return None if row is None else Stored(*row)
+
+    def digest(self, writer: WriterId, sequence: int) -> bytes:
+        """Return what tells a transaction from another one of its number; empty when it isn't kept here."""
+        which = self._store.number_of(writer), sequence
+        row = self._db.execute("SELECT header FROM tx WHERE writer = ? AND sequence = ?", which).fetchone()
+        if row is not None:
+            return digest(row[0])
+        row = self._db.execute("SELECT digest FROM dropped WHERE writer = ? AND sequence = ?", which).fetchone()
+        return b"" if row is None else bytes(row[0])
+
+    def clock_at(self, writer: WriterId, upto: int) -> int:
+        """Return the clock of a writer's last transaction up to one that is known still; 0 when none is."""
+        which = self._store.number_of(writer), upto
+        query = "SELECT header FROM tx WHERE writer = ? AND sequence <= ? ORDER BY sequence DESC LIMIT 1"
+        kept = [header_of(header).clock for (header,) in self._db.execute(query, which)]
+        query = "SELECT max(clock) FROM dropped WHERE writer = ? AND sequence <= ?"
+        return max(*kept, 0, self._db.execute(query, which).fetchone()[0] or 0)
 
     def update(self, writer: WriterId, segment: int, sequence: int) -> bytes | None:
         """Return one part of a transaction; None when it was dropped."""

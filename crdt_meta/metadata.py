@@ -116,18 +116,20 @@ class Metadata:
         """The id that this pod writes under."""
         return self.log.writer
 
-    def reborn(self, after: int, owed: int | None) -> WriterId:
+    def reborn(self, after: int, owed: int | None, *, set_back: bool = False) -> WriterId:
         """Go on under a new writer id, which is returned; nothing of the old one is told any more.
 
         ``after``: the last transaction of this pod that others have. ``owed``: this pod is a restored copy, and the log
         that the others have goes on at least to this transaction; it is fetched anew. None: the old writer is retired,
-        and others hold its records up to ``after``. Everything is committed with one stroke.
+        and others hold its records up to ``after``; ``set_back``: and other ones of it, since this pod is a restored
+        copy. Everything is committed with one stroke.
         """
         old, new = self.writer, new_writer_id()
-        rewrite(self.view, self.log, new, after, self.acknowledgements.in_use(), restored=owed is not None)
+        rewrite(self.view, self.log, new, after, self.acknowledgements.in_use(), restored=set_back or owed is not None)
         self.log.seal()
         if owed is None:
-            copies = Retired(max(after, self.log.table.received[old]), new, self.log.table.received[new], after)
+            last, done = self.log.table.received[old], self.log.table.received[new]
+            copies = Retired(last, new, done, after, digest=self.log.table.digest(old, last))
             self.store.set_meta(GIVEN_UP + old.hex(), msgpack.packb(copies))
             self.log.table.cut(old, after)
         else:
@@ -142,8 +144,8 @@ class Metadata:
         query = "SELECT key, value FROM meta WHERE key > ?1 AND key < ?1 || 'g' ORDER BY key"
         rows = self.store.db.execute(query, (GIVEN_UP,)).fetchall()
         return {
-            WriterId(bytes.fromhex(key[len(GIVEN_UP) :])): Retired(upto, WriterId(by), sequence, since, begun)
-            for key, (upto, by, sequence, since, begun) in ((key, msgpack.unpackb(value)) for key, value in rows)
+            WriterId(bytes.fromhex(key[len(GIVEN_UP) :])): Retired(upto, WriterId(by), *rest)
+            for key, (upto, by, *rest) in ((key, msgpack.unpackb(value)) for key, value in rows)
         }
 
     def _set_clock(self, clock: HybridClock) -> None:

@@ -266,6 +266,19 @@ class Naming:
         else:
             self.shown.pop(representative, None)
 
+    def heirs(self, directory: InodeId, name: bytes) -> list[LinkRow]:
+        """Return the links of losers that would be shown under a name if nothing else were."""
+        if MARK not in name:
+            return []
+        found: list[LinkRow] = []
+        for shown, loser in self.shown.get(self.group(directory)[0], {}).items():
+            pod, again = self._pod_name_of(loser.dot.writer), 0
+            while (wanted := conflict_name(loser.base, pod, loser.dot.clock, again)) not in (name, shown):
+                again += 1
+            if wanted == name != shown and (link := self._view.links.get(loser.link)) is not None:
+                found.append(link)
+        return found
+
     def _names(self, representative: InodeId) -> tuple[bytes, ...]:
         return tuple(self.shown.get(representative, ()))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from base.ids import WriterId
+from crdt_meta.incarnation import contradicts
 
 
 class Retired(NamedTuple):
@@ -20,15 +21,36 @@ class Retired(NamedTuple):
     """What it wrote up to this transaction isn't among these copies, but among another adopter's."""
     begun: int = 0
     """The copies are all in transactions of ``by`` after this one."""
+    digest: bytes = b""
+    """Tells that last transaction from another one of its number (`transaction.digest`); empty when it wasn't kept.
 
-
-def known_elsewhere(adopted: Iterable[tuple[WriterId, int]], is_own: Callable[[WriterId], bool]) -> int:
-    """Return up to which transaction others know a writer of this pod, by who adopted its records up to where.
-
-    What a later writer of the same pod adopted doesn't count: a home that was set back to before that writer doesn't
-    have its copies, perhaps nobody has, and what was written since then isn't among them.
+    A pod that was set back to a backup writes a number again.
     """
-    return max((upto for by, upto in adopted if not is_own(by)), default=0)
+
+
+class Known(NamedTuple):
+    """What others know of a writer of this pod."""
+
+    upto: int
+    """Its last transaction that they have."""
+    set_back: bool
+    """Whether they have other ones after it: this home was set back to a backup."""
+
+
+def known_elsewhere(adopted: Iterable[Retired], last: int, digest: Callable[[int], bytes], fork: int) -> Known:
+    """Return what others know of a writer of this pod, whose records they adopted.
+
+    ``last``: its last transaction here; ``digest``: of one of them, empty when it isn't kept. ``fork``: up to where
+    this home had certainly not been set back; that counts if somebody knows transactions that aren't these.
+    """
+    same: list[int] = [0]
+    others: list[int] = []
+    for one in adopted:
+        line = others if contradicts(one.upto, one.digest, last, digest(one.upto)) else same
+        line.append(one.upto)
+    if not others:
+        return Known(max(same), set_back=False)
+    return Known(max(*same, min(fork, last, *(upto - 1 for upto in others))), set_back=True)
 
 
 class Peers(Protocol):

@@ -18,7 +18,6 @@ from crdt_meta.log import MetadataLog
 from crdt_meta.records import Content, Key, LinkBirth
 from crdt_meta.rescue import Record, bases, copies
 from crdt_meta.segments import Segment, difference
-from crdt_meta.transaction import header_of
 from crdt_meta.view import View
 
 KEEPS_ITS_FILE: Final = "cil"
@@ -38,7 +37,7 @@ def rewrite(
     nodes = [*bases(view, _files(view, only_here, in_use))]
     again = [(_new_key(key, old, restored), value, body) for key, value, body in only_here]
     if restored:
-        fork = _clock_at(log, old, after)
+        fork = log.table.clock_at(old, after)
         again = [_beside_the_other_life(record, old, fork) for record in again]
     log.write_as(new)
     log.on_delta(log.hold(again))
@@ -51,12 +50,6 @@ def _new_key(key: Key, old: WriterId, restored: bool) -> Key:
     if key.author is not None or (restored and key.kind not in KEEPS_ITS_FILE):
         return key
     return key._replace(author=old)
-
-
-def _clock_at(log: MetadataLog, writer: WriterId, upto: int) -> int:
-    """Return the clock of the last transaction up to one that is here still; 0 when none is."""
-    found = [header_of(one.header).clock for one in log.table.transactions(writer, 0) if one.sequence <= upto]
-    return max(found, default=0)
 
 
 def _beside_the_other_life(record: Record, old: WriterId, fork: int) -> Record:

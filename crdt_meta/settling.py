@@ -115,9 +115,13 @@ class Settling(Reading):
     # -- conflicts ----------------------------------------------------------------------------------------------------
 
     def _settled_entry(self, parent: InodeId, name: bytes) -> Entry:
-        """Return what a name shows, after what conflicts with it was written down. Raises ENOENT."""
+        """Return what a name shows, after what conflicts with it was written down. Raises ENOENT.
+
+        And what would be shown under this name if it went: a name that was removed is free.
+        """
         entry = self.display.lookup(parent, name)
-        if entry is not None and (records := self._settling([entry.link, *entry.hidden])):
+        heirs = self.view.naming.heirs(parent, name)
+        if entry is not None and (records := self._settling([entry.link, *entry.hidden, *heirs])):
             self._write(records)
             entry = self.display.lookup(parent, name)
         if entry is None:

@@ -42,6 +42,8 @@ CREATE TABLE IF NOT EXISTS writer (id INTEGER PRIMARY KEY, writer BLOB NOT NULL 
     warrant INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE IF NOT EXISTS tx (writer INTEGER, sequence INTEGER, header BLOB NOT NULL, signature BLOB NOT NULL,
     PRIMARY KEY (writer, sequence)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dropped (writer INTEGER, sequence INTEGER, clock INTEGER NOT NULL, digest BLOB NOT NULL,
+    PRIMARY KEY (writer, sequence)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS part (writer INTEGER, segment INTEGER, sequence INTEGER, epoch INTEGER NOT NULL,
     whole INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (writer, segment, sequence)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS record (node BLOB, kind TEXT, writer INTEGER, clock INTEGER, holder INTEGER,

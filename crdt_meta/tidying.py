@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from enum import Enum
 from typing import Final
 
@@ -182,7 +182,8 @@ class Tidying:
                 await self.rest()
                 started = time.perf_counter()
         late = [writer for writer, heard in peers.counted().items() if heard is not None]
-        if not self._candidates and not (late and self._forgettable(peers, now)):
+        wanting = self._adoption.awaited(peers) or (late and self._forgettable(peers, now))
+        if not self._candidates and not wanting:
             self._stage, self._rest_until = _Stage.IDLE, now + min(REST_S, peers.forget_after_s)
             return
         self._vector = self._acknowledge(peers.counted(), asks=True)
@@ -205,9 +206,21 @@ class Tidying:
                 return
             after = rows[-1][0]
 
+    def _in_vain(self, awaited: Mapping[WriterId, int], counting: Collection[WriterId]) -> list[WriterId]:
+        """Return the writers whose logs nobody shows up to the transaction waited for, by everybody's answers."""
+        me = self._log.writer
+        said = [ack.vector for one in counting if (ack := self._acks.of(one)) is not None]
+        if any(vector.get(me, 0) < self._vector[me] for vector in said) or len(said) < len(counting):
+            return []
+        return [writer for writer, upto in awaited.items() if all(vector.get(writer, 0) < upto for vector in said)]
+
     async def _finish(self, peers: Peers, now: float) -> None:
         """Once everybody has acknowledged: forget who is long gone, and drop what is still dead."""
+        if self._log.writer not in self._vector:  # this pod took a new writer since it asked
+            self._stage = _Stage.IDLE
+            return
         counting = self._counting(peers, now)
+        await self._adoption.adopt(self._in_vain(self._adoption.awaited(peers), counting), peers)
         if not self._acks.have(self._vector, counting, peers.retired()):
             return
         self._stage = _Stage.IDLE

@@ -159,6 +159,8 @@ class Retire:
     """What it wrote up to this transaction isn't among these copies, but among another adopter's."""
     begun: int = 0
     """The copies are all in transactions of ``by`` after this one."""
+    digest: bytes = b""
+    """What tells transaction ``upto`` from another one of its number; empty when the signer hadn't kept it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,8 +322,8 @@ def _fields(payload: Payload) -> list[Any]:
         case Config(parent, toml, time_ns, administrators, order, honours):
             plain = (administrators, order, honours) == ((EVERYBODY,), 0, ())
             return [parent, toml, time_ns, *([] if plain else [list(administrators), order, b"".join(honours)])]
-        case Retire(writer, upto, by, sequence, since, begun):
-            return [writer, upto, by, sequence, since, begun]
+        case Retire(writer, upto, by, sequence, since, begun, digest):
+            return [writer, upto, by, sequence, since, begun, *([digest] if digest else [])]
         case Order(number, what, config, time_ns, situation, for_ms, pods, contents):
             return [number, what, config, time_ns, situation, for_ms, list(pods), b"".join(contents)]
 
@@ -427,13 +429,14 @@ def _are_administrators(value: list[Any]) -> bool:
 
 def _read_retire(fields: list[Any], _signer: PodId) -> Retire:
     match fields:
-        case [bytes(writer), int(upto), bytes(by), int(sequence), int(since), int(begun)] if (
+        case [bytes(writer), int(upto), bytes(by), int(sequence), int(since), int(begun), *rest] if (
             len(writer) == len(by) == 8
             and writer != by
+            and (not rest or (len(rest) == 1 and isinstance(rest[0], bytes) and len(rest[0]) == 16))
             and 0 <= since <= upto <= MAX_SEQUENCE
             and 0 <= begun <= sequence <= MAX_SEQUENCE
         ):
-            return Retire(WriterId(writer), upto, WriterId(by), sequence, since, begun)
+            return Retire(WriterId(writer), upto, WriterId(by), sequence, since, begun, *rest)
     raise DamagedError("A record of an adoption is malformed.")
 
 

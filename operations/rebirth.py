@@ -7,9 +7,9 @@ from typing import Final
 import anyio
 
 from base.ids import PodId, WriterId
-from crdt_meta.chronicle import Chronicle
+from crdt_meta.chronicle import Chronicle, forgotten
 from crdt_meta.metadata import Metadata
-from crdt_meta.peers import known_elsewhere
+from crdt_meta.peers import Retired
 from crdt_meta.transaction import digest_of_signed
 from mesh.identity import Identity
 from mesh.introduction import RestoredError
@@ -40,13 +40,22 @@ def is_void(roster: Roster, writer: WriterId, signed: bytes) -> bool:
     return bool(declared) and digest_of_signed(signed) in {void.digest for void in declared or ()}
 
 
-def forgotten_at(roster: Roster, writer: WriterId) -> int | None:
-    """Return up to which transaction other pods know a writer, if its records were adopted; else None."""
-    adopted = roster.adoptions().get(writer)
-    if not adopted:
-        return None
-    own = roster.writer_pod(writer)
-    return known_elsewhere(((one.by, one.upto) for one in adopted), lambda by: roster.writer_pod(by) == own)
+def adoptions(roster: Roster) -> dict[WriterId, list[Retired]]:
+    """Return all writers whose records were adopted, with each adoption."""
+    return {
+        writer: [Retired(one.upto, one.by, one.sequence, one.since, one.begun, one.digest) for one in found]
+        for writer, found in roster.adoptions().items()
+    }
+
+
+def go_on_if_forgotten(roster: Roster, metadata: Metadata) -> bool:
+    """Take a new writer if others adopted the records of this pod's; tell whether it was so."""
+    own = roster.writer_pod(metadata.writer)
+    known = forgotten(metadata, adoptions(roster), lambda by: roster.writer_pod(by) == own)
+    if known is None:
+        return False
+    metadata.reborn(known.upto, None, set_back=known.set_back)
+    return True
 
 
 class Rebirth:
@@ -86,9 +95,9 @@ class Rebirth:
         return seal(record, self._mesh.cluster_id, self._identity.pod_id, self._identity.sign)
 
     def _look(self) -> None:
-        upto = forgotten_at(self._mesh.roster, self._metadata.writer)
-        if upto is not None:  # before anything else is heard from who forgot this pod
-            self._metadata.reborn(upto, None)
+        if go_on_if_forgotten(
+            self._mesh.roster, self._metadata
+        ):  # before anything else is heard from who forgot this pod
             self._chronicle.append()
             self._changed.set()
         if self._count() != self._known:

@@ -19,6 +19,7 @@ from mesh.identity import Identity
 from mesh.node import MeshNode
 from mesh.records import Retire, seal
 from mesh.roster import Roster
+from operations.rebirth import adoptions
 
 TURN_EVERY_S: Final = 6.0
 PAUSE_S: Final = 0.01
@@ -64,24 +65,19 @@ class Cluster:
 
     def orphans(self, forgotten: Collection[WriterId] = ()) -> Collection[WriterId]:
         """Return the writers whose records this pod shall adopt."""
-        me, table = self._mesh.pod_id, self._metadata.log.table
+        me = self._mesh.pod_id
         found: set[WriterId] = set()
         chosen = min((pod for pod in (*self._mesh.alive(), me) if self._is_full_member(pod)), default=None) == me
         for writer, pod in self._writers().items():
             if pod == me:
-                given_up = writer != self._metadata.writer and not table.waits(writer)
-                found |= {writer} if given_up else set()
+                found |= {writer} - {self._metadata.writer}
             elif chosen and (writer in forgotten or not self._roster.is_member(pod)):
                 found.add(writer)
         return found
 
     def retired(self) -> Mapping[WriterId, Collection[Retired]]:
         """Return all writers whose records were adopted, with each adoption."""
-        adoptions = self._roster.adoptions().items()
-        return {
-            writer: [Retired(one.upto, one.by, one.sequence, one.since, one.begun) for one in found]
-            for writer, found in adoptions
-        }
+        return adoptions(self._roster)
 
     async def retire(self, writer: WriterId, retired: Retired) -> None:
         """Tell everybody that a writer's records are adopted, once everything written before is on the disk."""

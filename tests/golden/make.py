@@ -156,6 +156,7 @@ def roster_forms() -> Iterator[tuple[str, bytes]]:
         "revoke-certifying": roster.Revoke(pod_of(2), (), b"c" * 16, time_ns, (b"a" * 16, b"b" * 16)),
         "config": roster.Config(b"p" * 16, '[cluster]\nname = "home"\n', time_ns),
         "retire": roster.Retire(OTHER, 41, WRITER, 17, 5, 3),
+        "retire-digest": roster.Retire(OTHER, 41, WRITER, 17, 5, 3, b"d" * 16),
         "order-freeze": roster.Order(1, "freeze", b"", time_ns),
         "order-unfreeze": roster.Order(2, "unfreeze", b"p" * 16, time_ns, "critical", 0, (pod_of(2),), (b"c" * 16,)),
         "order-drill": roster.Order(3, "drill", b"p" * 16, time_ns, "degraded", 30_000),

@@ -85,10 +85,10 @@ class Replica:
         self.log.incoming.is_retired = lambda writer: writer in self.surroundings.adoptions
         self.meta.acknowledgements.builds_on = lambda: [handle.inode for handle in self.handles]
 
-    def reborn(self, after: int, owed: int | None) -> None:
+    def reborn(self, after: int, owed: int | None, *, set_back: bool = False) -> None:
         """Go on under a new writer id."""
         old = self.meta.writer
-        new = self.meta.reborn(after, owed)
+        new = self.meta.reborn(after, owed, set_back=set_back)
         self.world.pods[new] = self.world.pods[old]
         self.world.renamed(old, after, new)
         self.chronicle.append()
@@ -162,6 +162,12 @@ class Replica:
     def now_at(self) -> Committed:
         """The transaction that an operation now goes into."""
         return Committed(self.meta.writer, self.log.table.received[self.meta.writer] + 1)
+
+    def shows_all_of(self, writer: WriterId) -> int:
+        """Return up to which transaction this shows a writer; of one that it adopted, what it says itself."""
+        pods, adopted = self.world.pods, self.surroundings.adoptions.get(writer, ())
+        own = [one.upto for one in adopted if pods[one.by] == self.world.pod_id(self)]
+        return max(own) if own else self.log.table.applied.get(writer, 0)
 
     def save(self) -> None:
         """Commit, sync, tell; what is on the disk then is what a power cut leaves."""

@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from base.ids import WriterId
-from crdt_meta.peers import Retired, known_elsewhere
+from crdt_meta.chronicle import forgotten
+from crdt_meta.peers import Retired
 from crdt_meta.transaction import digest_of_signed
 from mesh.records import Void
 
@@ -45,9 +46,7 @@ class Surroundings:
 
     def orphans(self, forgotten: Collection[WriterId] = ()) -> Collection[WriterId]:
         world, me = self._replica.world, self._replica
-        table, writer = me.log.table, me.meta.writer
-        mine = (one for one, pod in world.pods.items() if int(pod, 16) == me.index and one != writer)
-        found = {one for one in mine if not table.waits(one)}
+        found = {one for one, pod in world.pods.items() if int(pod, 16) == me.index and one != me.meta.writer}
         if world.rng.random() < 0.5:
             evicted = {writer for writer, index in self._others().items() if index in world.evicted}
             found |= evicted | set(forgotten)
@@ -68,10 +67,10 @@ class Surroundings:
             self.voids[writer] |= voids
         self._replica.chronicle.put_right(self.voids)
         meta = self._replica.meta
-        if meta.writer in self.adoptions:
-            pods = self._replica.world.pods
-            adopted = ((one.by, one.upto) for one in self.adoptions[meta.writer])
-            self._replica.reborn(known_elsewhere(adopted, lambda by: pods[by] == pods[meta.writer]), None)
+        pods = self._replica.world.pods
+        known = forgotten(meta, self.adoptions, lambda by: pods[by] == pods[meta.writer])
+        if known is not None:
+            self._replica.reborn(known.upto, None, set_back=known.set_back)
 
     def is_void(self, writer: WriterId, signed: bytes) -> bool:
         """Tell whether the writer's own pod took a transaction back."""

@@ -145,7 +145,7 @@ class World:
         """Forget what a replica did and none of these can show: a log that waits for a later part may lack this one."""
         for writer, pod in self.pods.items():
             if int(pod, 16) == index:
-                self.forget(writer, max(one.log.table.applied.get(writer, 0) for one in by))
+                self.forget(writer, max(one.shows_all_of(writer) for one in by))
 
     def pod_id(self, replica: Replica) -> PodId:
         """Return the pod that a replica is."""
@@ -510,6 +510,7 @@ FAVOURITES = (
     ("compact", "publish"),
     ("publish", "unlink", "restore", "purge"),
     ("publish", "save handle", "keep", "restore"),
+    ("publish", "compact", "save", "back up", "go back"),
 )
 OPERATIONS: dict[str, tuple[int, Callable[[World, Replica], None]]] = {
     "create": (9, World.create),

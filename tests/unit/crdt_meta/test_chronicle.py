@@ -11,7 +11,8 @@ import pytest
 
 from base.errors import RefusedError, WormholeError
 from base.ids import PodId, WriterId
-from crdt_meta.chronicle import Chronicle
+from crdt_meta.chronicle import Chronicle, forgotten
+from crdt_meta.peers import Retired
 from crdt_meta.transaction import digest_of_signed
 from mesh.introduction import RestoredError
 from mesh.records import Void
@@ -161,6 +162,11 @@ def test_a_home_copied_while_the_pod_ran_is_noticed_by_what_others_have(ann: Pod
     mine, _ = introduced(of_ann, "ann", of_bob, "bob")
     assert isinstance(mine, RestoredError), "bob has another second transaction of ann"
     assert (mine.after, mine.owed) == (1, 2)
+    ann.log.compact(0)
+    ann.tell()
+    mine, _ = introduced(of_ann, "ann", of_bob, "bob")
+    assert isinstance(mine, RestoredError), "it is dropped here since, but its digest is remembered"
+    assert (mine.after, mine.owed) == (1, 2)
     reborn(ann, of_ann, mine)
     assert introduced(of_ann, "ann", of_bob, "bob") == [None, None]
     meet(ann, bob)
@@ -258,6 +264,54 @@ def test_nothing_is_void_where_the_fork_is_not_known_exactly(ann: Pod) -> None:
     assert void is not None
     assert (void.writer, void.sequence, void.owed) == (ann.writer, 1, 5)
     assert of_ann.void(RestoredError(1, 5, 1)) is None
+
+
+def test_what_somebody_has_heard_of_proves_a_restore_too(
+    ann: Pod, bob: Pod, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bob has a transaction without one of its parts, and has heard of a later one, where that is written anew."""
+    monkeypatch.setattr("crdt_meta.log.RECORDS_PER_SEGMENT", 1)
+    of_ann, of_bob = began(ann), began(bob)
+    ann.save("/one", "x")
+    introduced(of_ann, "ann", of_bob, "bob")
+    backup(ann, tmp_path / "backup")
+    ann.log.compact(0)
+    first, _ = ann.tell()
+    bob.hear([first])
+    assert bob.files() == {}
+    ann, of_ann = restore(ann, tmp_path / "backup")
+    mine, _ = introduced(of_ann, "ann", of_bob, "bob")
+    assert isinstance(mine, RestoredError)
+    assert (mine.after, mine.owed) == (1, 2)
+
+
+def test_since_when_a_forgotten_pod_was_set_back(ann: Pod, bob: Pod, tmp_path: Path) -> None:
+    """What counts is the first start that nobody was told of; and what shows that others have the very same."""
+    other = WriterId(b"somebody")
+
+    def known(upto: int, digest: bytes = b"") -> tuple[int, bool] | None:
+        return forgotten(ann.meta, {ann.log.writer: {Retired(upto, other, 9, digest=digest)}}, lambda by: False)
+
+    of_ann, of_bob = began(ann), began(bob)
+    ann.save("/one", "x")
+    introduced(of_ann, "ann", of_bob, "bob")
+    backup(ann, tmp_path / "backup")
+    ann, _ = restore(ann, tmp_path / "backup")
+    ann.save("/two", "x")
+    ann, _ = again(ann)
+    ann.save("/three", "x")
+    ann.tell()
+    same = ann.log.table.digest(ann.log.writer, 3)
+    assert known(3, same) == known(3) == (3, False)
+    assert known(4) == known(4, b"d" * 16) == known(3, b"d" * 16) == (1, True)
+    assert known(1, b"d" * 16) == (0, True), "it was set back before that start, without having noticed"
+    assert forgotten(ann.meta, {other: {Retired(4, ann.log.writer, 9)}}, lambda by: False) is None
+    assert forgotten(ann.meta, {ann.log.writer: {Retired(4, other, 9)}}, lambda by: True) == (0, False)
+    both = {
+        Retired(2, other, 9, digest=ann.log.table.digest(ann.log.writer, 2)),
+        Retired(3, other, 11, digest=b"d" * 16),
+    }
+    assert forgotten(ann.meta, {ann.log.writer: both}, lambda by: False) == (2, True)
 
 
 def test_two_who_prove_it_at_once_make_one_new_writer(tmp_path: Path, ann: Pod, bob: Pod, eve: Pod) -> None:

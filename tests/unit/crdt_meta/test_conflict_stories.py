@@ -137,3 +137,25 @@ def test_a_cycle_whose_other_half_is_removed(world: Mesh, town: Town, ann: Pod, 
     town.enter(world.pod("new"))
     town.exchange()
     all_show(town, {"/b/in-b": "b"})
+
+
+@pytest.mark.parametrize("how", ["removed", "renamed"])
+def test_a_name_that_was_removed_is_free_though_a_loser_would_have_it(
+    world: Mesh, town: Town, ann: Pod, bob: Pod, eve: Pod, how: str
+) -> None:
+    """Eve has a file of her own under the very name that the loser of a conflict gets."""
+    name = "/note.conflict-ann-20270115-080000.txt"
+    ann.save("/note.txt", "of ann")
+    world.now_s += 5
+    bob.save("/note.txt", "of bob")
+    eve.save(name, "of eve")
+    town.exchange()
+    other = name.replace(".txt", "-2.txt")
+    all_show(town, {"/note.txt": "of bob", name: "of eve", other: "of ann"})
+    if how == "removed":
+        bob.unlink(name)
+    else:
+        bob.rename(name, "/mine.txt")
+    town.exchange()
+    mine = {} if how == "removed" else {"/mine.txt": "of eve"}
+    all_show(town, {"/note.txt": "of bob", other: "of ann", **mine})

@@ -212,3 +212,36 @@ def test_a_whole_segment_is_no_witness_before_it_is_durable(ann: Pod, bob: Pod) 
     assert bob.hear(ann.log.read(ann.writer, 0, 1 << 20)) == []
     bob.hear(ann.tell())
     assert bob.files() == {"/x": content("y")}
+
+
+def test_a_relay_waits_for_what_says_that_nothing_is_missing(
+    ann: Pod, bob: Pod, eve: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bob's last word on what ann dropped is older than what she has dropped since: he can't pass on what is behind it."""
+    monkeypatch.setattr("crdt_meta.log.RECORDS_PER_SEGMENT", 1)
+    inode = ann.save("/x", "x").inode
+    ann.tell()
+    ann.tree.set_attributes(inode, mode=0o600)
+    ann.tell()
+    segment = ann.log.open_segment
+
+    def rewritten() -> None:
+        ann.tree.set_attributes(inode, mode=0o640)
+        ann.tell()
+        ann.tree.set_xattr(inode, b"user.x", b"%d" % ann.log.vector()[ann.writer])
+        ann.tell()
+        ann.log.compact(segment)
+
+    rewritten()
+    for pod in (bob, eve):
+        pod.hear(ann.tell())
+    here = bob.log.vector()[ann.writer]
+    rewritten()
+    ann.tell()
+    entry, last = ann.log.read(ann.writer, here, 1 << 20)
+    assert entry.sequence > here + 1
+    assert bob.hear([entry]) == [entry]
+    assert bob.log.read(ann.writer, here, 1 << 20) == []
+    bob.hear([last])
+    assert len(eve.hear(bob.log.read(ann.writer, here, 1 << 20))) == 2
+    assert eve.at("/x") == ann.at("/x")

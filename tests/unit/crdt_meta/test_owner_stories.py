@@ -145,6 +145,24 @@ def test_an_adopter_on_each_side_of_a_partition(
     assert not bob.log.table.changed_since(dead, 0)
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_the_owner_of_a_rename_that_is_known_by_half_comes_back_after_it_was_forgotten(
+    two_segments: Town, ann: Pod, bob: Pod, which: int
+) -> None:
+    """Bob adopted what he had, and says so of no more than that: the other half is with ann alone."""
+    rename, _ = compact_part(ann, which)
+    bob.hear([rename])
+    two_segments.sleep("ann")
+    two_segments.tidy(4)
+    two_segments.wait_until_forgotten()
+    two_segments.tidy()
+    assert {one.upto for one in two_segments.neighbours["bob"].adoptions[ann.writer]} == {rename.sequence - 1}
+    two_segments.rejoin()
+    two_segments.exchange()
+    two_segments.tidy()
+    all_show(two_segments, {"/a": "content b"})
+
+
 def test_an_adopter_whose_copies_nobody_heard_of_is_evicted(
     world: Mesh, town: Town, ann: Pod, bob: Pod, eve: Pod
 ) -> None:
@@ -324,3 +342,103 @@ def test_a_pod_that_was_forgotten_is_set_back_to_before_it_heard_of_that(
     for pod in everybody(town):
         assert pod.files() == shown
         sound(pod)
+
+
+def set_back(town: Town, pod: Pod, backup: Path) -> Pod:
+    """Put a pod's home back as it was when it was copied."""
+    pod.close()
+    shutil.rmtree(pod.folder)
+    shutil.copytree(backup, pod.folder)
+    town.neighbours[pod.name].adoptions.clear()
+    pod = town.enter(town.mesh.pod(pod.name))
+    town.mesh.now_s += 5
+    return pod
+
+
+@pytest.mark.parametrize("saves", [0, 1, 2, 4])
+def test_a_pod_that_was_set_back_hears_that_its_writer_was_adopted(
+    world: Mesh, town: Town, ann: Pod, tmp_path: Path, saves: int
+) -> None:
+    """It has used numbers of transactions again, fewer or more than the others know: what is in them reaches these."""
+    old = ann.writer
+    ann.save("/known", "known")
+    town.exchange()
+    shutil.copytree(ann.folder, tmp_path / "backup")
+    ann.save("/first", "first life")
+    ann.tell()
+    ann.save("/known", "first life")
+    town.exchange()
+    town.sleep("ann")
+    town.tidy(4)
+    town.wait_until_forgotten()
+    town.tidy()
+    assert old in town.neighbours["bob"].adoptions
+    ann = set_back(town, ann, tmp_path / "backup")
+    for number in range(saves):
+        ann.save(f"/{number}", "second life")
+        ann.tell()
+    town.rejoin()
+    town.exchange()
+    town.tidy()
+    files = {"/first": "first life", "/known": "first life"}
+    all_show(town, files | {f"/{number}": "second life" for number in range(saves)})
+    assert not ann.log.table.changed_since(old, 0)
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_of_an_owner_who_was_set_back_one_has_the_first_life_and_another_one_the_second(
+    world: Mesh, town: Town, ann: Pod, bob: Pod, eve: Pod, tmp_path: Path, more: bool
+) -> None:
+    """Bob's copies have the numbers of what eve has, not its contents: she adopts that."""
+    ann.save("/known", "known")
+    town.exchange()
+    shutil.copytree(ann.folder, tmp_path / "backup")
+    ann.save("/first", "first life")
+    town.tell("bob", "ann")
+    ann = set_back(town, ann, tmp_path / "backup")
+    ann.save("/second", "second life")
+    ann.tell()
+    if more:
+        ann.save("/third", "second life")
+    town.tell("eve", "ann")
+    town.evict("ann")
+    town.turn(bob)
+    assert ann.writer in town.neighbours["bob"].adoptions
+    town.tidy(4)
+    files = {"/known": "known", "/first": "first life", "/second": "second life"}
+    all_show(town, files | ({"/third": "second life"} if more else {}))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_a_restored_pod_waits_for_went_with_its_first_life(
+    world: Mesh, two_segments: Town, ann: Pod, bob: Pod, tmp_path: Path, which: int
+) -> None:
+    """Bob has half of a rename, the other half nobody: all the same ann's old log doesn't wait for ever."""
+    old = ann.writer
+    ann.save("/quiet", "told nobody")
+    ann.save("/over", "renamed over")
+    ann.tell()
+    shutil.copytree(ann.folder, tmp_path / "backup")
+    ann.save("/late", "of the first life")
+    ann.tell()
+    ann.rename("/late", "/over")
+    ann.tell()
+    rename, whole = compact_part(ann, which)
+    before = ann.log.read(old, bob.log.vector()[old], 1 << 20)
+    bob.hear([entry for entry in before if entry.sequence <= rename.sequence])
+    assert bob.log.table.owed[old] == whole.sequence
+    ann = set_back(two_segments, ann, tmp_path / "backup")
+    ann.save("/new", "second life")
+    ann.tell()
+    two_segments.reborn(ann, ann.log.vector()[old] - 1, whole.sequence)
+    two_segments.exchange(compare=False)
+    two_segments.tidy()
+    assert old in two_segments.neighbours["ann"].adoptions
+    shown = bob.files()
+    expected = {"/a": "content b", "/quiet": "told nobody", "/new": "second life"}
+    assert shown | {path: content(text) for path, text in expected.items()} == shown
+    assert content("of the first life") in shown.values()
+    for pod in everybody(two_segments):
+        assert pod.files() == shown
+        sound(pod)
+        assert not pod.log.table.changed_since(old, 0)

@@ -8,8 +8,9 @@ from collections.abc import Collection, Mapping
 import anyio
 
 from base.ids import WriterId
+from crdt_meta.chronicle import forgotten
 from crdt_meta.node import Node
-from crdt_meta.peers import Retired, known_elsewhere
+from crdt_meta.peers import Retired
 from crdt_meta.records import Key
 from crdt_meta.segments import unpacked
 from tests.unit.crdt_meta.pods import Mesh, Pod, content
@@ -45,9 +46,7 @@ class Neighbours:
     def orphans(self, forgotten: Collection[WriterId] = ()) -> Collection[WriterId]:
         town, me = self._town, self._town.pods[self._name]
         given_up = {
-            writer
-            for writer, name in town.mesh.names.items()
-            if name == self._name and writer != me.log.writer and not me.log.table.waits(writer)
+            writer for writer, name in town.mesh.names.items() if name == self._name and writer != me.log.writer
         }
         present = [name for name in town.pods if name not in town.evicted and town.parted_s(self._name, name) is None]
         if self._name == min(present):
@@ -124,9 +123,9 @@ class Town:
 
     # -- what they tell each other ------------------------------------------------------------------------------------
 
-    def reborn(self, pod: Pod, after: int, owed: int | None) -> None:
+    def reborn(self, pod: Pod, after: int, owed: int | None, *, set_back: bool = False) -> None:
         """Have a pod go on under a new writer id."""
-        pod.writer = pod.meta.reborn(after, owed)
+        pod.writer = pod.meta.reborn(after, owed, set_back=set_back)
         self.mesh.names[pod.writer], self.mesh.keys[pod.writer] = pod.name, pod.key
         pod.tell()
         for writer, copies in pod.meta.given_up().items():
@@ -138,9 +137,8 @@ class Town:
         before = sum(map(len, mine.values()))
         for writer, adoptions in theirs.items():
             mine[writer] |= adoptions
-        if pod.log.writer in mine:
-            adopted = ((one.by, one.upto) for one in mine[pod.log.writer])
-            self.reborn(pod, known_elsewhere(adopted, lambda by: self.mesh.names[by] == to), None)
+        if (known := forgotten(pod.meta, mine, lambda by: self.mesh.names[by] == to)) is not None:
+            self.reborn(pod, known.upto, None, set_back=known.set_back)
         return sum(map(len, mine.values())) > before
 
     def tell(self, to: str, source: str) -> bool:
