@@ -93,7 +93,10 @@ def shown_tree(replica: Replica) -> dict[bytes, Shown]:
 
 def check(replica: Replica) -> dict[bytes, Shown]:
     """Compare a replica with the oracle, its counts and its memory with its tables; return its tree."""
-    assert not replica.log.incoming._complaints, replica.log.incoming._complaints
+    two_lives = replica.world.counts[
+        "restored"
+    ]  # until all have heard of it, parts of one don't fit the other, and are refused
+    assert two_lives or not replica.log.incoming._complaints, replica.log.incoming._complaints
     found = shown_tree(replica)
     oracle = Oracle(load(replica.meta.store), replica.world.pod_name)
     assert found == oracle.tree(), "not what the records must show"
