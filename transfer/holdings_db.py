@@ -264,11 +264,6 @@ class HoldingsDb(LodgersDb):
         ).fetchall()
         return [(ContentId(content), Holding(state)) for content, state in rows]
 
-    def held_among(self, first: ContentId, last: ContentId) -> set[ContentId]:
-        """Return the contents from ``first`` to ``last``, in the order of their ids, that this pod holds."""
-        query = "SELECT content FROM own WHERE state > 0 AND content BETWEEN ? AND ?"
-        return {ContentId(content) for (content,) in self._reader.execute(query, (first, last)).fetchall()}
-
     def held(self) -> list[ContentId]:
         """Return all contents that this pod holds, as it told the others."""
         rows = self._reader.execute("SELECT content FROM own WHERE state > 0").fetchall()
