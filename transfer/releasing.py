@@ -106,8 +106,12 @@ class Releasing:
         """Tell whether a content is still to be freed."""
         return content in self._due
 
+    def leaves_some(self) -> bool:
+        """Tell whether of what waits something isn't held: a later start finds it only if it looks at all pieces."""
+        return any(self._database.own(content) is Holding.NONE for content in self._due)
+
     async def _sort_out(self) -> None:
-        """Find out which of the contents noticed lost their last reference."""
+        """Find out which of the contents noticed lost their last reference. What is on its way goes once it has come."""
         noticed, self._noticed = self._noticed, []
         store, refers = self._access.store, self._memory.refers
         for contents in noticed:
@@ -115,7 +119,9 @@ class Releasing:
             for start in range(0, len(every), SLICE):
                 some = every[start : start + SLICE]
                 lost = [content for content in some if not refers(content)]
-                self._due |= dict.fromkeys((content for content in lost if store.has(ChunkId(content))), contents)
+                busy = self.busy() if lost else ()
+                here = [content for content in lost if content in busy or store.has(ChunkId(content))]
+                self._due |= dict.fromkeys(here, contents)
                 await anyio.lowlevel.checkpoint()
 
     async def run(self) -> None:
@@ -204,7 +210,8 @@ class Releasing:
         if journalled is None:
             return
         ready: dict[int, bool] = {}
-        free = {content for content in due if self._is_free(content, journalled, ready)}
+        spared = {*journalled, *self._access.pinned, *self._access.claims.contents(), *self.busy()}
+        free = {content for content in due if self._is_free(content, spared, ready)}
         if not free:
             return
         for content in free:
@@ -214,12 +221,12 @@ class Releasing:
         if gone := await self._let_go(owner, pieces, frozenset()):
             log.info("freed %d contents, %d pieces", len(free), gone)
 
-    def _is_free(self, content: ContentId, journalled: Collection[ContentId], ready: dict[int, bool]) -> bool:
+    def _is_free(self, content: ContentId, spared: Collection[ContentId], ready: dict[int, bool]) -> bool:
         """Tell whether a content can go. ``ready`` remembers of which changes all that took a place has its copies."""
         if self._memory.refers(content):
             del self._due[content]
             return False
-        if content in journalled or content in self._access.pinned or content in self._access.claims.contents():
+        if content in spared:
             return False
         after = self._due[content]
         if id(after) not in ready:

@@ -218,7 +218,8 @@ class Transfer(Copies, Figures, MakingRoom):
     def close(self) -> None:
         """Close files, after `run` has ended; blocking. The next start trusts the books then."""
         self._offload.close()
-        self._database.set_meta_now("orphans", int(self._store.listed > 0))
+        leaves_some = self._store.listed > 0 or (self.releasing is not None and self.releasing.leaves_some())
+        self._database.set_meta_now("orphans", int(leaves_some))
         self._database.close(self._store.bytes_used)
         self._store.close()
 

@@ -349,6 +349,58 @@ async def test_contents_of_one_chunk_are_not_looked_through(tmp_path: Path, is_d
         assert names(one, two, three) | {like_it.hex(), same.hex()} <= pod.kept()
 
 
+@pytest.mark.parametrize("size", [1000, 4 * MIB + 5])
+@pytest.mark.parametrize("ending", ["it comes", "its holder goes away"])
+async def test_what_loses_its_last_reference_while_it_is_fetched_goes(tmp_path: Path, size: int, ending: str) -> None:
+    """Whatever has come of it by then, and whether or not the rest does."""
+    network = Network(delay_s=0.5)
+    async with cluster(tmp_path, 2, settings=FILES, network=network) as [writer, keeper]:
+        network.upload_bytes_per_s[writer.id] = MIB
+        content = await writer.write(some_bytes(size), copies=2)
+        await until(lambda: content in keeper.transfer._replication.is_busy())
+        if size > MIB:
+            await until(lambda: len(keeper.files()) > 2)
+        del keeper.shelf.infos[content]
+        for pod in (writer, keeper):
+            pod.transfer.noticed([content])
+        await keeper.transfer.free()
+        assert content in keeper.transfer._replication.is_busy()
+        assert keeper.transfer.waits(content)
+        if ending == "it comes":
+            await until(lambda: keeper.transfer.local(content) == "kept")
+        else:
+            network.set_up(writer.id, False)
+        await until(lambda: not keeper.transfer.waits(content), 600)
+        assert keeper.kept() == set()
+        assert keeper.transfer.local(content) == "none"
+
+
+async def test_what_came_of_a_content_goes_when_it_loses_its_last_reference_later(tmp_path: Path) -> None:
+    network = Network(delay_s=0.5)
+    async with cluster(tmp_path, 2, settings=FILES, network=network) as [writer, keeper]:
+        network.upload_bytes_per_s[writer.id] = MIB
+        content = await writer.write(some_bytes(12 * MIB), copies=2)
+        await until(lambda: len(keeper.files()) > 2)
+        network.set_up(writer.id, False)
+        await until(lambda: content not in keeper.transfer._replication.is_busy())
+        assert keeper.transfer.local(content) == "partial"
+        forget(keeper, content)
+        await keeper.transfer.free()
+        assert keeper.kept() == set()
+
+
+async def test_what_came_of_a_content_goes_though_the_pod_is_stopped_meanwhile(tmp_path: Path) -> None:
+    network = Network(delay_s=0.5)
+    async with cluster(tmp_path, 2, settings=FILES, network=network) as [writer, keeper]:
+        network.upload_bytes_per_s[writer.id] = MIB
+        content = await writer.write(some_bytes(12 * MIB), copies=2)
+        await until(lambda: len(keeper.files()) > 2)
+        forget(keeper, content)
+        await keeper.transfer.free()
+    async with cluster(tmp_path, 2, settings=FILES) as [_, again]:
+        assert again.kept() == set()
+
+
 async def test_cached_copies_go_as_well(tmp_path: Path) -> None:
     async with cluster(tmp_path, 2, settings=FILES) as [writer, reader]:
         content = await writer.write(some_bytes(100))
