@@ -433,3 +433,36 @@ async def test_room_is_looked_for_before_a_write_fails(tmp_path: Path) -> None:
         assert pod.transfer.bytes_used() < 7 * MIB
         with pytest.raises(NoSpaceError):
             await pod.write(some_bytes(3 * MIB, 3))
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_shares_pieces_exactly_those_of_no_use_go(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        parts = [some_bytes(MIB, number) for number in range(5)]
+        contents: dict[ContentId, set[str]] = {}
+        for _ in range(14):
+            chosen = [rng.choice(parts) for _ in range(rng.choice((1, 1, 2, 3)))]
+            content = await pod.write(b"".join(chosen))
+            contents[content] = {*names(*chosen), content.hex()}
+        await kept(pod, *contents)
+        has_much_to_do(pod)
+        releasing = pod.transfer.releasing
+        assert releasing is not None
+        dropped: dict[ContentId, set[str]] = {}
+        while contents:
+            gone = rng.sample(sorted(contents), min(len(contents), rng.randrange(1, 5)))
+            if rng.random() < 0.5:
+                await releasing.drop(gone)
+                dropped |= {content: contents[content] for content in gone}
+            else:
+                forget(pod, *gone)
+                await pod.transfer.free()
+            for content in gone:
+                del contents[content]
+            needed = set[str]().union(*contents.values())
+            # what a content of the tree is in one piece stays when something else goes that consists of it
+            assert needed <= pod.kept() <= needed | {content.hex() for content in dropped}
+        forget(pod, *dropped)
+        await pod.transfer.free()
+        assert pod.kept() == set()
