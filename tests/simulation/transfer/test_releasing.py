@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from base.errors import NoSpaceError
-from base.ids import ContentId, hash_bytes
+from base.ids import EMPTY_CONTENT, ContentId, hash_bytes
 from tests.simulation.transfer.local_mesh import Network, until
 from tests.simulation.transfer.pods import Pod, cluster
 from transfer.api import ContentInfo
@@ -75,6 +75,28 @@ async def test_what_was_forgotten_before_the_last_end_goes_too(tmp_path: Path) -
     async with cluster(tmp_path, 1, settings=FILES) as [again]:
         assert len(again.kept()) == 3
         await until(lambda: again.kept() == set(), 600)
+
+
+@pytest.mark.parametrize("left", [0, 7, 20])
+async def test_after_a_start_only_what_may_have_been_forgotten_is_asked_about(
+    tmp_path: Path, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transfer.releasing.PAGE", 3)
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        contents = [await pod.write(some_bytes(100, number)) for number in range(20)]
+        await kept(pod, *contents)
+        infos = {content: pod.shelf.infos[content] for content in contents[:left]}
+    async with cluster(tmp_path, 1, settings=FILES, fill=lambda shelf: shelf.infos.update(infos)) as [again]:
+        asked: set[ContentId] = set()
+
+        def refers(content: ContentId) -> bool:
+            asked.add(content)
+            return content in infos
+
+        again.shelf.refers = refers  # type: ignore[method-assign]
+        await again.transfer.free()
+        assert asked - {EMPTY_CONTENT} == set(contents[left:])
+        assert again.kept() == {content.hex() for content in infos}
 
 
 async def test_shared_chunks_stay(tmp_path: Path) -> None:
@@ -329,6 +351,7 @@ async def test_contents_of_one_chunk_are_not_looked_through(tmp_path: Path, is_d
         one, two, three = (some_bytes(MIB, seed) for seed in (1, 2, 3))
         content, like_it, same = await pod.write(one + two + three), await pod.write(one + three), await pod.write(two)
         await kept(pod, content, like_it, same, *[await pod.write(some_bytes(9, seed)) for seed in range(9)])
+        await pod.transfer.free()  # it looks at everything once
         asked = 0
         page = pod.shelf.page
 
