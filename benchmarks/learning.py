@@ -22,6 +22,8 @@ Figures = list[tuple[str, str, str, str]]
 
 IDLE_S = 10.0
 LEARN_LIMIT_S = 600.0
+QUIET_S = 20.0
+"""Pods are equal once nothing has come for so long: segments are written anew in turns of six seconds."""
 
 
 class Probe(threading.Thread):
@@ -64,6 +66,25 @@ def shown(home: Path) -> int:
     with contextlib.closing(sqlite3.connect(f"file:{home / 'metadata.db'}?mode=ro", uri=True, timeout=5)) as database:
         row = database.execute("SELECT value FROM meta WHERE key = ?", (TOTALS,)).fetchone()
     return int(row[0].split()[0]) if row else 0
+
+
+def progress(home: Path) -> tuple[dict[bytes, int], list[int]]:
+    """Return up to which transaction of each writer a pod has the log, and the numbers of its own holdings and others'."""
+    with contextlib.closing(sqlite3.connect(f"file:{home / 'metadata.db'}?mode=ro", uri=True, timeout=5)) as database:
+        log = dict(database.execute("SELECT writer, sequence FROM writer WHERE sequence > 0"))
+    with contextlib.closing(sqlite3.connect(f"file:{home / 'holdings.db'}?mode=ro", uri=True, timeout=5)) as database:
+        query = "SELECT coalesce(max(sequence), 0) FROM own UNION ALL SELECT coalesce(max(sequence), 0) FROM peer"
+        return log, [sequence for (sequence,) in database.execute(query)]
+
+
+def wait_until_equal(homes: list[Path]) -> None:
+    """Return once two pods know the same, and write nothing more: who has what is told long after the tree is shown."""
+    end, since, before = time.monotonic() + LEARN_LIMIT_S, time.monotonic(), None
+    while time.monotonic() < min(end, since + QUIET_S):
+        one, other = now = [progress(home) for home in homes]
+        if now != before or one[0] != other[0] or one[1] != other[1][::-1]:
+            since, before = time.monotonic(), now
+        time.sleep(0.5)
 
 
 def reading(mount: Path, files: int) -> Callable[[], object]:
@@ -169,6 +190,7 @@ def measure_learning(homes: list[Path], mounts: list[Path], files: int, serving:
         figures.append(("  files in the first folders there", f"{count}", f"{min(files, FAN * FAN)}", ""))
         time.sleep(IDLE_S)
         figures.append(("  its memory, idle", f"{rss_mib(pid):.0f} MiB", "", ""))
+        wait_until_equal(homes)
     figures += measure_equal(homes, mounts, serving)
     return figures
 

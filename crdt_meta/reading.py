@@ -15,6 +15,7 @@ from crdt_meta.hlc import nanoseconds
 from crdt_meta.node import Conflict, Delta, JournalEntry, Kind, Node, Totals, Version
 from crdt_meta.records import Attributes
 from crdt_meta.rows import InodeRow, pack_dots, unpack_dots
+from crdt_meta.store import LARGE_BYTES
 from crdt_meta.view import View
 
 CACHED_NODES: Final = 16384
@@ -325,6 +326,20 @@ class Reading:
         upto = min((page[-1][0] for page in pages if page), default=b"")  # behind it one of the pages may miss some
         found = {content: (size, by) for page in pages for content, size, by in page if content <= upto}
         return [(content, size, self._pod_of_writer(by)) for content, (size, by) in sorted(found.items())]
+
+    def large_contents(self, after: ContentId | None, limit: int) -> list[tuple[ContentId, int]]:
+        """Return (content, size) of those of `contents` that have more than `LARGE_BYTES`, in the order of their ids."""
+        rows: list[tuple[bytes, int]] = []
+        for table in ("inode", "sibling", "trash"):
+            query = (
+                f"SELECT content, size FROM {table} "  # noqa: S608 (fixed names)
+                f"WHERE size > {LARGE_BYTES} AND content > ? ORDER BY content, size LIMIT ?"
+            )
+            rows += self.view.store.query(query, (after or b"", limit))
+        found: dict[ContentId, int] = {}
+        for content, size in sorted(rows)[:limit]:  # behind them one of the tables may miss some
+            found.setdefault(ContentId(content), size)
+        return list(found.items())
 
     def references(self, content: ContentId) -> list[InodeId]:
         """Return the inodes that show a content, and those that have it in the trash only."""

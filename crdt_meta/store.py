@@ -34,8 +34,10 @@ FRAMES_AT: Final = 16
 MOVED_AT: Final = 96
 """and how many of them are in the database."""
 CACHE_KIB: Final = 16384
+LARGE_BYTES: Final = 1 << 20
+"""Contents of more bytes are few in most trees, and can be found without looking at the others."""
 
-SCHEMA: Final = """
+SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS writer (id INTEGER PRIMARY KEY, writer BLOB NOT NULL UNIQUE,
     sequence INTEGER NOT NULL DEFAULT 0, applied INTEGER NOT NULL DEFAULT 0, owed INTEGER NOT NULL DEFAULT 0,
@@ -60,9 +62,11 @@ CREATE TABLE IF NOT EXISTS inode (id BLOB PRIMARY KEY, kind INTEGER NOT NULL, mo
     size INTEGER NOT NULL, content BLOB, target BLOB, rdev INTEGER NOT NULL, writer INTEGER NOT NULL,
     clock INTEGER NOT NULL, more_dots BLOB, strategy INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS inode_by_content_start ON inode (substr(content, 1, 6)) WHERE content IS NOT NULL;
+CREATE INDEX IF NOT EXISTS inode_large ON inode (content, size) WHERE size > {LARGE_BYTES};
 CREATE TABLE IF NOT EXISTS sibling (inode BLOB, writer INTEGER, clock INTEGER, id BLOB NOT NULL, content BLOB NOT NULL,
     size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, more_dots BLOB, PRIMARY KEY (inode, writer, clock)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sibling_by_content ON sibling (content);
+CREATE INDEX IF NOT EXISTS sibling_large ON sibling (content, size) WHERE size > {LARGE_BYTES};
 CREATE TABLE IF NOT EXISTS directory (id BLOB PRIMARY KEY, touched INTEGER NOT NULL, subdirectories INTEGER NOT NULL)
     WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS twin (parent BLOB, name BLOB, PRIMARY KEY (parent, name)) WITHOUT ROWID;
@@ -71,6 +75,7 @@ CREATE TABLE IF NOT EXISTS trash (inode BLOB, dot BLOB, why INTEGER NOT NULL, co
     PRIMARY KEY (inode, dot)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS trash_by_time ON trash (removed);
 CREATE INDEX IF NOT EXISTS trash_by_content ON trash (content) WHERE content IS NOT NULL;
+CREATE INDEX IF NOT EXISTS trash_large ON trash (content, size) WHERE size > {LARGE_BYTES};
 CREATE INDEX IF NOT EXISTS trash_by_name ON trash (name) WHERE name IS NOT NULL;
 CREATE INDEX IF NOT EXISTS trash_by_place ON trash (parent, name) WHERE parent IS NOT NULL;
 CREATE TABLE IF NOT EXISTS mark (inode BLOB PRIMARY KEY) WITHOUT ROWID;

@@ -147,6 +147,10 @@ class TreeCatalogue:
         """Return (content, bytes) of all contents that the tree refers to, in the order of their ids."""
         return [(content, size) for content, size, _ in self._tree.contents(after, limit)]
 
+    def large_contents(self, after: ContentId | None, limit: int) -> Sequence[tuple[ContentId, int]]:
+        """Return (content, bytes) of those of more than one chunk (`LARGE_BYTES` is that), in the order of their ids."""
+        return self._tree.large_contents(after, limit)
+
     def refers(self, content: ContentId) -> bool:
         """Tell whether the tree refers to a content: shown, hidden, or in the trash."""
         return bool(self._tree.references(content))

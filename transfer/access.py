@@ -55,7 +55,7 @@ class Access:
         self.users: set[User] = set()
         """Open readers and drafts."""
         self.pinned: Counter[ContentId] = Counter()
-        """Contents that open drafts build on: the cache doesn't drop them."""
+        """Contents that open drafts build on, or that are brought here to be published: the cache doesn't drop them."""
         self.on_damage: Callable[[ContentId, ChunkId], None] = lambda _content, _piece: None
         self.on_remote_read: Callable[[ContentId, int, PodId | None], bool] = lambda _content, _size, _author: False
         """Called at the first read of a reader that needs other pods; tells whether to store what is fetched."""
@@ -89,6 +89,12 @@ class Access:
 
     def _in_use(self) -> set[ChunkId]:
         return {piece for user in self.users for piece in user.pieces()}
+
+    def unpin(self, content: ContentId) -> None:
+        """Take back one of the increments of `pinned`."""
+        self.pinned[content] -= 1
+        if self.pinned[content] <= 0:
+            del self.pinned[content]
 
     # -- manifests
 

@@ -64,6 +64,10 @@ class Memory(Protocol):
         """Return (content, bytes) of all contents that the tree refers to, hidden ones included, ordered by id."""
         ...
 
+    def large_contents(self, after: ContentId | None, limit: int) -> Sequence[tuple[ContentId, int]]:
+        """Return those of `contents` that have more than one chunk, ordered by id; quick where they are few."""
+        ...
+
     def refers(self, content: ContentId) -> bool:
         """Tell whether the tree refers to a content, shown or hidden."""
         ...

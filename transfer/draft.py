@@ -373,6 +373,4 @@ class Draft(DraftLodging):
         self._access.quota.done(self)
         self._access.claims.close(self._owner)
         self._access.handing.done(self)
-        self._access.pinned[self._base] -= 1
-        if self._access.pinned[self._base] <= 0:
-            del self._access.pinned[self._base]
+        self._access.unpin(self._base)

@@ -58,11 +58,20 @@ async def gather(
 ) -> None:
     """Fetch the pieces that aren't here into an area of the store; not yet durable.
 
+    The list of chunks comes first: should the rest never come, what did is found by it, and freed.
     ``rng`` shuffles them, so that several pods that gather the same content at once take different parts first and
     can serve each other; a ``plan`` says from whom and in which order. ``on_piece`` is called after each. Raises
     `UnreachableError`, `DamagedError`, `NoSpaceError` (kept only).
     """
     lengths = dict(zip(manifest.chunks, map(manifest.length, range(len(manifest.chunks))), strict=True))
+
+    async def fetch(piece: ChunkId) -> None:
+        wanted = Wanted(content, piece, lengths.get(piece, MAX_MANIFEST_BYTES), author)
+        await access.chunk(wanted, Urgency.BACKGROUND, area)
+        on_piece()
+
+    if not is_single(manifest.size) and not access.store.claim(ChunkId(content), area):
+        await fetch(ChunkId(content))
     missing = [piece for piece in stored_pieces(content, manifest) if not access.store.claim(piece, area)]
     if plan is not None:
         missing = plan.in_order(missing)
@@ -73,20 +82,14 @@ async def gather(
 
     async def work() -> None:
         while missing and not failures:
-            piece = missing.pop()
-            wanted = Wanted(content, piece, lengths.get(piece, MAX_MANIFEST_BYTES), author)
             try:
-                await access.chunk(wanted, Urgency.BACKGROUND, area)
-                on_piece()
+                await fetch(missing.pop())
             except WormholeError as error:
                 failures.append(error)
                 group.cancel_scope.cancel()
 
     if len(missing) == 1:
-        piece = missing[0]
-        wanted = Wanted(content, piece, lengths.get(piece, MAX_MANIFEST_BYTES), author)
-        await access.chunk(wanted, Urgency.BACKGROUND, area)
-        on_piece()
+        await fetch(missing[0])
         return
     async with anyio.create_task_group() as group:
         for _ in range(min(PARALLEL, len(missing))):

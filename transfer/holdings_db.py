@@ -264,10 +264,12 @@ class HoldingsDb(LodgersDb):
         ).fetchall()
         return [(ContentId(content), Holding(state)) for content, state in rows]
 
-    def held_among(self, first: ContentId, last: ContentId) -> set[ContentId]:
-        """Return the contents from ``first`` to ``last``, in the order of their ids, that this pod holds."""
-        query = "SELECT content FROM own WHERE state > 0 AND content BETWEEN ? AND ?"
-        return {ContentId(content) for (content,) in self._reader.execute(query, (first, last)).fetchall()}
+    def held_between(self, after: ContentId | None, upto: ContentId | None) -> set[ContentId]:
+        """Return the contents behind one, up to another, in the order of their ids, that this pod holds; None: no end."""
+        query, given = "SELECT content FROM own WHERE state > 0 AND content > ?", [after or b""]
+        if upto is not None:
+            query, given = f"{query} AND content <= ?", [*given, upto]
+        return {ContentId(content) for (content,) in self._reader.execute(query, given).fetchall()}
 
     def held(self) -> list[ContentId]:
         """Return all contents that this pod holds, as it told the others."""

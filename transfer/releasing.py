@@ -1,9 +1,9 @@
 """Freeing what nothing refers to any more: purged from the trash, or overwritten where no versions are kept.
 
 The order *must* be: durable that nothing refers to a content, the holdings told (durably) that it isn't kept here, and
-only then its pieces go. A piece goes when no other content that this pod knows consists of it: all lists of chunks are
-looked at, and what appears meanwhile as well. From the beginning of that the pieces are listed in the store's ledger, so
-that one which anybody stores or claims meanwhile stays.
+only then its pieces go. A piece goes when no other content that this pod knows consists of it: whether it is one by
+itself is looked at, all lists of chunks are, and what appears meanwhile as well. From the beginning of that the pieces
+are listed in the store's ledger, so that one which anybody stores or claims meanwhile stays.
 
 Must never: free what a file, the trash, the journal, an open file, or a sealed content that isn't published yet needs; or
 what was overwritten before its successor has its copies.
@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import anyio
@@ -68,11 +70,15 @@ class Releasing:
         self._has_copies = has_copies
         self.busy: Callable[[], Collection[ContentId]] = tuple
         """Contents that are just being gathered: their pieces are needed, though nothing says yet that they are here."""
+        self.is_promised: Callable[[ContentId], bool] = lambda _: False
+        """Tells whether a content is to be kept here, as this pod published it, say, and isn't noted as held yet."""
         self.may_free: Callable[[ContentId], bool] = lambda _: True
         """Asked right before a content is freed; one that may not be stays until it is asked about again."""
         self._noticed: list[frozenset[ContentId]] = []
         self._due: dict[ContentId, frozenset[ContentId]] = {}
         """What may be freed → what took its place, itself perhaps among it."""
+        self._published: set[ContentId] = set()
+        """What was published here during a round: it was sealed before, and may consist of what the round lists."""
         self._looked = False
         """Whether everything that is held and nobody refers to is due, or was."""
         self._wake = anyio.Event()
@@ -91,12 +97,21 @@ class Releasing:
         busy, store = self.busy(), self._access.store
         return any(content in busy or store.has(ChunkId(content)) for content in contents)
 
+    def published(self, content: ContentId) -> None:
+        """Note a content that this pod has just published, perhaps without a word of it to `noticed`."""
+        if self._lock.locked():
+            self._published.add(content)
+
     def waits(self, content: ContentId) -> bool:
         """Tell whether a content is still to be freed."""
         return content in self._due
 
+    def leaves_some(self) -> bool:
+        """Tell whether of what waits something isn't held: a later start finds it only if it looks at all pieces."""
+        return any(self._database.own(content) is Holding.NONE for content in self._due)
+
     async def _sort_out(self) -> None:
-        """Find out which of the contents noticed lost their last reference."""
+        """Find out which of the contents noticed lost their last reference. What is on its way goes once it has come."""
         noticed, self._noticed = self._noticed, []
         store, refers = self._access.store, self._memory.refers
         for contents in noticed:
@@ -104,7 +119,9 @@ class Releasing:
             for start in range(0, len(every), SLICE):
                 some = every[start : start + SLICE]
                 lost = [content for content in some if not refers(content)]
-                self._due |= dict.fromkeys((content for content in lost if store.has(ChunkId(content))), contents)
+                busy = self.busy() if lost else ()
+                here = [content for content in lost if content in busy or store.has(ChunkId(content))]
+                self._due |= dict.fromkeys(here, contents)
                 await anyio.lowlevel.checkpoint()
 
     async def run(self) -> None:
@@ -121,20 +138,26 @@ class Releasing:
             await anyio.sleep(REST * (time.monotonic() - started))
 
     async def _look(self) -> None:
-        """Find what is held and nobody refers to, once: a crash or a restart may have come between."""
+        """Find what is held and nobody refers to, once: a crash or a restart may have come between.
+
+        By comparing pages, which takes a sixth of asking for each; what appears meanwhile is asked for when it is due.
+        """
         if self._looked:
             return
         self._looked = True
-        held = self._database.held()
-        for start in range(0, len(held), SLICE):
-            some = (content for content in held[start : start + SLICE] if not self._memory.refers(content))
-            self._due |= dict.fromkeys(some, _NOTHING)
+        after: ContentId | None = None
+        while page := self._memory.contents(after, PAGE):
+            upto = page[-1][0]
+            held = self._database.held_between(after, upto)
+            self._due |= dict.fromkeys(held.difference(content for content, _ in page), _NOTHING)
+            after = upto
             await anyio.lowlevel.checkpoint()
+        self._due |= dict.fromkeys(self._database.held_between(after, None), _NOTHING)
 
     async def free(self) -> int:
         """Free now what may be freed; return the bytes that the store is smaller by."""
         await self._look()
-        async with self._lock:
+        async with self._round():
             await self._sort_out()
             before = self._access.store.bytes_used
             try:
@@ -143,6 +166,15 @@ class Releasing:
                 log.warning("what nothing refers to can't be freed: %s", error)
             return max(0, before - self._access.store.bytes_used)
 
+    @asynccontextmanager
+    async def _round(self) -> AsyncIterator[None]:
+        """Do it after, or before, everybody else who frees."""
+        async with self._lock:
+            try:
+                yield
+            finally:
+                self._published.clear()
+
     # -- dropping -----------------------------------------------------------------------------------------------------
 
     async def drop(self, contents: Collection[ContentId]) -> None:
@@ -150,14 +182,14 @@ class Releasing:
 
         Told to be gone first, durably; then the pieces go that nothing else that is held here consists of.
         """
-        async with self._lock:
+        async with self._round():
             owner = Owner()
             pieces = await self._give_up(contents, owner)
             await self._let_go(owner, pieces, frozenset(contents))
 
     async def free_pieces(self, pieces: Collection[ChunkId]) -> None:
         """Let go of pieces that were held for another pod, but for those that something held here consists of."""
-        async with self._lock:
+        async with self._round():
             owner = Owner()
             here = self._access.store.list_again(pieces, owner)
             await self._let_go(owner, here, _NOTHING)
@@ -184,7 +216,8 @@ class Releasing:
         if journalled is None:
             return
         ready: dict[int, bool] = {}
-        free = {content for content in due if self._is_free(content, journalled, ready)}
+        spared = {*journalled, *self._access.pinned, *self._access.claims.contents(), *self.busy()}
+        free = {content for content in due if self._is_free(content, spared, ready)}
         if not free:
             return
         for content in free:
@@ -194,12 +227,12 @@ class Releasing:
         if gone := await self._let_go(owner, pieces, frozenset()):
             log.info("freed %d contents, %d pieces", len(free), gone)
 
-    def _is_free(self, content: ContentId, journalled: Collection[ContentId], ready: dict[int, bool]) -> bool:
+    def _is_free(self, content: ContentId, spared: Collection[ContentId], ready: dict[int, bool]) -> bool:
         """Tell whether a content can go. ``ready`` remembers of which changes all that took a place has its copies."""
         if self._memory.refers(content):
             del self._due[content]
             return False
-        if content in journalled or content in self._access.pinned or content in self._access.claims.contents():
+        if content in spared:
             return False
         after = self._due[content]
         if id(after) not in ready:
@@ -231,27 +264,41 @@ class Releasing:
         """
         if await self._access.offload.run(self._access.store.has_damaged):
             raise DamagedError("A damaged piece was set aside, and it may have listed others.")
-        needed: set[ChunkId] = set()
-        after: ContentId | None = None
-        while page := self._memory.contents(after, PAGE):
-            some = dict(page)
-            if dropped:
-                held = self._database.held_among(page[0][0], page[-1][0]) - dropped
-                some = {content: size for content, size in page if content in held}
-            needed |= await self._among(pieces, some)
-            after = page[-1][0]
+        needed = await self._needed_by_tree(pieces, dropped)
         seen: set[ContentId] = set(dropped.difference(self.busy()))
         while others := self._others() - seen:
             seen |= others
             needed |= await self._among(pieces, dict.fromkeys(others))
         return needed | {piece for piece in pieces if self._database.is_in_books(piece)}
 
+    async def _needed_by_tree(self, pieces: set[ChunkId], dropped: frozenset[ContentId]) -> set[ChunkId]:
+        """Return those of the pieces that contents of the tree consist of; ``dropped`` as for `_needed`.
+
+        A content of one chunk goes by that chunk's name, so only those of more have to be looked through.
+        """
+        needed: set[ChunkId] = set()
+        after: ContentId | None = None
+        while page := self._memory.large_contents(after, PAGE):
+            counted = {content: size for content, size in page if not dropped or self._stays(content, dropped)}
+            needed |= await self._among(pieces, counted)
+            after = page[-1][0]
+        is_named = partial(self._stays, dropped=dropped) if dropped else self._memory.refers
+        every = list(pieces - needed)
+        for start in range(0, len(every), SLICE):
+            needed.update(piece for piece in every[start : start + SLICE] if is_named(ContentId(piece)))
+            await anyio.lowlevel.checkpoint()
+        return needed
+
+    def _stays(self, content: ContentId, dropped: Collection[ContentId]) -> bool:
+        """Tell whether a content is held here, or about to be, and isn't among those dropped."""
+        return content not in dropped and (self._database.own(content) is not Holding.NONE or self.is_promised(content))
+
     def _others(self) -> set[ContentId]:
         """Return the contents beside those of the tree that need their pieces, and those that came since."""
         journalled = (content for content, _ in self._memory.journalled())
         noticed = frozenset().union(*self._noticed)
         opened = (*self._access.claims.contents(), *self._access.pinned, *self.busy())
-        return {*journalled, *opened, *self._due, *noticed}
+        return {*journalled, *opened, *self._due, *noticed, *self._published}
 
     async def _among(self, pieces: set[ChunkId], contents: Mapping[ContentId, int | None]) -> set[ChunkId]:
         """Return those of the pieces that contents consist of (with their sizes; None: not known)."""

@@ -159,6 +159,7 @@ class Transfer(Copies, Figures, MakingRoom):
         parts = (self._access, self._database, self._memory, self._record)
         self.releasing = Releasing(*parts, self._caching.drop, self._has_copies)
         self.releasing.busy = replication.is_busy
+        self.releasing.is_promised = self._surveying.is_promised
         lodging = (mesh, self._access, self._database, self._memory)
         self.lodging = Lodging(*lodging, self.releasing.free_pieces, self._surveying.promise)
         self._access.handing.connect(mesh, self._access.claims, self._memory, self._database)
@@ -217,7 +218,8 @@ class Transfer(Copies, Figures, MakingRoom):
     def close(self) -> None:
         """Close files, after `run` has ended; blocking. The next start trusts the books then."""
         self._offload.close()
-        self._database.set_meta_now("orphans", int(self._store.listed > 0))
+        leaves_some = self._store.listed > 0 or (self.releasing is not None and self.releasing.leaves_some())
+        self._database.set_meta_now("orphans", int(leaves_some))
         self._database.close(self._store.bytes_used)
         self._store.close()
 
@@ -305,6 +307,8 @@ class Transfer(Copies, Figures, MakingRoom):
         A client pod keeps nothing: there it goes into the cache.
         """
         single = self._access.claims.published(content)
+        if self.releasing is not None:
+            self.releasing.published(content)
         self.quota.published(content)
         if self.host_of(content) is not None:
             self._surveying.consider([content])
@@ -320,10 +324,18 @@ class Transfer(Copies, Figures, MakingRoom):
     async def take(self, content: ContentId, size: int, owner: PodId, data: bytes | None = None) -> None:
         """Return once a client pod's content is here and on the disk, to be published: fetched from it or anybody else.
 
-        ``data``: all of it, if the client sent it along. Raises `UnreachableError`, `DamagedError`, `NoSpaceError`.
+        ``data``: all of it, if the client sent it along. The caller publishes it before it awaits anything: until then
+        nothing else says that its pieces are needed. Raises `UnreachableError`, `DamagedError`, `NoSpaceError`.
         """
         if content == EMPTY_CONTENT or self._database.own(content) is Holding.KEPT:
             return
+        self._access.pinned[content] += 1
+        try:
+            await self._bring(content, size, owner, data)
+        finally:
+            self._access.unpin(content)
+
+    async def _bring(self, content: ContentId, size: int, owner: PodId, data: bytes | None) -> None:
         manifest = implied(content, size)
         if data is not None and manifest is not None:
             if len(data) != size or hash_bytes(data) != content:

@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 from base.ids import EMPTY_CONTENT, ROOT_INODE, ContentId, InodeId, hash_bytes
 from crdt_meta.node import Delta, Kind, Node
+from crdt_meta.store import LARGE_BYTES
 from crdt_meta.trashed import Trashed, TrashRow
 from crdt_meta.tree import Tree
 from crdt_meta.view import View
@@ -147,6 +148,12 @@ def _check_totals(replica: Replica, oracle: Oracle) -> None:
     assert contents == sorted(references), (contents, sorted(references))
     for content, inodes in references.items():
         assert set(replica.tree.references(content)) == inodes
+    sizes = {*files.values(), *((ContentId(one.content), one.size) for one in trash_oracle.trash(oracle))}
+    large: list[ContentId] = []
+    while some := replica.tree.large_contents(large[-1] if large else None, 3):
+        large += [content for content, _ in some]
+        assert sizes.issuperset(some)
+    assert large == sorted({content for content, size in sizes if size > LARGE_BYTES})
 
 
 def _check_trash(replica: Replica, oracle: Oracle) -> None:

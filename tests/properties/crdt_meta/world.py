@@ -20,6 +20,7 @@ from crdt_meta.bearing import Removal, Unborn
 from crdt_meta.log import Committed
 from crdt_meta.node import Kind, Node
 from crdt_meta.records import Strategy
+from crdt_meta.store import LARGE_BYTES
 from crdt_meta.trash import TrashEntry
 from mesh.api import Entry
 from tests.properties.crdt_meta.checks import NAMES
@@ -252,9 +253,9 @@ class World:
 
     def _save(self, replica: Replica, handle: Handle) -> None:
         content, at = self.content(), replica.now_at
-        node = replica.tree.publish(
-            handle.inode, handle.link, content, self.rng.randrange(1, 9999), self._time(), handle.shown
-        )
+        size = self.rng.randrange(1, 9999)
+        size *= 1 if size % 3 else LARGE_BYTES
+        node = replica.tree.publish(handle.inode, handle.link, content, size, self._time(), handle.shown)
         assert node.nlink, "saving leaves a file without a name"
         self.saved.append(Saved(at, content, handle.content))
 

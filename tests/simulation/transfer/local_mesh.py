@@ -14,6 +14,7 @@ from base.ids import ClusterId, ContentId, PodId
 from mesh.api import Entry, Handler, Lane, Member, Role, State
 from mesh.wire import Tag
 from transfer.api import ContentInfo
+from transfer.chunking import is_single
 
 
 @dataclass
@@ -154,6 +155,10 @@ class Shelf:
 
     def contents(self, after: ContentId | None, limit: int) -> Sequence[tuple[ContentId, int]]:
         return [(info.content, info.size) for info in self.page(after, limit)]
+
+    def large_contents(self, after: ContentId | None, limit: int) -> Sequence[tuple[ContentId, int]]:
+        found = sorted(one for one in self.infos if not is_single(self.infos[one].size))
+        return [(one, self.infos[one].size) for one in found if after is None or one > after][:limit]
 
     def refers(self, content: ContentId) -> bool:
         return content in self.infos

@@ -6,14 +6,16 @@ import random
 from pathlib import Path
 
 import anyio
+import msgpack
 import pytest
 import trio.testing
 
 from base.ids import ContentId
-from tests.simulation.transfer.local_mesh import Shelf, until
+from mesh.wire import Tag
+from tests.simulation.transfer.local_mesh import Network, Shelf, until
 from tests.simulation.transfer.pods import Pod, cluster
 from transfer.holdings import PAGE_ROWS, Holding
-from transfer.holdings_sync import LULL_S, LULLS
+from transfer.holdings_sync import ASK_EVERY_S, LULL_S, LULLS
 
 
 @pytest.fixture
@@ -48,3 +50,20 @@ async def test_a_long_table_waits_until_the_tree_is_there_but_not_for_ever(tmp_p
         behind = for_good
         await until(lambda: one.id in other.transfer.exchanged(), LULLS * LULL_S)
         assert known(other, one) == one.transfer._database.own_cursor.sequence >= rows
+
+
+async def test_after_a_restart_pods_that_have_everything_say_little(tmp_path: Path) -> None:
+    """Neither tables nor contents are asked for that were known before, however many there are."""
+    async with cluster(tmp_path, 2) as [one, other]:
+        draw = random.Random(1)
+        contents = [await one.write(draw.randbytes(100), copies=2) for _ in range(500)]
+        await until(lambda: all(pod.transfer.local(content) == "kept" for pod in (one, other) for content in contents))
+        await until(lambda: known(one, other) == known(other, one) == len(contents))
+        infos = one.shelf.infos
+    network = Network()
+    async with cluster(tmp_path, 2, network=network, fill=lambda shelf: shelf.infos.update(infos)) as [one, other]:
+        await anyio.sleep(4 * ASK_EVERY_S)
+        assert {one.id, other.id} == one.transfer.exchanged() | other.transfer.exchanged()
+        assert {tag for _, _, tag, _ in network.requests} == {Tag.HOLDINGS_SINCE}
+        asked = sum(len(msgpack.packb(body)) for _, _, _, body in network.requests)
+        assert 0 < asked + one.mesh.sent_bytes + other.mesh.sent_bytes < 1000

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import anyio
 import pytest
 
 from base.errors import NoSpaceError
-from base.ids import ContentId, hash_bytes
+from base.ids import EMPTY_CONTENT, ContentId, hash_bytes
 from tests.simulation.transfer.local_mesh import Network, until
 from tests.simulation.transfer.pods import Pod, cluster
 from transfer.api import ContentInfo
@@ -74,6 +75,28 @@ async def test_what_was_forgotten_before_the_last_end_goes_too(tmp_path: Path) -
     async with cluster(tmp_path, 1, settings=FILES) as [again]:
         assert len(again.kept()) == 3
         await until(lambda: again.kept() == set(), 600)
+
+
+@pytest.mark.parametrize("left", [0, 7, 20])
+async def test_after_a_start_only_what_may_have_been_forgotten_is_asked_about(
+    tmp_path: Path, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transfer.releasing.PAGE", 3)
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        contents = [await pod.write(some_bytes(100, number)) for number in range(20)]
+        await kept(pod, *contents)
+        infos = {content: pod.shelf.infos[content] for content in contents[:left]}
+    async with cluster(tmp_path, 1, settings=FILES, fill=lambda shelf: shelf.infos.update(infos)) as [again]:
+        asked: set[ContentId] = set()
+
+        def refers(content: ContentId) -> bool:
+            asked.add(content)
+            return content in infos
+
+        again.shelf.refers = refers  # type: ignore[method-assign]
+        await again.transfer.free()
+        assert asked - {EMPTY_CONTENT} == set(contents[left:])
+        assert again.kept() == {content.hex() for content in infos}
 
 
 async def test_shared_chunks_stay(tmp_path: Path) -> None:
@@ -203,25 +226,33 @@ async def test_what_is_referred_to_again_stays(tmp_path: Path) -> None:
         assert pod.transfer.local(content) == "kept"
 
 
-async def test_what_is_referred_to_again_while_it_is_freed_stays(tmp_path: Path) -> None:
+def once_the_tree_was_looked_at(pod: Pod, happens: Callable[[], Awaitable[None]]) -> None:
+    """Have something happen in each round of freeing, at the worst moment."""
+    releasing = pod.transfer.releasing
+    assert releasing is not None
+    looked = releasing._needed_by_tree
+
+    async def meanwhile(*args: object) -> object:
+        found = await looked(*args)  # type: ignore[arg-type]
+        await happens()
+        return found
+
+    releasing._needed_by_tree = meanwhile  # type: ignore[method-assign, assignment]
+
+
+@pytest.mark.parametrize("size", [1000, 2 * MIB])
+async def test_what_is_referred_to_again_while_it_is_freed_stays(tmp_path: Path, size: int) -> None:
     async with cluster(tmp_path, 1, settings=FILES) as [pod]:
-        data = some_bytes(2 * MIB)
+        data = some_bytes(size)
         content = await pod.write(data)
         await kept(pod, content)
         info = pod.shelf.infos[content]
-        releasing = pod.transfer.releasing
-        assert releasing is not None
-        among = releasing._among
 
-        async def meanwhile(*args: object) -> object:
-            if content not in pod.shelf.infos:
-                pod.shelf.infos[content] = info
-                pod.transfer.noticed([content])
-            return await among(*args)  # type: ignore[arg-type]
+        async def referred_to_again() -> None:
+            pod.shelf.infos[content] = info
+            pod.transfer.noticed([content])
 
-        other = await pod.write(some_bytes(10, 5))
-        await kept(pod, other)
-        releasing._among = meanwhile  # type: ignore[method-assign, assignment]
+        once_the_tree_was_looked_at(pod, referred_to_again)
         forget(pod, content)
         await pod.transfer.free()
         assert await pod.read(content) == data
@@ -232,28 +263,165 @@ async def test_what_comes_from_another_pod_while_something_is_freed_is_whole(tmp
     async with cluster(tmp_path, 2, settings=FILES) as [writer, keeper]:
         shared, one, two = (some_bytes(MIB, seed) for seed in (1, 2, 3))
         old = await writer.write(shared + one, copies=2)
-        await kept(keeper, old, await writer.write(some_bytes(10, 5), copies=2))
+        await kept(keeper, old)
         new: list[ContentId] = []
-        releasing, shelf = keeper.transfer.releasing, keeper.shelf
-        assert releasing is not None
-        among, contents = releasing._among, shelf.contents
 
-        async def meanwhile(*args: object) -> object:
-            if not new:
-                new.append(await writer.write(shared + two, copies=2))
-                await kept(keeper, *new)
-            return await among(*args)  # type: ignore[arg-type]
+        async def comes() -> None:
+            new.append(await writer.write(shared + two, copies=2))
+            await kept(keeper, *new)
 
-        def passed(*args: object) -> object:  # the tree was looked at behind its name already
-            return [row for row in contents(*args) if row[0] not in new]  # type: ignore[arg-type]
-
-        releasing._among = meanwhile  # type: ignore[method-assign, assignment]
-        shelf.contents = passed  # type: ignore[method-assign, assignment]
+        once_the_tree_was_looked_at(keeper, comes)
         forget(keeper, old)
         await keeper.transfer.free()
         assert new
         assert names(shared, two) <= keeper.kept()
         assert names(one).isdisjoint(keeper.kept())
+
+
+def has_much_to_do(pod: Pod) -> None:
+    """Let what this pod is to keep wait for its turn for ever."""
+    pod.transfer._surveying.on_work = lambda _content, _what: None
+
+
+async def test_what_is_published_while_something_is_freed_is_whole(tmp_path: Path) -> None:
+    """A new file is told to nobody but `published`, and is noted as held much later where there is much to do."""
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        shared, one, two = (some_bytes(MIB, seed) for seed in (1, 2, 3))
+        old = await pod.write(shared + one)
+        await kept(pod, old)
+        has_much_to_do(pod)
+        draft = pod.transfer.draft()
+        await draft.write(0, shared + two)
+        sealed = await draft.seal()
+        await pod.transfer.sync()
+
+        async def published() -> None:
+            pod.shelf.add(ContentInfo(sealed.content, sealed.size, pod.id, 1, True, False))
+            pod.transfer.published(sealed.content)
+            draft.discard()
+
+        once_the_tree_was_looked_at(pod, published)
+        forget(pod, old)
+        assert await pod.transfer.free() > 0
+        assert await pod.read(sealed.content) == shared + two
+        assert pod.kept() == {*names(shared, two), sealed.content.hex()}
+
+
+async def test_what_was_published_stays_whole_when_something_like_it_is_dropped(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 2, settings=FILES) as [other, pod]:
+        shared, one, two = (some_bytes(MIB, seed) for seed in (1, 2, 3))
+        old = await other.write(shared + one, copies=2)
+        await kept(pod, old)
+        has_much_to_do(pod)
+        new = await pod.write(shared + two)
+        assert pod.transfer.local(new) != "kept"
+        assert pod.transfer.releasing is not None
+        await pod.transfer.releasing.drop([old])
+        assert pod.kept() == {*names(shared, two), new.hex()}
+
+
+async def test_what_a_client_wrote_is_whole_though_something_like_it_is_freed(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 2, settings=FILES) as [client, pod]:
+        shared, one, two = (some_bytes(MIB, seed) for seed in (1, 2, 3))
+        old = await pod.write(shared + one)
+        await kept(pod, old)
+        draft = client.transfer.draft()
+        await draft.write(0, shared + two)
+        sealed = await draft.seal()
+        sync = pod.transfer._store.sync
+
+        async def slow_sync() -> None:
+            forget(pod, old)
+            pod.transfer._store.sync = sync  # type: ignore[method-assign]
+            assert await pod.transfer.free() > 0
+            await sync()
+
+        pod.transfer._store.sync = slow_sync  # type: ignore[method-assign]
+        await pod.transfer.take(sealed.content, sealed.size, client.id)
+        pod.shelf.add(ContentInfo(sealed.content, sealed.size, pod.id, 1, True, False))
+        pod.transfer.published(sealed.content)
+        assert pod.kept() == {*names(shared, two), sealed.content.hex()}
+        draft.discard()
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+async def test_contents_of_one_chunk_are_not_looked_through(tmp_path: Path, is_dropped: bool) -> None:
+    """A round would take seconds with a million files; and one of them may be a chunk of what goes."""
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        one, two, three = (some_bytes(MIB, seed) for seed in (1, 2, 3))
+        content, like_it, same = await pod.write(one + two + three), await pod.write(one + three), await pod.write(two)
+        await kept(pod, content, like_it, same, *[await pod.write(some_bytes(9, seed)) for seed in range(9)])
+        await pod.transfer.free()  # it looks at everything once
+        asked = 0
+        page = pod.shelf.page
+
+        def counted(after: ContentId | None, limit: int) -> Sequence[ContentInfo]:
+            nonlocal asked
+            asked += 1
+            return page(after, limit)
+
+        pod.shelf.page = counted  # type: ignore[method-assign]
+        if is_dropped:
+            assert pod.transfer.releasing is not None
+            await pod.transfer.releasing.drop([content])
+        else:
+            forget(pod, content)
+            await pod.transfer.free()
+        assert not asked
+        assert content.hex() not in pod.kept()
+        assert names(one, two, three) | {like_it.hex(), same.hex()} <= pod.kept()
+
+
+@pytest.mark.parametrize("size", [1000, 4 * MIB + 5])
+@pytest.mark.parametrize("ending", ["it comes", "its holder goes away"])
+async def test_what_loses_its_last_reference_while_it_is_fetched_goes(tmp_path: Path, size: int, ending: str) -> None:
+    """Whatever has come of it by then, and whether or not the rest does."""
+    network = Network(delay_s=0.5)
+    async with cluster(tmp_path, 2, settings=FILES, network=network) as [writer, keeper]:
+        network.upload_bytes_per_s[writer.id] = MIB
+        content = await writer.write(some_bytes(size), copies=2)
+        await until(lambda: content in keeper.transfer._replication.is_busy())
+        if size > MIB:
+            await until(lambda: len(keeper.files()) > 2)
+        del keeper.shelf.infos[content]
+        for pod in (writer, keeper):
+            pod.transfer.noticed([content])
+        await keeper.transfer.free()
+        assert content in keeper.transfer._replication.is_busy()
+        assert keeper.transfer.waits(content)
+        if ending == "it comes":
+            await until(lambda: keeper.transfer.local(content) == "kept")
+        else:
+            network.set_up(writer.id, False)
+        await until(lambda: not keeper.transfer.waits(content), 600)
+        assert keeper.kept() == set()
+        assert keeper.transfer.local(content) == "none"
+
+
+async def test_what_came_of_a_content_goes_when_it_loses_its_last_reference_later(tmp_path: Path) -> None:
+    network = Network(delay_s=0.5)
+    async with cluster(tmp_path, 2, settings=FILES, network=network) as [writer, keeper]:
+        network.upload_bytes_per_s[writer.id] = MIB
+        content = await writer.write(some_bytes(12 * MIB), copies=2)
+        await until(lambda: len(keeper.files()) > 2)
+        network.set_up(writer.id, False)
+        await until(lambda: content not in keeper.transfer._replication.is_busy())
+        assert keeper.transfer.local(content) == "partial"
+        forget(keeper, content)
+        await keeper.transfer.free()
+        assert keeper.kept() == set()
+
+
+async def test_what_came_of_a_content_goes_though_the_pod_is_stopped_meanwhile(tmp_path: Path) -> None:
+    network = Network(delay_s=0.5)
+    async with cluster(tmp_path, 2, settings=FILES, network=network) as [writer, keeper]:
+        network.upload_bytes_per_s[writer.id] = MIB
+        content = await writer.write(some_bytes(12 * MIB), copies=2)
+        await until(lambda: len(keeper.files()) > 2)
+        forget(keeper, content)
+        await keeper.transfer.free()
+    async with cluster(tmp_path, 2, settings=FILES) as [_, again]:
+        assert again.kept() == set()
 
 
 async def test_cached_copies_go_as_well(tmp_path: Path) -> None:
@@ -288,3 +456,36 @@ async def test_room_is_looked_for_before_a_write_fails(tmp_path: Path) -> None:
         assert pod.transfer.bytes_used() < 7 * MIB
         with pytest.raises(NoSpaceError):
             await pod.write(some_bytes(3 * MIB, 3))
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_shares_pieces_exactly_those_of_no_use_go(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        parts = [some_bytes(MIB, number) for number in range(5)]
+        contents: dict[ContentId, set[str]] = {}
+        for _ in range(14):
+            chosen = [rng.choice(parts) for _ in range(rng.choice((1, 1, 2, 3)))]
+            content = await pod.write(b"".join(chosen))
+            contents[content] = {*names(*chosen), content.hex()}
+        await kept(pod, *contents)
+        has_much_to_do(pod)
+        releasing = pod.transfer.releasing
+        assert releasing is not None
+        dropped: dict[ContentId, set[str]] = {}
+        while contents:
+            gone = rng.sample(sorted(contents), min(len(contents), rng.randrange(1, 5)))
+            if rng.random() < 0.5:
+                await releasing.drop(gone)
+                dropped |= {content: contents[content] for content in gone}
+            else:
+                forget(pod, *gone)
+                await pod.transfer.free()
+            for content in gone:
+                del contents[content]
+            needed = set[str]().union(*contents.values())
+            # what a content of the tree is in one piece stays when something else goes that consists of it
+            assert needed <= pod.kept() <= needed | {content.hex() for content in dropped}
+        forget(pod, *dropped)
+        await pod.transfer.free()
+        assert pod.kept() == set()

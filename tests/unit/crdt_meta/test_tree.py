@@ -8,9 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from base.errors import FileSystemError
-from base.ids import EMPTY_CONTENT, ROOT_INODE, InodeId
+from base.ids import EMPTY_CONTENT, ROOT_INODE, ContentId, InodeId
 from crdt_meta.node import Delta, Kind, Totals
+from crdt_meta.store import LARGE_BYTES
 from tests.unit.crdt_meta.pods import Mesh, Pod, content, exchange
+from transfer.chunking import CHUNK_BYTES
 
 NOWHERE = InodeId(b"nowhere" + bytes(9))
 MILLISECOND_NS = 1_000_000
@@ -113,6 +115,57 @@ def test_counts(tree: Pod) -> None:
     assert len(tree.tree.references(content("g"))) == 1
     assert tree.tree.purge(tree.tree.trash()) == 1
     assert tree.tree.references(content("g")) == []
+
+
+def test_large_contents_are_found_wherever_they_are_without_looking_at_the_others(
+    tree: Pod, world: Mesh, ann: Pod, bob: Pod
+) -> None:
+    def save(pod: Pod, path: str, word: str, size: int) -> None:
+        node = pod.at(path)
+        pod.tree.publish(node.inode, node.link, content(word), size, 1, node.shown)
+
+    assert tree.tree.large_contents(None, 9) == []
+    exchange(ann, bob)
+    save(ann, "/f", "ann's", LARGE_BYTES + 1)  # of two at the same time one is a sibling
+    save(bob, "/f", "bob's", LARGE_BYTES + 2)
+    save(ann, "/d/g", "just not", LARGE_BYTES)
+    exchange(ann, bob)
+    tree.save("/gone", "x")
+    save(tree, "/gone", "gone", LARGE_BYTES + 3)
+    tree.unlink("/gone")
+    expected = sorted(
+        ((content("ann's"), LARGE_BYTES + 1), (content("bob's"), LARGE_BYTES + 2), (content("gone"), LARGE_BYTES + 3))
+    )
+    for limit in (1, 2, 3, 9):
+        found: list[tuple[ContentId, int]] = []
+        while page := tree.tree.large_contents(found[-1][0] if found else None, limit):
+            found += page
+        assert found == expected
+    queries: list[str] = []
+    database = tree.meta.store.db
+    database.set_trace_callback(queries.append)
+    tree.tree.large_contents(None, 9)
+    database.set_trace_callback(None)
+    plans = [str(database.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()) for query in queries]
+    assert len(plans) == 3
+    assert all("COVERING INDEX" in plan and "_large" in plan and "TEMP" not in plan for plan in plans), plans
+
+
+def test_a_tree_of_an_earlier_version_has_its_large_contents_found(tree: Pod, world: Mesh) -> None:
+    node = tree.at("/f")
+    tree.tree.publish(node.inode, node.link, content("large"), LARGE_BYTES + 1, 1, node.shown)
+    tree.log.commit()
+    for table in ("inode", "sibling", "trash"):
+        tree.meta.store.db.execute(f"DROP INDEX {table}_large")
+    tree.close()
+    again = world.pod("ann")
+    indexes = again.meta.store.db.execute("SELECT count(*) FROM sqlite_master WHERE name LIKE '%\\_large' ESCAPE '\\'")
+    assert indexes.fetchone() == (3,)
+    assert again.tree.large_contents(None, 9) == [(content("large"), LARGE_BYTES + 1)]
+
+
+def test_what_has_more_than_one_chunk_is_large() -> None:
+    assert LARGE_BYTES == CHUNK_BYTES
 
 
 def test_every_change_moves_the_ctime_and_a_publication_does_not(world: Mesh, tree: Pod) -> None:
