@@ -86,3 +86,42 @@ def test_a_forgotten_pod_comes_back_with_an_edit_that_nobody_saw(made: Lab, away
     all_show(made.hosts, wanted | {"later": b"later\n", "docs/meanwhile": b"meanwhile\n"})
     for host in made.hosts:
         assert " ERROR " not in log_of(host), log_of(host)[-3000:]
+
+
+def test_databases_set_back_under_a_pod_that_was_forgotten(made: Lab) -> None:
+    """What it wrote before it was away, and what it writes when it is set back and alone, are there.
+
+    As with the image of a whole disk nothing on the machine tells. The others have adopted its first life meanwhile.
+    """
+    laptop, desktop, nas = made.hosts
+    (laptop.mount / "kept").write_bytes(b"kept\n")
+    all_show(made.hosts, {"kept": b"kept\n"})
+    writer = status(nas)["writer"]
+    nas.run(WORMHOLE, "down")
+    backup = [nas.home / name for name in ("metadata.db", "metadata.db-wal", "roster.db", "roster.db-wal")]
+    saved = {path: path.read_bytes() for path in backup if path.exists()}
+    nas.run(WORMHOLE, "up")
+    made.settled()
+    (nas.mount / "first").write_bytes(b"first life\n")
+    (nas.mount / "kept").write_bytes(b"kept, first life\n")
+    both = {"kept": b"kept, first life\n", "first": b"first life\n"}
+    all_show(made.hosts, both)
+    for host in made.hosts:
+        host.wormhole("sync")
+    nas.run(WORMHOLE, "down")
+    wait_until(lambda: forgotten([laptop, desktop], writer), 120, "nas is forgotten")
+    for path in backup:
+        path.unlink(missing_ok=True)
+    for path, data in saved.items():
+        path.write_bytes(data)
+    nas.cut()
+    nas.run(WORMHOLE, "up")
+    assert tree(nas) == {"kept": b"kept\n"}
+    (nas.mount / "second").write_bytes(b"second life\n")
+    (nas.mount / "third").write_bytes(b"second life\n")
+    nas.plug()
+    made.settled()
+    all_show(made.hosts, both | {"second": b"second life\n", "third": b"second life\n"})
+    assert status(nas)["writer"] != writer
+    for host in made.hosts:
+        assert " ERROR " not in log_of(host), log_of(host)[-3000:]
