@@ -7,7 +7,7 @@ is what counts: whoever adopted it wrote down what the author had last written, 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from base.ids import WriterId
@@ -28,6 +28,15 @@ _Place = tuple[str, int, int, int]
 _Node = dict[_Place, _Stored]
 _Row = tuple[bytes, str, int, int, int, int, bytes]
 """As it is in the table."""
+
+
+class Found(NamedTuple):
+    """A record as a holder's segment has it."""
+
+    key: Key
+    segment: int
+    value: bytes | None
+    """None: removed."""
 
 
 class Held(NamedTuple):
@@ -168,6 +177,19 @@ class Records:
         records[place] = segment, key.author or holder, body
         self._wait(node, place, (node, *place, segment, value))
         return before
+
+    def arrive(self, holder: WriterId, node: bytes, found: Sequence[tuple[Found, Body | None]]) -> None:
+        """Write the records of a node of which there was none."""
+        records: _Node = {}
+        rows: dict[_Place, _Row | None] = {}
+        for (key, segment, value), body in found:
+            place = self._place(key, holder)
+            records[place] = segment, key.author or holder, body
+            rows[place] = (node, *place, segment, value or b"")
+        self._nodes[node], self._waiting[node] = records, rows
+        self._waiting_rows += len(rows)
+        if self._waiting_rows >= WAITING_LIMIT:
+            self._flush()
 
     def drop(self, key: Key, holder: WriterId) -> None:
         """Remove a record that its holder removed."""
