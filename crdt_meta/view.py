@@ -258,7 +258,7 @@ class View:
         if old != new:
             batch.altered.add(inode)
             batch.delta.inodes.add(inode)
-            self.rows.put_inode(inode, new)
+            self.rows.put_inode(inode, new, old)
             before = None if old is None or old.kind is not Kind.FILE else old
             after = new if new.kind is Kind.FILE else None
             self.files += (after is not None) - (before is not None)
@@ -275,7 +275,7 @@ class View:
             batch.altered.add(inode)
             batch.delta.inodes.add(inode)
             batch.delta.inodes.update(row.id for row in (*old_siblings, *siblings))
-            self.rows.put_inode(inode, new)
+            self.rows.put_inode(inode, new, old)
         if old_siblings != siblings:
             self._write_siblings(batch, inode, old_siblings, siblings)
         self._count(batch, old, new, old_siblings, siblings)
@@ -444,6 +444,7 @@ class View:
         self.store.savepoint()
         for table in VIEW_TABLES:
             self.store.db.execute(f"DELETE FROM {table}")  # noqa: S608 (fixed names)
+        self.rows.by_content.forget()
         self.rows.set_totals(0, 0, 0)
         for forget in self.store.on_clear:
             forget()
