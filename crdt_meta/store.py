@@ -80,6 +80,9 @@ CREATE INDEX IF NOT EXISTS journal_write_inode ON journal_write (inode);
 """
 VIEW_TABLES: Final = ("link", "hardlink", "inode", "content_start", "sibling", "directory", "twin", "trash", "mark")
 
+sqlite3.register_adapter(bytes, bytes)
+"""They are as SQLite takes them. To find that out for each without this costs half a microsecond a row."""
+
 
 class Store:
     """See the module."""

@@ -16,6 +16,7 @@ from crdt_meta.codec import decode
 from crdt_meta.derive import (
     Edge,
     InodeState,
+    Written,
     ctime_of,
     deletions_of,
     edges_of,
@@ -109,7 +110,8 @@ class View:
         self.links.fresh(InodeId(node))
 
     def absent(self, node: bytes) -> None:
-        """Note that no record of a node was ever applied, which saves looking for its rows."""
+        """Note that no record of a node was ever applied, which saves looking for its records and rows."""
+        self.records.absent(node)
         self.links.absent(LinkId(node))
         self.rows.absent(InodeId(node))
         self.trash.absent(InodeId(node))
@@ -123,14 +125,18 @@ class View:
 
         That are nearly all that a new pod learns. Returns None, and does nothing, when it is anything else.
         """
-        records = [(one, decode(one.key.kind, inode, one.key.clock, one.value or b"")) for one in found]
-        said = [(one.key.author or holder, body) for one, body in records if body is not None]
-        if inode == ROOT_INODE or any(one.value is None or one.key.kind in "xk" for one in found):
+        if inode == ROOT_INODE or len(self.links.to(inode)) > 1:
             return None
+        said: list[Written] = []
+        for (kind, _, clock, author), _, value in found:
+            if value is None or kind in "xk":
+                return None
+            body = decode(kind, inode, clock, value)
+            if body is not None:
+                said.append((author or holder, body))
         shown = plain(inode, said, look=True)
-        if shown is None or len(self.links.to(inode)) > 1:
-            return None
-        self.records.arrive(holder, inode, records)
+        if shown is not None:
+            self.records.arrive(holder, inode, found)
         return shown
 
     def apply(self, changed: Sequence[Changed], arrived: Sequence[Plain] = (), *, remote: bool) -> Delta:
