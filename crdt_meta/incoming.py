@@ -23,7 +23,7 @@ from crdt_meta.codec import decode
 from crdt_meta.hlc import HybridClock
 from crdt_meta.logtable import LogTable
 from crdt_meta.node import Delta
-from crdt_meta.records import Key
+from crdt_meta.records import ADOPTED, Key
 from crdt_meta.recordtable import Found
 from crdt_meta.rescue import Record, rescued
 from crdt_meta.segments import Segment, Segments, difference
@@ -44,8 +44,8 @@ FIRST_KINDS: Final = "dsnpax"
 logger = logging.getLogger(__name__)
 Records = dict[str, bytes | None]
 Change = tuple[str, bytes | None]
-Step = Callable[[str, bytes | None], bool]
-"""Whether a change belongs to a step."""
+Step = Callable[[str, bool], bool]
+"""Whether changes of a kind, removals or others, belong to a step."""
 
 
 class Incoming:
@@ -246,10 +246,14 @@ class Incoming:
         for step in STEPS:
             for segment in [segment for segment in segments if step in needed[segment]]:
                 found = self._difference(writer, segment)
-                for delta in self._apply_step(writer, segment, [change for change in found if step(*change)]):
+                if len(needed[segment]) > 1:
+                    found = [(text, value) for text, value in found if step(_kind(text), value is None)]
+                for delta in self._apply_step(writer, segment, found):
                     on_delta(delta)
                     self._adopt_rescued(on_delta)
                     if time.perf_counter() - committed > COMMIT_S:
+                        self._store.flush()
+                        await lowlevel.checkpoint()
                         commit()
                         committed = time.perf_counter()
                     await lowlevel.checkpoint()
@@ -261,11 +265,11 @@ class Incoming:
     def _steps(self, writer: WriterId, segment: int) -> frozenset[Step]:
         """Return in which steps something of a segment changes."""
         if self._table.shown_parts(writer, segment):
-            changes = self._difference(writer, segment)
+            kinds = {(_kind(text), value is None) for text, value in self._difference(writer, segment)}
         else:  # as a rule: all of it is new, and its keys say enough
             keys = _in_order(self._table.readable_parts(writer, segment), Segment.take).keys()
-            changes = [(text, b"") for text in keys]
-        return frozenset(step for step in STEPS if any(step(*change) for change in changes))
+            kinds = {(_kind(text), False) for text in keys}
+        return frozenset(step for step in STEPS if any(step(*one) for one in kinds))
 
     def _difference(self, writer: WriterId, segment: int) -> list[Change]:
         old = self._loaded(self._table.shown_parts(writer, segment))
@@ -308,23 +312,23 @@ def _in_order(parts: Iterable[Part], take: Callable[[Segment, Part], object]) ->
 
 
 def _kind(text: str) -> str:
-    return text.removeprefix("@")[:1]
+    return text[:1] if text[:1] != ADOPTED else text[1:2]
 
 
-def _first(text: str, value: bytes | None) -> bool:
-    return value is not None and _kind(text) in FIRST_KINDS
+def _first(kind: str, is_removed: bool) -> bool:
+    return not is_removed and kind in FIRST_KINDS
 
 
-def _second(text: str, value: bytes | None) -> bool:
-    return value is not None and _kind(text) not in FIRST_KINDS
+def _second(kind: str, is_removed: bool) -> bool:
+    return not is_removed and kind not in FIRST_KINDS
 
 
-def _third(text: str, value: bytes | None) -> bool:
-    return value is None and _kind(text) != "d"
+def _third(kind: str, is_removed: bool) -> bool:
+    return is_removed and kind != "d"
 
 
-def _fourth(text: str, value: bytes | None) -> bool:
-    return value is None and _kind(text) == "d"
+def _fourth(kind: str, is_removed: bool) -> bool:
+    return is_removed and kind == "d"
 
 
 STEPS: Final[tuple[Step, ...]] = (_first, _second, _third, _fourth)
