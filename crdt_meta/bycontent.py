@@ -1,8 +1,9 @@
 """Which files show a content: the start of each content's id with the inode, a table that is written in its order.
 
 Contents' ids are random: of files that come one after the other each would change another page of an index over all.
-So changes are gathered in memory, in portions of neighbouring ids, and of many one portion is written with each commit.
-While some wait, a mark says so in the file; after a crash the table is then made anew from the rows of the inodes.
+So many changes are gathered in memory, in portions of neighbouring ids. One portion after the other is written once too
+many wait, or nothing much comes any more; few changes go with their commit. While some wait, a mark says so in the file:
+after a crash the table is then made anew from the rows of the inodes.
 
 Must never: be asked without what waits; write within a savepoint, which may be taken back.
 """
@@ -73,6 +74,11 @@ class ByContent:
             self._put(old[:START_BYTES] + inode, shows=False)
         if new != EMPTY_CONTENT:
             self._put(new[:START_BYTES] + inode, shows=True)
+
+    @property
+    def waits(self) -> bool:
+        """Whether something waits to be written."""
+        return self._count > 0
 
     def _put(self, key: bytes, *, shows: bool) -> None:
         portion = self._waiting[key[0]]

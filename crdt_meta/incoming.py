@@ -19,6 +19,7 @@ from anyio import lowlevel
 
 from base.errors import DamagedError, WormholeError
 from base.ids import InodeId, PodId, WriterId
+from crdt_meta.bycontent import PORTIONS
 from crdt_meta.codec import decode
 from crdt_meta.hlc import HybridClock
 from crdt_meta.logtable import LogTable
@@ -261,6 +262,11 @@ class Incoming:
         for segment in segments:
             self._segments.forget(writer, segment)
         commit()
+        for _ in range(PORTIONS):  # so that a crash from now on doesn't cost the next start the table
+            if self._view.rows.by_content.waits:
+                await lowlevel.checkpoint()
+                self._store.begin()
+                commit()
 
     def _steps(self, writer: WriterId, segment: int) -> frozenset[Step]:
         """Return in which steps something of a segment changes."""

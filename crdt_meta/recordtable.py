@@ -186,7 +186,7 @@ class Records:
         return before
 
     def arrive(self, holder: WriterId, node: bytes, found: Iterable[Found]) -> None:
-        """Write the records of a node of which there was none, and which nobody may ever ask for."""
+        """Write the records of a node of which there was none; they are read when somebody asks for them, if ever."""
         rows: dict[_Place, _Row | None] = {}
         for key, segment, value in found:
             place = self._place(key, holder)

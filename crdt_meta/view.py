@@ -123,7 +123,7 @@ class View:
     def arrival(self, holder: WriterId, inode: InodeId, found: Sequence[Found]) -> Plain | None:
         """Write all records that there are of a node at once, and return what it shows, if it is a file without a past.
 
-        That are nearly all that a new pod learns. Returns None, and does nothing, when it is anything else.
+        Nearly all that a new pod learns is of that kind. Returns None, and does nothing, when it is anything else.
         """
         if inode == ROOT_INODE or len(self.links.to(inode)) > 1:
             return None
