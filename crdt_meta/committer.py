@@ -108,3 +108,5 @@ class Committer:
     async def finish(self) -> None:
         """Commit and sync what is left, once `run` has ended."""
         await self._turn()
+        self._store.begin()
+        self._store.commit(is_last=True)

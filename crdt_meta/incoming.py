@@ -12,19 +12,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import Final
 
 from anyio import lowlevel
 
 from base.errors import DamagedError, WormholeError
-from base.ids import PodId, WriterId
+from base.ids import InodeId, PodId, WriterId
+from crdt_meta.bycontent import PORTIONS
 from crdt_meta.codec import decode
 from crdt_meta.hlc import HybridClock
 from crdt_meta.logtable import LogTable
 from crdt_meta.node import Delta
-from crdt_meta.records import Key
+from crdt_meta.records import ADOPTED, Key
+from crdt_meta.recordtable import Found
 from crdt_meta.rescue import Record, rescued
 from crdt_meta.segments import Segment, Segments, difference
+from crdt_meta.showing import Plain
 from crdt_meta.store import Store
 from crdt_meta.transaction import Part, Transaction, Verify, owed, read
 from crdt_meta.view import Changed, View
@@ -41,8 +45,8 @@ FIRST_KINDS: Final = "dsnpax"
 logger = logging.getLogger(__name__)
 Records = dict[str, bytes | None]
 Change = tuple[str, bytes | None]
-Step = Callable[[str, bytes | None], bool]
-"""Whether a change belongs to a step."""
+Step = Callable[[str, bool], bool]
+"""Whether changes of a kind, removals or others, belong to a step."""
 
 
 class Incoming:
@@ -134,13 +138,34 @@ class Incoming:
 
     def _apply(self, tx: Transaction) -> Delta:
         writer = tx.header.writer
-        found: list[tuple[Key, int, bytes | None]] = []
+        found: list[Found] = []
         for part in tx.parts():
-            keys = ((Key.parse(text), value) for text, value in self._changed(writer, part).items())
-            found += [(key, part.segment, value) for key, value in keys if key is not None]
-        self._view.expect(key for key, _, _ in found)
-        self._rescue(writer, (key for key, _, value in found if value is None))
-        return self._view.apply([self._write(writer, part, key, value) for key, part, value in found], remote=True)
+            found += self._found(part.segment, self._changed(writer, part).items())
+        found.sort(key=_node)
+        return self._write_all(writer, found)
+
+    @staticmethod
+    def _found(segment: int, changes: Iterable[Change]) -> list[Found]:
+        keys = ((Key.parse(text), value) for text, value in changes)
+        return [Found(key, segment, value) for key, value in keys if key is not None]
+
+    def _write_all(self, holder: WriterId, found: list[Found]) -> Delta:
+        """Write what a holder's segments say now, all of a node side by side; return what that alters."""
+        view = self._view
+        unknown = view.unknown(found)
+        self._rescue(holder, (one.key for one in found if one.value is None))
+        changed: list[Changed] = []
+        arrived: list[Plain] = []
+        for node, group in groupby(found, _node):
+            records = list(group)
+            if node in unknown:
+                plain = view.arrival(holder, InodeId(node), records)
+                if plain is not None:
+                    arrived.append(plain)
+                    continue
+                view.absent(node)
+            changed += [self._write(holder, *one) for one in records]
+        return view.apply(changed, arrived, remote=True)
 
     def _rescue(self, holder: WriterId, removed: Iterable[Key]) -> None:
         self._rescued += rescued(self._view, removed, holder, self.writer())
@@ -164,7 +189,7 @@ class Incoming:
             raise DamagedError("A part of a segment belongs to an epoch that is over, or not known.")
         return segment.apply(part)
 
-    def _write(self, holder: WriterId, segment: int, key: Key, value: bytes | None) -> Changed:
+    def _write(self, holder: WriterId, key: Key, segment: int, value: bytes | None) -> Changed:
         records, (kind, node, clock, _) = self._view.records, key
         if value is None:
             removed = records.body_of(key, holder) if kind == "l" else None
@@ -222,10 +247,14 @@ class Incoming:
         for step in STEPS:
             for segment in [segment for segment in segments if step in needed[segment]]:
                 found = self._difference(writer, segment)
-                for delta in self._apply_step(writer, segment, [change for change in found if step(*change)]):
+                if len(needed[segment]) > 1:
+                    found = [(text, value) for text, value in found if step(_kind(text), value is None)]
+                for delta in self._apply_step(writer, segment, found):
                     on_delta(delta)
                     self._adopt_rescued(on_delta)
                     if time.perf_counter() - committed > COMMIT_S:
+                        self._store.flush()
+                        await lowlevel.checkpoint()
                         commit()
                         committed = time.perf_counter()
                     await lowlevel.checkpoint()
@@ -233,15 +262,20 @@ class Incoming:
         for segment in segments:
             self._segments.forget(writer, segment)
         commit()
+        for _ in range(PORTIONS):  # so that a crash from now on doesn't cost the next start the table
+            if self._view.rows.by_content.waits:
+                await lowlevel.checkpoint()
+                self._store.begin()
+                commit()
 
     def _steps(self, writer: WriterId, segment: int) -> frozenset[Step]:
         """Return in which steps something of a segment changes."""
         if self._table.shown_parts(writer, segment):
-            changes = self._difference(writer, segment)
+            kinds = {(_kind(text), value is None) for text, value in self._difference(writer, segment)}
         else:  # as a rule: all of it is new, and its keys say enough
             keys = _in_order(self._table.readable_parts(writer, segment), Segment.take).keys()
-            changes = [(text, b"") for text in keys]
-        return frozenset(step for step in STEPS if any(step(*change) for change in changes))
+            kinds = {(_kind(text), False) for text in keys}
+        return frozenset(step for step in STEPS if any(step(*one) for one in kinds))
 
     def _difference(self, writer: WriterId, segment: int) -> list[Change]:
         old = self._loaded(self._table.shown_parts(writer, segment))
@@ -249,14 +283,15 @@ class Incoming:
         return list(difference(old, new).items())
 
     def _apply_step(self, writer: WriterId, segment: int, changes: list[Change]) -> Iterator[Delta]:
-        keys = ((Key.parse(text), value) for text, value in changes)
-        todo = [(key, value) for key, value in keys if key is not None]
-        for at in range(0, len(todo), RECORDS_A_SLICE):
-            now = todo[at : at + RECORDS_A_SLICE]
+        todo = sorted(self._found(segment, changes), key=_node)
+        at = 0
+        while at < len(todo):
+            end = min(at + RECORDS_A_SLICE, len(todo))
+            while end < len(todo) and _node(todo[end]) == _node(todo[end - 1]):
+                end += 1
             self._store.begin()
-            self._view.expect(key for key, _ in now)
-            self._rescue(writer, (key for key, value in now if value is None))
-            yield self._view.apply([self._write(writer, segment, key, value) for key, value in now], remote=True)
+            yield self._write_all(writer, todo[at:end])
+            at = end
 
     @staticmethod
     def _loaded(parts: list[Part]) -> Records:
@@ -264,6 +299,10 @@ class Incoming:
         records = Records()
         _in_order(parts, lambda segment, part: records.update(segment.apply(part)))
         return {text: value for text, value in records.items() if value is not None}
+
+
+def _node(one: Found) -> bytes:
+    return one.key.node
 
 
 def _in_order(parts: Iterable[Part], take: Callable[[Segment, Part], object]) -> Segment:
@@ -279,23 +318,23 @@ def _in_order(parts: Iterable[Part], take: Callable[[Segment, Part], object]) ->
 
 
 def _kind(text: str) -> str:
-    return text.removeprefix("@")[:1]
+    return text[:1] if text[:1] != ADOPTED else text[1:2]
 
 
-def _first(text: str, value: bytes | None) -> bool:
-    return value is not None and _kind(text) in FIRST_KINDS
+def _first(kind: str, is_removed: bool) -> bool:
+    return not is_removed and kind in FIRST_KINDS
 
 
-def _second(text: str, value: bytes | None) -> bool:
-    return value is not None and _kind(text) not in FIRST_KINDS
+def _second(kind: str, is_removed: bool) -> bool:
+    return not is_removed and kind not in FIRST_KINDS
 
 
-def _third(text: str, value: bytes | None) -> bool:
-    return value is None and _kind(text) != "d"
+def _third(kind: str, is_removed: bool) -> bool:
+    return is_removed and kind != "d"
 
 
-def _fourth(text: str, value: bytes | None) -> bool:
-    return value is None and _kind(text) == "d"
+def _fourth(kind: str, is_removed: bool) -> bool:
+    return is_removed and kind == "d"
 
 
 STEPS: Final[tuple[Step, ...]] = (_first, _second, _third, _fourth)

@@ -137,9 +137,8 @@ class Links:
         """Return a link's row."""
         return self._rows.get(link)
 
-    def put(self, link: LinkId, row: LinkRow | None) -> None:
-        """Write a link's row; None removes it."""
-        old = self._rows.get(link)
+    def put(self, link: LinkId, row: LinkRow | None, old: LinkRow | None) -> None:
+        """Write a link's row, which was ``old``; None removes it."""
         if old is not None and old.alive:
             place = (old.parent, old.name)
             if place in self._named:

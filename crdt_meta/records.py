@@ -200,7 +200,7 @@ CLOCKED: Final = "cv"
 """Kinds of which a writer has several records of one node, each with its clock in the key."""
 
 _ARMOUR: Final = bytes.maketrans(b"+/", b"-_")
-_ADOPTED: Final = "@"
+ADOPTED: Final = "@"
 
 
 def _armoured(raw: bytes) -> str:
@@ -222,7 +222,7 @@ class Key(NamedTuple):
         tail = self.clock.to_bytes(8, "big") if self.kind in CLOCKED else b""
         if self.author is None:
             return self.kind + _armoured(self.node + tail)
-        return _ADOPTED + self.kind + _armoured(self.node + tail + self.author)
+        return ADOPTED + self.kind + _armoured(self.node + tail + self.author)
 
     @staticmethod
     def of(body: Body, node: bytes) -> Key:
@@ -235,7 +235,7 @@ class Key(NamedTuple):
         """Return the key of a map entry, or None when it is none."""
         if not 23 <= len(text) <= 64 or not text.isascii():
             return None
-        adopted = text[0] == _ADOPTED
+        adopted = text[0] == ADOPTED
         kind, armoured = text[adopted], text[1 + adopted :].replace("-", "+").replace("_", "/")
         try:
             raw = a2b_base64(armoured + "=" * (-len(armoured) % 4))

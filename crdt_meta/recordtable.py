@@ -30,6 +30,15 @@ _Row = tuple[bytes, str, int, int, int, int, bytes]
 """As it is in the table."""
 
 
+class Found(NamedTuple):
+    """A record as a holder's segment has it."""
+
+    key: Key
+    segment: int
+    value: bytes | None
+    """None: removed."""
+
+
 class Held(NamedTuple):
     """A record and who holds it."""
 
@@ -66,31 +75,38 @@ class Records:
         for kind, number, clock, holder, segment, value in self._store.db.execute(
             "SELECT kind, writer, clock, holder, segment, value FROM record WHERE node = ?", (node,)
         ):
-            body = decode(kind, node, clock, value)
-            found[kind, number, clock, holder] = segment, self._store.writer_of(number), body
+            found[kind, number, clock, holder] = self._stored(node, kind, number, clock, segment, value)
+        for place, row in self._waiting.get(node, {}).items():
+            if row is None:
+                found.pop(place, None)
+            else:
+                found[place] = self._stored(*row[:4], *row[5:])
         self._nodes[node] = found
         if not self._waiting:
             self._trim()
         return found
 
+    def _stored(self, node: bytes, kind: str, number: int, clock: int, segment: int, value: bytes) -> _Stored:
+        return segment, self._store.writer_of(number), decode(kind, node, clock, value)
+
     def expect(self, nodes: Iterable[bytes]) -> list[bytes]:
         """Read the records of many nodes with few queries; return those of which there is none."""
-        wanted = sorted(node for node in nodes if node not in self._nodes)
+        wanted = sorted(node for node in nodes if node not in self._nodes and node not in self._waiting)
         unknown: list[bytes] = []
         if wanted and not self._any_between(wanted[0], wanted[-1]):
-            self._nodes.update((node, {}) for node in wanted)
-            return [node for node in wanted if node not in self._dropped]
+            return wanted
         for at in range(0, len(wanted), NODES_A_QUERY):
-            found: dict[bytes, _Node] = {node: {} for node in wanted[at : at + NODES_A_QUERY]}
+            found: dict[bytes, _Node] = {}
+            some = wanted[at : at + NODES_A_QUERY]
             query = (
                 "SELECT node, kind, writer, clock, holder, segment, value FROM record "  # noqa: S608 (marks only)
-                f"WHERE node IN ({','.join('?' * len(found))})"
+                f"WHERE node IN ({','.join('?' * len(some))})"
             )
-            for node, kind, number, clock, holder, segment, value in self._store.db.execute(query, tuple(found)):
-                body = decode(kind, node, clock, value)
-                found[node][kind, number, clock, holder] = segment, self._store.writer_of(number), body
+            for node, kind, number, clock, holder, segment, value in self._store.db.execute(query, some):
+                records = found.setdefault(node, {})
+                records[kind, number, clock, holder] = self._stored(node, kind, number, clock, segment, value)
             self._nodes.update(found)
-            unknown += [node for node, records in found.items() if not records and node not in self._dropped]
+            unknown += [node for node in some if node not in found]
         return unknown
 
     def _any_between(self, first: bytes, last: bytes) -> bool:
@@ -168,6 +184,17 @@ class Records:
         records[place] = segment, key.author or holder, body
         self._wait(node, place, (node, *place, segment, value))
         return before
+
+    def arrive(self, holder: WriterId, node: bytes, found: Iterable[Found]) -> None:
+        """Write the records of a node of which there was none; they are read when somebody asks for them, if ever."""
+        rows: dict[_Place, _Row | None] = {}
+        for key, segment, value in found:
+            place = self._place(key, holder)
+            rows[place] = (node, *place, segment, value or b"")
+        self._waiting[node] = rows
+        self._waiting_rows += len(rows)
+        if self._waiting_rows >= WAITING_LIMIT:
+            self._flush()
 
     def drop(self, key: Key, holder: WriterId) -> None:
         """Remove a record that its holder removed."""

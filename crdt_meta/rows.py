@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 import msgpack
 
 from base.ids import EMPTY_CONTENT, ContentId, Dot, InodeId, WriterId
+from crdt_meta.bycontent import START_BYTES, ByContent
 from crdt_meta.node import Kind
 from crdt_meta.records import Strategy
 from crdt_meta.store import Store
@@ -77,6 +78,7 @@ class Rows:
         self._directories: Table[InodeId, tuple[int, int]] = Table(
             CACHED_INODES, self._load_directory, self._write_directories
         )
+        self.by_content = ByContent(store)
         store.on_flush += [self._inodes.flush, self._directories.flush]
         store.on_clear += [self._inodes.clear, self._directories.clear]
 
@@ -111,9 +113,12 @@ class Rows:
         """Return what an inode shows."""
         return self._inodes.get(inode)
 
-    def put_inode(self, inode: InodeId, row: InodeRow | None) -> None:
-        """Write a row; None removes it."""
+    def put_inode(self, inode: InodeId, row: InodeRow | None, old: InodeRow | None) -> None:
+        """Write a row, which was ``old``; None removes it."""
         self._inodes.put(inode, row)
+        before, after = EMPTY_CONTENT if old is None else old.content, EMPTY_CONTENT if row is None else row.content
+        if before != after:
+            self.by_content.changed(inode, before, after)
 
     def absent(self, inode: InodeId) -> None:
         """Note that an id is new."""
@@ -199,23 +204,41 @@ class Rows:
 
     def contents(self, after: ContentId | None, limit: int) -> list[tuple[ContentId, int, WriterId]]:
         """Return (content, size, writer) of contents that files show, but the empty one, in the order of their ids."""
-        rows: list[tuple[bytes, int, int]] = []
-        for table in ("inode", "sibling"):
-            query = (
-                f"SELECT content, size, writer FROM {table} "  # noqa: S608 (fixed names)
-                "WHERE content IS NOT NULL AND substr(content, 1, 6) >= ? AND content > ? "
-                "ORDER BY substr(content, 1, 6), content LIMIT ?"
-            )
-            rows += self._store.query(query, (after[:6] if after else b"", after or b"", limit))
-        found: dict[ContentId, tuple[int, WriterId]] = {}
-        for content, size, number in sorted(rows)[:limit]:
+        at = after or b""
+        query = (
+            "SELECT inode.content, size, writer FROM content_start CROSS JOIN inode ON inode.id = inode "
+            "WHERE start >= ?1 AND content > ?2 AND substr(content, 1, 6) = start ORDER BY start, content LIMIT ?3"
+        )
+        rows = [
+            (*row[:2], self._store.writer_of(row[2])) for row in self._store.query(query, (at[:START_BYTES], at, limit))
+        ]
+        query = "SELECT content, size, writer FROM sibling WHERE content > ? ORDER BY content LIMIT ?"
+        rows += [(*row[:2], self._store.writer_of(row[2])) for row in self._store.query(query, (at, limit))]
+        waiting: list[tuple[bytes, int, WriterId]] = []
+        for portion in self.by_content.waiting(at):
+            found = (row for inode in portion if (row := self.inode(inode)) is not None)
+            waiting += [(row.content, row.size, row.dot.writer) for row in found if row.content > at]
+            if len(waiting) >= limit:
+                break
+        shown: dict[ContentId, tuple[int, WriterId]] = {}
+        for content, size, writer in sorted((*rows, *waiting))[:limit]:
             if content != EMPTY_CONTENT:
-                found.setdefault(ContentId(content), (size, self._store.writer_of(number)))
-        return [(content, size, writer) for content, (size, writer) in found.items()]
+                shown.setdefault(ContentId(content), (size, writer))
+        return [(content, *rest) for content, rest in shown.items()]
 
     def showing(self, content: ContentId) -> list[tuple[InodeId, int, WriterId]]:
         """Return (inode, size, writer) of what shows a content; siblings under their own ids."""
-        query = "SELECT id, size, writer FROM inode WHERE substr(content, 1, 6) = ? AND content = ?"
-        rows = self._store.query(query, (content[:6], content))
-        rows += self._db.execute("SELECT id, size, writer FROM sibling WHERE content = ?", (content,)).fetchall()
-        return [(InodeId(row[0]), row[1], self._store.writer_of(row[2])) for row in rows]
+        query = (
+            "SELECT id, size, writer FROM content_start CROSS JOIN inode ON id = inode WHERE start = ? AND content = ?"
+        )
+        rows = self._db.execute(query, (content[:START_BYTES], content)).fetchall()
+        found = {InodeId(inode): (size, self._store.writer_of(number)) for inode, size, number in rows}
+        for inode in (*filter(self._inodes.is_waiting, list(found)), *self.by_content.waiting_of(content)):
+            row = self.inode(inode)
+            if row is not None and row.content == content:
+                found[inode] = row.size, row.dot.writer
+            else:
+                found.pop(inode, None)
+        siblings = self._db.execute("SELECT id, size, writer FROM sibling WHERE content = ?", (content,)).fetchall()
+        found.update((InodeId(shown), (size, self._store.writer_of(number))) for shown, size, number in siblings)
+        return [(inode, *rest) for inode, rest in sorted(found.items())]

@@ -61,8 +61,8 @@ CREATE TABLE IF NOT EXISTS inode (id BLOB PRIMARY KEY, kind INTEGER NOT NULL, mo
     uid INTEGER NOT NULL, gid INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL,
     size INTEGER NOT NULL, content BLOB, target BLOB, rdev INTEGER NOT NULL, writer INTEGER NOT NULL,
     clock INTEGER NOT NULL, more_dots BLOB, strategy INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS inode_by_content_start ON inode (substr(content, 1, 6)) WHERE content IS NOT NULL;
 CREATE INDEX IF NOT EXISTS inode_large ON inode (content, size) WHERE size > {LARGE_BYTES};
+CREATE TABLE IF NOT EXISTS content_start (start BLOB, inode BLOB, PRIMARY KEY (start, inode)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sibling (inode BLOB, writer INTEGER, clock INTEGER, id BLOB NOT NULL, content BLOB NOT NULL,
     size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, more_dots BLOB, PRIMARY KEY (inode, writer, clock)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS sibling_by_content ON sibling (content);
@@ -85,7 +85,10 @@ CREATE TABLE IF NOT EXISTS journal_write (number INTEGER PRIMARY KEY, inode BLOB
     bytes BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS journal_write_inode ON journal_write (inode);
 """
-VIEW_TABLES: Final = ("link", "hardlink", "inode", "sibling", "directory", "twin", "trash", "mark")
+VIEW_TABLES: Final = ("link", "hardlink", "inode", "content_start", "sibling", "directory", "twin", "trash", "mark")
+
+sqlite3.register_adapter(bytes, bytes)
+"""They are as SQLite takes them. To find that out for each without this costs half a microsecond a row."""
 
 
 class Store:
@@ -101,6 +104,12 @@ class Store:
         """Called before a commit or a query: write what waits in memory."""
         self.on_clear: list[Callable[[], None]] = []
         """Called after a rollback: forget what was read or waits."""
+        self.on_commit: list[Callable[[bool], None]] = []
+        """Called before a commit, after `on_flush`: write what may wait longer, too, or some of it; True: everything."""
+        self.on_savepoint: list[Callable[[], None]] = []
+        self.on_undo: list[Callable[[], None]] = []
+        """Called when what was done since the savepoint is taken back: do so with what waits longer than that."""
+        self.has_savepoint = False
         try:
             self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
             path.chmod(0o600)
@@ -149,11 +158,13 @@ class Store:
         self.flush()
         return self.db.execute(query, parameters).fetchall()
 
-    def commit(self) -> None:
+    def commit(self, *, is_last: bool = False) -> None:
         """Commit what was gathered. It survives the process from now on, and a power cut after `sync`."""
         if self.db.in_transaction:
             try:
                 self.flush()
+                for write in self.on_commit:
+                    write(is_last)
                 self.db.execute("COMMIT")
             except sqlite3.OperationalError as error:
                 raise NoSpaceError(f"The metadata can't be written: {error}.", "Free some room on the disk.") from error
@@ -163,17 +174,21 @@ class Store:
         self.begin()
         self.flush()
         self.db.execute("SAVEPOINT inner")
+        self.has_savepoint = True
+        for note in self.on_savepoint:
+            note()
 
     def release(self) -> None:
         """Make what was done since `savepoint` part of the transaction."""
         self.db.execute("RELEASE inner")
+        self.has_savepoint = False
 
     def undo(self) -> None:
         """Take back what was done since `savepoint`."""
-        for forget in self.on_clear:
+        for forget in (*self.on_undo, *self.on_clear):
             forget()
         self.db.execute("ROLLBACK TO inner")
-        self.db.execute("RELEASE inner")
+        self.release()
 
     def reserve(self) -> None:
         """Write the first blocks of the write-ahead log ahead: a sync then has half as much to do. Before any `sync`."""

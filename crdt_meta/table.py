@@ -52,9 +52,9 @@ class Table(Generic[K, V]):
 
     def absent(self, key: K) -> None:
         """Note that a row of this key can't be there, which saves looking for it."""
-        self._clean[key] = None
+        self.known(key, None)
 
-    def known(self, key: K, value: V) -> None:
+    def known(self, key: K, value: V | None) -> None:
         """Note a row that was read from the file otherwise; one that waits counts still."""
         self._clean[key] = value
         if len(self._clean) > self._limit:

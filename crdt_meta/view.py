@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from base.ids import ROOT_INODE, ContentId, InodeId, LinkId, WriterId
+from crdt_meta.codec import decode
 from crdt_meta.derive import (
     Edge,
     InodeState,
+    Written,
     ctime_of,
     deletions_of,
     edges_of,
@@ -30,9 +32,9 @@ from crdt_meta.marks import Marks
 from crdt_meta.naming import Naming
 from crdt_meta.node import Delta, Kind
 from crdt_meta.records import Body, Key, LinkBirth
-from crdt_meta.recordtable import Records
+from crdt_meta.recordtable import Found, Records
 from crdt_meta.rows import InodeRow, Rows, SiblingRow
-from crdt_meta.showing import inode_rows, plain
+from crdt_meta.showing import Plain, inode_rows, plain
 from crdt_meta.store import VIEW_TABLES, Store
 from crdt_meta.trashed import Trashed
 
@@ -108,22 +110,43 @@ class View:
         self.links.fresh(InodeId(node))
 
     def absent(self, node: bytes) -> None:
-        """Note that no record of a node was ever applied, which saves looking for its rows."""
+        """Note that no record of a node was ever applied, which saves looking for its records and rows."""
+        self.records.absent(node)
         self.links.absent(LinkId(node))
         self.rows.absent(InodeId(node))
         self.trash.absent(InodeId(node))
 
-    def expect(self, keys: Iterable[Key]) -> None:
-        """Read what there is of many nodes at once: changes of them are about to be applied."""
-        for node in self.records.expect({key.node for key in keys}):
-            self.absent(node)
+    def unknown(self, found: Iterable[Found]) -> set[bytes]:
+        """Read at once what there is of the nodes that are about to change; return those of which there is nothing."""
+        return set(self.records.expect({one.key.node for one in found}))
 
-    def apply(self, changed: Sequence[Changed], *, remote: bool) -> Delta:
-        """Derive anew what changed records touch; return what that altered."""
-        if len(changed) > FEW:
-            bodies = (change.body for change in changed)
-            self.links.expect({(body.parent, body.name) for body in bodies if isinstance(body, LinkBirth)})
+    def arrival(self, holder: WriterId, inode: InodeId, found: Sequence[Found]) -> Plain | None:
+        """Write all records that there are of a node at once, and return what it shows, if it is a file without a past.
+
+        Nearly all that a new pod learns is of that kind. Returns None, and does nothing, when it is anything else.
+        """
+        if inode == ROOT_INODE or len(self.links.to(inode)) > 1:
+            return None
+        said: list[Written] = []
+        for (kind, _, clock, author), _, value in found:
+            if value is None or kind in "xk":
+                return None
+            body = decode(kind, inode, clock, value)
+            if body is not None:
+                said.append((author or holder, body))
+        shown = plain(inode, said, look=True)
+        if shown is not None:
+            self.records.arrive(holder, inode, found)
+        return shown
+
+    def apply(self, changed: Sequence[Changed], arrived: Sequence[Plain] = (), *, remote: bool) -> Delta:
+        """Derive anew what changed records touch, and write the rows of what `arrival` returned; return what that altered."""
+        if len(changed) + len(arrived) > FEW:
+            places = {(body.parent, body.name) for _, body, _ in changed if isinstance(body, LinkBirth)}
+            self.links.expect(places.union((one.parent, one.name) for one in arrived))
         batch = _Batch(Delta(remote))
+        for one in arrived:
+            self._put_plain(batch, None, one, is_new=True)
         for change in changed:
             self._mark(batch, change)
         for inode in batch.inodes:
@@ -213,17 +236,20 @@ class View:
             return False  # what was replaced by this may be in the trash from now on
         if (old is None or old.more_dots or look) and self.trash.of(inode):
             return False
-        self._put_inode(batch, inode, old, row)
-        link = LinkRow(LinkId(inode), inode, int(row.kind), found.parent, found.name, 1, 0)
-        self._put_link(batch, link, found.linked)
+        self._put_plain(batch, old, found, is_new=False)
         return True
 
-    def _put_link(self, batch: _Batch, new: LinkRow, clock: int) -> None:
+    def _put_plain(self, batch: _Batch, old: InodeRow | None, found: Plain, *, is_new: bool) -> None:
+        row = found.row
+        self._put_inode(batch, row.id, old, row)
+        link = LinkRow(LinkId(row.id), row.id, int(row.kind), found.parent, found.name, 1, 0)
+        self._put_link(batch, None if is_new else self.links.get(link.id), link, found.linked)
+
+    def _put_link(self, batch: _Batch, old: LinkRow | None, new: LinkRow, clock: int) -> None:
         """Write the row of a file's link that lives."""
-        old = self.links.get(new.id)
         batch.links.discard(new.id)
         if old != new:
-            self.links.put(new.id, new)
+            self.links.put(new.id, new, old)
             if old is None:
                 self._count_link(batch, new, 1, clock)
             else:
@@ -238,7 +264,7 @@ class View:
         if old != new:
             batch.altered.add(inode)
             batch.delta.inodes.add(inode)
-            self.rows.put_inode(inode, new)
+            self.rows.put_inode(inode, new, old)
             before = None if old is None or old.kind is not Kind.FILE else old
             after = new if new.kind is Kind.FILE else None
             self.files += (after is not None) - (before is not None)
@@ -255,7 +281,7 @@ class View:
             batch.altered.add(inode)
             batch.delta.inodes.add(inode)
             batch.delta.inodes.update(row.id for row in (*old_siblings, *siblings))
-            self.rows.put_inode(inode, new)
+            self.rows.put_inode(inode, new, old)
         if old_siblings != siblings:
             self._write_siblings(batch, inode, old_siblings, siblings)
         self._count(batch, old, new, old_siblings, siblings)
@@ -343,7 +369,7 @@ class View:
             new = self._derive_link(batch, link, old)
             if old == new:
                 continue
-            self.links.put(link, new)
+            self.links.put(link, new, old)
             self._moved(batch, old, new, max((body.clock for _, body in self.records.of(link, "lpnd")), default=0))
             for row, appears in ((old, False), (new, True)):
                 if row is not None and self._concerns_parent(row.parent, appears):
@@ -424,6 +450,7 @@ class View:
         self.store.savepoint()
         for table in VIEW_TABLES:
             self.store.db.execute(f"DELETE FROM {table}")  # noqa: S608 (fixed names)
+        self.rows.by_content.forget()
         self.rows.set_totals(0, 0, 0)
         for forget in self.store.on_clear:
             forget()

@@ -32,16 +32,16 @@ def test_what_is_asked_often_is_found_while_links_come_move_and_go(tmp_path: Pat
                 store.flush()
             case 2 | 3 if living:
                 gone = rng.choice(sorted(living))
-                links.put(gone, None)
+                links.put(gone, None, links.get(gone))
                 del living[gone]
             case 4 | 5 if living:
                 link = rng.choice(sorted(living))
                 living[link] = row(link, rng.choice(DIRECTORIES), b"moved %d" % turn)
-                links.put(link, living[link])
+                links.put(link, living[link], links.get(link))
             case 6 | 7 | 8:
                 link = LinkId(rng.randbytes(16))
                 living[link] = row(link, rng.choice(DIRECTORIES), b"%d" % rng.randrange(50))
-                links.put(link, living[link])
+                links.put(link, living[link], links.get(link))
             case _:
                 parent = rng.choice(DIRECTORIES)
                 taken = [one.name for one in living.values()]
