@@ -12,7 +12,7 @@ something else.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -149,15 +149,19 @@ class Naming:
     # -- groups -------------------------------------------------------------------------------------------------------
 
     def _regroup(self, places: Iterable[Place], moved: Iterable[InodeId] = ()) -> dict[InodeId, Group]:
-        """Group the directories of these names anew, and what is below them; return the former groups of those changed."""
+        """Group the directories of these names anew, and what is below them; return the former groups of those changed.
+
+        In turn: once those near the root are right they stay so, and then those below. The last first would never end
+        where a group from before a move leads down to what is above it now.
+        """
         before: dict[InodeId, Group] = {}
-        work = list(places)
+        work = deque(places)
         for inode in moved:
             row = self._view.links.get(LinkId(inode))
             if inode in self._groups and (row is None or not row.alive):
                 work += self._set_group(inode, (inode,), before)
         while work:
-            parent, name = work.pop()
+            parent, name = work.popleft()
             found = tuple(sorted(link.inode for link in self.links(parent, name) if link.kind == Kind.DIRECTORY))
             for inode in found:
                 work += self._set_group(inode, found, before)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import subprocess
@@ -159,6 +160,15 @@ def test_replicas_converge(first: int) -> None:
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for command in commands]
     said = [one.communicate()[0].decode() for one in running]
     assert all(one.returncode == 0 for one in running), "\n".join(text[-3000:] for text in said)
+
+
+@pytest.mark.parametrize("order", ["3", "5", "6"])
+def test_merged_directories_that_move_into_each_other_whatever_order_a_set_has(order: str) -> None:
+    """Half of all orders had a pod look at groups of directories for ever that no longer are any."""
+    command = [sys.executable, "-m", __spec__.name, "355355135", "355355136"]
+    environment = {**os.environ, "PYTHONHASHSEED": order}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
