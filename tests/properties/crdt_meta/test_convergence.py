@@ -109,7 +109,7 @@ async def check_another_order(world: World) -> None:
 def check_nothing_lost(world: World, tree: dict[bytes, Shown]) -> None:
     """What was saved and neither saved over nor removed by somebody who saw it is shown."""
     visible = {shown.content for shown in tree.values()}
-    over = {one.base for one in world.saved} | {one.content for one in world.removed}
+    over = {one.base for one in world.saved} | {one.content for one in world.removed} | world.passed_over
     for one in world.saved:
         assert one.content in visible or one.content in over, "an edit is lost"
 

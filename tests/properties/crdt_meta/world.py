@@ -69,6 +69,8 @@ class World:
         self.pods: dict[WriterId, PodId] = {}
         self.saved: list[Saved] = []
         self.removed: list[Removed] = []
+        self.passed_over: set[ContentId] = set()
+        """Contents in place of which somebody saw another one that was struck out since."""
         self.restored: set[ContentId] = set()
         """Contents that came back on purpose."""
         self.versions = rng.choice((0, 1, 3, 10))
@@ -144,6 +146,8 @@ class World:
 
     def strike_unheard(self, index: int, by: list[Replica]) -> None:
         """Forget what a replica did and none of these can show: a log that waits for a later part may lack this one."""
+        seen = {one.base for one in self.saved if int(self.pods[one.at.writer], 16) != index}
+        self.passed_over |= {one.base for one in self.saved if one.content in seen}
         for writer, pod in self.pods.items():
             if int(pod, 16) == index:
                 self.forget(writer, max(one.shows_all_of(writer) for one in by))
