@@ -159,6 +159,7 @@ class Pod:
         mesh.set_chronicle(self._chronicle)
         mesh.strays.on_namesake = self._give_way
         mesh.on_change(self._look_whether_evicted)
+        mesh.on_change(metadata.tree.pods_changed)
         editor = self._take_role(metadata, transfer, mesh, pod.network.deadline_s)
         self._cluster = Cluster(metadata, mesh, roster, self.identity, cluster.cluster.forget_after_s)
         metadata.committer.on_durable = mesh.publish_log

@@ -112,6 +112,8 @@ class Naming:
         """Representative → name → who wants it; only names that several want."""
         self.shown: dict[InodeId, dict[bytes, Loser]] = {}
         """Representative → names that no record gives → what they show."""
+        self._called: dict[WriterId, str] = {}
+        """What the pods were called after whom losers are named, when they were."""
 
     def group(self, directory: InodeId) -> Group:
         """Return the directories shown as one with this one, itself included, the representative first."""
@@ -119,7 +121,7 @@ class Naming:
 
     def reload(self) -> None:
         """Work everything out from the rows."""
-        self._groups, self.claims, self.shown = {}, {}, {}
+        self._groups, self.claims, self.shown, self._called = {}, {}, {}, {}
         self._regroup(self._view.twins)
         wanted = {self.group(parent)[0] for parent, _ in self._view.twins}
         wanted |= {group[0] for group in self._groups.values()}
@@ -254,12 +256,26 @@ class Naming:
             return None
         return Claim(winner.id, tuple(sorted(losers)), len(candidates))
 
+    def pods_changed(self) -> Delta:
+        """Name losers anew where a pod is called otherwise than when they were named; return what that alters."""
+        delta = Delta(remote=True)
+        if any(self._pod_name_of(writer) != name for writer, name in self._called.items()):
+            self._called.clear()
+            for representative in self.claims:
+                self._rename_and_tell(delta, representative)
+        return delta
+
+    def _pod(self, writer: WriterId) -> str:
+        if writer not in self._called:
+            self._called[writer] = self._pod_name_of(writer)
+        return self._called[writer]
+
     def _rename(self, representative: InodeId) -> None:
         """Give losers the names that they are shown under, the same on every pod."""
         losers = sorted(loser for claim in self.claims.get(representative, {}).values() for loser in claim.losers)
         shown: dict[bytes, Loser] = {}
         for loser in losers:
-            pod, again = self._pod_name_of(loser.dot.writer), 0
+            pod, again = self._pod(loser.dot.writer), 0
             while (name := conflict_name(loser.base, pod, loser.dot.clock, again)) in shown or self.links(
                 representative, name
             ):
@@ -276,7 +292,7 @@ class Naming:
             return []
         found: list[LinkRow] = []
         for shown, loser in self.shown.get(self.group(directory)[0], {}).items():
-            pod, again = self._pod_name_of(loser.dot.writer), 0
+            pod, again = self._pod(loser.dot.writer), 0
             while (wanted := conflict_name(loser.base, pod, loser.dot.clock, again)) not in (name, shown):
                 again += 1
             if wanted == name != shown and (link := self._view.links.get(loser.link)) is not None:
@@ -304,7 +320,10 @@ class Naming:
             elif MARK in name and representative in self.claims:
                 renamed.add(representative)
         for representative in renamed:
-            old = self.shown.get(representative, {})
-            self._rename(representative)
-            new = self.shown.get(representative, {})
-            self._tell(delta, representative, {name for name in (*old, *new) if old.get(name) != new.get(name)})
+            self._rename_and_tell(delta, representative)
+
+    def _rename_and_tell(self, delta: Delta, representative: InodeId) -> None:
+        old = self.shown.get(representative, {})
+        self._rename(representative)
+        new = self.shown.get(representative, {})
+        self._tell(delta, representative, {name for name in (*old, *new) if old.get(name) != new.get(name)})

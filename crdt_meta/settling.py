@@ -74,6 +74,11 @@ class Settling(Reading):
         """Call ``listener`` after every local operation and every applied remote transaction."""
         self._listeners.append(listener)
 
+    def pods_changed(self) -> None:
+        """Call losers of conflicts after their pods as these are called now."""
+        if delta := self.view.naming.pods_changed():
+            self._deliver(delta)
+
     def _deliver(self, delta: Delta) -> None:
         self.changed(delta)
         for listener in self._listeners:

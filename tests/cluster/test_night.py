@@ -158,8 +158,7 @@ def the_night(made: Lab, hosts: list[Host]) -> None:
     alive = [*left, first]
     for host in alive:  # the owner finds more room in the morning
         host.wormhole("config", "set", "storage.limit", "90%", "--pod-level", check=False)
-    for host in left:  # each judges for itself, when it has heard of the copies
-        seen(host, "favourable")
+    assert all(seen(host, "favourable") for host in left), "each judges for itself, when it has heard of the copies"
     wait_until(lambda: all(len(pods) >= 2 for pods in on_disks(alive, contents).values()), 60, "two copies of all")
     assert wait_until(lambda: status(laptop)["files"]["short_of_copies"] == 0, 30)
     for host in alive:

@@ -37,6 +37,28 @@ def test_the_loser_survives_the_winners_next_save(world: Mesh, town: Town, ann: 
     all_show(town, {loser: "of ann"})
 
 
+def test_a_loser_is_called_after_its_pod_when_that_has_another_name_and_its_first_name_is_free(
+    world: Mesh, town: Town, ann: Pod, bob: Pod
+) -> None:
+    before, after = (f"/note.conflict-{name}-20270115-080000.txt" for name in ("ann", "anna"))
+    ann.save("/note.txt", "first")
+    town.exchange()
+    ann.save("/note.txt", "of ann")
+    world.now_s += 5
+    bob.save("/note.txt", "of bob")
+    town.exchange()
+    all_show(town, {"/note.txt": "of bob", before: "of ann"})
+    for path in (after, "/other.conflict-x.txt"):
+        bob.save(path, "a file with a name like theirs")
+    world.names[ann.writer] = "anna"
+    for path in ("/other.conflict-x.txt", after):
+        bob.unlink(path)
+    town.exchange()
+    for pod in everybody(town):
+        pod.tree.pods_changed()
+    all_show(town, {"/note.txt": "of bob", after: "of ann"})
+
+
 @pytest.mark.parametrize("later", ["renamed", "removed", "removed with what is in it"])
 def test_the_merged_directory_whose_one_member_was_changed_later(
     world: Mesh, town: Town, ann: Pod, bob: Pod, eve: Pod, later: str
