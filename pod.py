@@ -264,7 +264,7 @@ class Pod:
     def _noticed(self, delta: Delta) -> None:
         if delta.contents:
             self.parts.metadata.tidying.consent.used(delta.contents)
-            self.parts.transfer.noticed(delta.contents)
+            self.parts.transfer.noticed(delta.contents, lost=delta.loses)
         if delta.entries:
             pinning.moved(self.parts, delta)
 

@@ -60,7 +60,8 @@ async def learn(learner: Metadata, pages: list[list[Entry]], files: int) -> None
         group.start_soon(probe)
         await group.start(learner.committer.run)
         start, processor, before = time.perf_counter(), time.process_time(), written()
-        for page in pages:
+        for page in pages:  # each in a message of its own
+            await checkpoint()
             await learner.log.receive(page, SOMEBODY)
         await learner.committer.durable()
         report("learning, a file", files, start, processor)

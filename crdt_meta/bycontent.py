@@ -126,7 +126,7 @@ class ByContent:
             self._count -= len(changes)
             came = [(key[:START_BYTES], key[START_BYTES:]) for key, shows in changes if shows]
             gone = [(key[:START_BYTES], key[START_BYTES:]) for key, shows in changes if not shows]
-            self._store.db.executemany("INSERT OR IGNORE INTO content_start VALUES (?, ?)", came)
+            self._store.write_rows("content_start", came)
             self._store.db.executemany("DELETE FROM content_start WHERE start = ? AND inode = ?", gone)
 
     # -- questions: for what waits; the rest is in the table ----------------------------------------------------------

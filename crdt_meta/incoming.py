@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
+import anyio
 from anyio import lowlevel
 
 from base.errors import DamagedError, WormholeError
@@ -72,6 +73,7 @@ class Incoming:
         self._complaints: set[tuple[PodId, str]] = set()
         self.is_showing = False
         """Whether a log that was caught up with is being shown."""
+        self._one_at_a_time = anyio.Lock()
 
     async def receive(
         self,
@@ -230,16 +232,18 @@ class Incoming:
 
         ``as_it_is``: show what can be read though something is missing, since the writer is gone for good.
         """
-        if not self._table.waits(writer) or not (as_it_is or self._table.is_complete(writer)):
-            return
-        self.is_showing = True
-        try:
-            await self._show(writer, on_delta, commit)
-        finally:
-            self.is_showing = False
+        async with self._one_at_a_time:  # who adopts shows, too, while more comes
+            if not self._table.waits(writer) or not (as_it_is or self._table.is_complete(writer)):
+                return
+            self.is_showing = True
+            try:
+                await self._show(writer, on_delta, commit)
+            finally:
+                self.is_showing = False
 
     async def _show(self, writer: WriterId, on_delta: Callable[[Delta], None], commit: Callable[[], object]) -> None:
-        segments, committed = self._table.unshown_segments(writer), time.perf_counter()
+        received, committed = self._table.received.get(writer, 0), time.perf_counter()
+        segments = self._table.unshown_segments(writer)
         needed: dict[int, frozenset[Step]] = {}
         for segment in segments:
             needed[segment] = self._steps(writer, segment)
@@ -253,14 +257,17 @@ class Incoming:
                     on_delta(delta)
                     self._adopt_rescued(on_delta)
                     if time.perf_counter() - committed > COMMIT_S:
-                        self._store.flush()
-                        await lowlevel.checkpoint()
+                        for write in self._store.on_flush:  # table by table: together they take as long as anything
+                            write()
+                            await lowlevel.checkpoint()
                         commit()
                         committed = time.perf_counter()
                     await lowlevel.checkpoint()
-        self._table.shown(writer, segments)
         for segment in segments:
+            self._table.prune(writer, segment)
             self._segments.forget(writer, segment)
+            await lowlevel.checkpoint()
+        self._table.shown(writer, received)
         commit()
         for _ in range(PORTIONS):  # so that a crash from now on doesn't cost the next start the table
             if self._view.rows.by_content.waits:

@@ -131,7 +131,7 @@ class Links:
             if row is not None
         ]
         self._store.db.executemany("DELETE FROM link WHERE id = ?", gone)
-        self._store.db.executemany("INSERT OR REPLACE INTO link VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._store.write_rows("link", rows)
 
     def get(self, link: LinkId) -> LinkRow | None:
         """Return a link's row."""

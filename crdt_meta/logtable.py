@@ -75,25 +75,35 @@ class LogTable:
             self._warrant[writer] = sequence
         self._mark(writer, sequence, sequence if applied else self.applied.get(writer, 0), owed)
         if applied:
-            self._prune(number, [one.segment for one in tx.header.parts if one.whole], tx.header.gone)
+            for one in tx.header.parts:
+                if one.whole:
+                    self._prune(number, one.segment)
+            self._drop_gone(number, tx.header.gone)
 
-    def shown(self, writer: WriterId, segments: Sequence[int]) -> None:
-        """Note that everything received of a writer is in records and view; it concerned these segments."""
+    def shown(self, writer: WriterId, upto: int) -> None:
+        """Note that everything of a writer is in records and view up to a transaction; what came since waits."""
         self._store.begin()
         number, received = self._store.number_of(writer), self.received.get(writer, 0)
         self._db.execute("DELETE FROM part WHERE writer = ? AND sequence < 0", (number,))
         if self.is_complete(writer):
-            self._prune(number, segments, self.gone(writer))
-        self._mark(writer, received, received, 0)
+            self._drop_gone(number, self.gone(writer))
+        self._mark(writer, received, upto, self.owed.get(writer, 0) if upto < received else 0)
 
-    def _prune(self, number: int, segments: Sequence[int], gone: Iterable[Gone]) -> None:
-        """Drop what is obsolete: parts of earlier epochs, transactions without parts."""
-        for segment in segments:
-            self._db.execute(
-                "DELETE FROM part WHERE writer = ?1 AND segment = ?2 AND epoch < "
-                "(SELECT max(epoch) FROM part WHERE writer = ?1 AND segment = ?2)",
-                (number, segment),
-            )
+    def prune(self, writer: WriterId, segment: int) -> None:
+        """Drop parts of a segment that are obsolete, if all of the log is here that its last ones wait for."""
+        if self.is_complete(writer):
+            self._store.begin()
+            self._prune(self._store.number_of(writer), segment)
+
+    def _prune(self, number: int, segment: int) -> None:
+        self._db.execute(
+            "DELETE FROM part WHERE writer = ?1 AND segment = ?2 AND epoch < "
+            "(SELECT max(epoch) FROM part WHERE writer = ?1 AND segment = ?2)",
+            (number, segment),
+        )
+
+    def _drop_gone(self, number: int, gone: Iterable[Gone]) -> None:
+        """Drop transactions without parts."""
         self._db.executemany(
             "DELETE FROM tx WHERE writer = ? AND sequence BETWEEN ? AND ?",
             [(number, one.first, one.last) for one in gone],
@@ -241,9 +251,16 @@ class LogTable:
 
     def unshown_segments(self, writer: WriterId) -> list[int]:
         """Return the segments of which records and view may show something else than the log says."""
-        query = "SELECT DISTINCT segment FROM part WHERE writer = ? AND (sequence < 0 OR sequence > ?) ORDER BY segment"
-        rows = self._db.execute(query, (self._store.number_of(writer), self.applied.get(writer, 0)))
-        return [row[0] for row in rows]
+        number, applied, segment = self._store.number_of(writer), self.applied.get(writer, 0), -1
+        found: list[int] = []
+        following = "SELECT segment FROM part WHERE writer = ? AND segment > ? ORDER BY segment LIMIT 1"
+        of_it = "EXISTS (SELECT 1 FROM part WHERE writer = ?1 AND segment = ?2 AND"
+        differs = f"SELECT {of_it} sequence < 0) OR {of_it} sequence > ?3)"
+        while (row := self._db.execute(following, (number, segment)).fetchone()) is not None:  # not through all parts
+            segment = row[0]
+            if self._db.execute(differs, (number, segment, applied)).fetchone()[0]:
+                found.append(segment)
+        return found
 
     def changed_since(self, writer: WriterId, after: int) -> list[int]:
         """Return the segments that transactions after one changed."""

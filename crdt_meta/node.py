@@ -63,6 +63,8 @@ class Delta:
     """(directory, name) pairs that appeared, vanished or now show another inode."""
     contents: set[ContentId] = field(default_factory=set)
     """Contents that gained or lost a reference."""
+    loses: bool = False
+    """Whether one of them may have lost one: new files only gain some."""
 
     def __bool__(self) -> bool:
         return bool(self.inodes or self.entries or self.contents)

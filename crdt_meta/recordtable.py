@@ -238,7 +238,7 @@ class Records:
                 [(node, *place) for node, rows in changes.items() for place, row in rows.items() if row is None],
             )
         written = [row for node in sorted(changes) for row in changes[node].values() if row is not None]
-        self._store.db.executemany("INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?, ?, ?)", written)
+        self._store.write_rows("record", written)
         self._trim()
 
     def _clear(self) -> None:

@@ -107,7 +107,7 @@ class Rows:
             if row is not None
         ]
         self._db.executemany("DELETE FROM inode WHERE id = ?", gone)
-        self._db.executemany("INSERT OR REPLACE INTO inode VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        self._store.write_rows("inode", rows)
 
     def inode(self, inode: InodeId) -> InodeRow | None:
         """Return what an inode shows."""
@@ -158,7 +158,7 @@ class Rows:
 
     def _write_directories(self, changes: Mapping[InodeId, tuple[int, int] | None]) -> None:
         rows = [(inode, *row) for inode, row in changes.items() if row is not None]
-        self._db.executemany("INSERT OR REPLACE INTO directory VALUES (?, ?, ?)", rows)
+        self._store.write_rows("directory", rows)
 
     def directory(self, inode: InodeId) -> tuple[int, int]:
         """Return (clock of the last change of its entries, number of subdirectories)."""

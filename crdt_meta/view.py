@@ -144,7 +144,7 @@ class View:
         if len(changed) + len(arrived) > FEW:
             places = {(body.parent, body.name) for _, body, _ in changed if isinstance(body, LinkBirth)}
             self.links.expect(places.union((one.parent, one.name) for one in arrived))
-        batch = _Batch(Delta(remote))
+        batch = _Batch(Delta(remote, loses=bool(changed)))
         for one in arrived:
             self._put_plain(batch, None, one, is_new=True)
         for change in changed:

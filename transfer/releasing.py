@@ -84,8 +84,13 @@ class Releasing:
         self._wake = anyio.Event()
         self._lock = anyio.Lock()
 
-    def noticed(self, contents: Collection[ContentId]) -> None:
-        """Note contents that gained or lost a reference at the same time: those that stay take the others' place."""
+    def noticed(self, contents: Collection[ContentId], *, lost: bool) -> None:
+        """Note contents that gained or lost a reference at the same time: those that stay take the others' place.
+
+        Where none lost one (``lost``) that matters to a round that runs only: a later one asks the tree.
+        """
+        if not (lost or self._lock.locked()):
+            return
         if not _NOTHING.issuperset(contents) and self._concerns(contents):
             self._noticed.append(frozenset(contents))
             if len(self._noticed) > NOTICED:

@@ -361,14 +361,14 @@ class Transfer(Copies, Figures, MakingRoom):
         finally:
             self._brought = frozenset()
 
-    def noticed(self, contents: Collection[ContentId]) -> None:
-        """Say that the tree now refers to these contents, whoever wrote them, or no longer does."""
+    def noticed(self, contents: Collection[ContentId], *, lost: bool = True) -> None:
+        """Say that the tree now refers to these contents, whoever wrote them, or (``lost``) perhaps no longer does."""
         if self._brought:
             contents = set(contents) - self._brought
             if not contents:
                 return
         if self.releasing is not None:
-            self.releasing.noticed(contents)
+            self.releasing.noticed(contents, lost=lost)
         if self.lodging is not None:
             self.lodging.noticed(contents)
         self._replication.pacing.noticed(contents, anyio.current_time())

@@ -47,7 +47,9 @@ class Pod:
         self.catalogue.holders = self.transfer.holders
         self.catalogue.durable = self.metadata.committer.durable
         self.metadata.committer.on_durable = self.mesh.publish_log
-        self.tree.on_delta(lambda delta: self.transfer.noticed(delta.contents) if delta.contents else None)
+        self.tree.on_delta(
+            lambda delta: self.transfer.noticed(delta.contents, lost=delta.loses) if delta.contents else None
+        )
         self.cluster = cluster
         gate = Gate(self.tree, lambda: self.cluster)
         self.hold = Hold()
