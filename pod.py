@@ -318,6 +318,7 @@ class Pod:
             with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_WORDS_S):
                 await self._end()
             group.cancel_scope.cancel()
+        await parts.metadata.committer.finish()  # what waited longer than for a commit
         if self._failure is not None:
             raise self._failure
 
@@ -421,8 +422,13 @@ async def run_pod(home: Home, descriptor: int | None) -> None:
     pod = Pod(home)
     try:
         await pod.run(lambda facts: tell(descriptor, {"ready": facts}))
-    finally:
-        pod.close()
+    except BaseException:
+        try:
+            pod.close()
+        except Exception:  # that is told which comes from what it failed of
+            logger.exception("not everything could be closed")
+        raise
+    pod.close()
 
 
 def main() -> int:

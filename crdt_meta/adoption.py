@@ -111,7 +111,7 @@ class Adoption:
             last = table.received.get(writer, 0)
             await self._in_slices(self._copy(writer))
             done = self._log.commit()
-            if table.received.get(writer, 0) == last:
+            if table.received.get(writer, 0) == last and not table.waits(writer):  # nothing came meanwhile
                 begun = 0 if self._held_before else begun
                 await peers.retire(writer, Retired(upto, *done, begun=begun, digest=table.digest(writer, upto)))
                 logger.info("adopted the records of the writer %s", writer.hex())

@@ -47,6 +47,7 @@ class Committer:
         self._is_own = False
         """Whether something was written here since the last turn."""
         log.on_pending, log.on_arrival = self.request, self.arrived
+        store.on_failure.append(self._failed)
 
     def request(self) -> None:
         """Have everything written until now committed and synced soon."""
@@ -58,12 +59,22 @@ class Committer:
         self._requested += 1
         self._wake.set()
 
+    def _failed(self) -> None:
+        """Have the task end with the error, and who waits for it hear of it."""
+        self.arrived()
+        self._tell_done()
+
+    def _tell_done(self) -> None:
+        done, self._done = self._done, anyio.Event()
+        done.set()
+
     async def durable(self) -> None:
-        """Return once everything written before the call is on the disk."""
+        """Return once everything written before the call is on the disk. Raises `NoSpaceError`."""
         self.request()
         wanted = self._requested
         self._hurry.set()
         while self._finished < wanted:
+            self._store.check()
             await self._done.wait()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -100,8 +111,7 @@ class Committer:
             self._store.start_log_anew()
         entries = self._log.durable(sequence)
         self._finished = upto
-        done, self._done = self._done, anyio.Event()
-        done.set()
+        self._tell_done()
         if entries:
             self.on_durable(entries)
 

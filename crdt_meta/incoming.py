@@ -10,6 +10,7 @@ Must never: apply a transaction in part or out of its writer's order.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
@@ -127,6 +128,8 @@ class Incoming:
             delta = Delta(remote=True) if waits else self._apply(tx)
             self._clock.observe(tx.header.clock)
             self._table.append(tx, applied=not waits, owed=needed)
+        except sqlite3.OperationalError as error:
+            raise self._store.failed(error) from error
         except BaseException as error:
             self._undo(tx)
             if isinstance(error, WormholeError | OSError) or not isinstance(error, Exception):
@@ -238,6 +241,8 @@ class Incoming:
             self.is_showing = True
             try:
                 await self._show(writer, on_delta, commit)
+            except sqlite3.OperationalError as error:
+                raise self._store.failed(error) from error
             finally:
                 self.is_showing = False
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -100,6 +101,16 @@ class MetadataLog:
         if self.follows:
             raise FileSystemError(errno.EROFS)
         self._store.begin()
+        try:
+            delta = self._view.apply(self._put(records, obsolete), remote=False)
+        except sqlite3.OperationalError as error:
+            raise self._store.failed(error) from error
+        if self._pending_records >= TRANSACTION_RECORDS:
+            self.seal()
+        self.on_pending()
+        return delta
+
+    def _put(self, records: Iterable[tuple[Key, bytes, Body | None]], obsolete: Iterable[Key]) -> list[Changed]:
         changed: list[Changed] = []
         table = self._view.records
         for key, value, body in records:
@@ -115,17 +126,13 @@ class MetadataLog:
             if self._pending_bytes > TRANSACTION_BYTES:
                 self.seal()
         for key in obsolete:
-            segment = self._view.records.segment_of(key, self.writer)
+            segment = table.segment_of(key, self.writer)
             if segment is not None:
-                removed = self._view.records.body_of(key, self.writer)
-                self._view.records.drop(key, self.writer)
+                removed = table.body_of(key, self.writer)
+                table.drop(key, self.writer)
                 self._put_pending(segment, key, None)
                 changed.append(Changed(key, None, removed if key.kind == "l" else None))
-        delta = self._view.apply(changed, remote=False)
-        if self._pending_records >= TRANSACTION_RECORDS:
-            self.seal()
-        self.on_pending()
-        return delta
+        return changed
 
     def _put_pending(self, segment: int, key: Key, value: bytes | None) -> None:
         of_segment = self._pending.get(segment)

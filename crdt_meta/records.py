@@ -29,6 +29,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from base.ids import EMPTY_CONTENT, ContentId, Dot, InodeId, LinkId, WriterId
+from crdt_meta.hlc import MAX_CLOCK
 from crdt_meta.node import Kind
 
 NAME_LIMIT_BYTES: Final = 255
@@ -244,8 +245,8 @@ class Key(NamedTuple):
         length = 24 if kind in CLOCKED else 16
         if len(raw) != length + 8 * adopted:
             return None
-        author = WriterId(raw[length:]) if adopted else None
-        return Key(kind, raw[:16], int.from_bytes(raw[16:length], "big"), author)
+        author, clock = WriterId(raw[length:]) if adopted else None, int.from_bytes(raw[16:length], "big")
+        return Key(kind, raw[:16], clock, author) if clock <= MAX_CLOCK else None
 
 
 def node_of(writer: WriterId) -> bytes:

@@ -7,7 +7,7 @@ is what counts: whoever adopted it wrote down what the author had last written, 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from base.ids import WriterId
@@ -185,16 +185,22 @@ class Records:
         self._wait(node, place, (node, *place, segment, value))
         return before
 
-    def arrive(self, holder: WriterId, node: bytes, found: Iterable[Found]) -> None:
-        """Write the records of a node of which there was none; they are read when somebody asks for them, if ever."""
+    def arrive(self, holder: WriterId, node: bytes, found: Sequence[Found]) -> bool:
+        """Write the records of a node of which there was none; they are read when somebody asks for them, if ever.
+
+        Returns False, and does nothing, when one key comes twice: then the last one counts.
+        """
         rows: dict[_Place, _Row | None] = {}
         for key, segment, value in found:
             place = self._place(key, holder)
             rows[place] = (node, *place, segment, value or b"")
+        if len(rows) < len(found):
+            return False
         self._waiting[node] = rows
         self._waiting_rows += len(rows)
         if self._waiting_rows >= WAITING_LIMIT:
             self._flush()
+        return True
 
     def drop(self, key: Key, holder: WriterId) -> None:
         """Remove a record that its holder removed."""

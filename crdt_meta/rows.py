@@ -212,8 +212,9 @@ class Rows:
         rows = [
             (*row[:2], self._store.writer_of(row[2])) for row in self._store.query(query, (at[:START_BYTES], at, limit))
         ]
-        query = "SELECT content, size, writer FROM sibling WHERE content > ? ORDER BY content LIMIT ?"
-        rows += [(*row[:2], self._store.writer_of(row[2])) for row in self._store.query(query, (at, limit))]
+        query = "SELECT content, size, writer FROM sibling WHERE content > ? AND content != ? ORDER BY content LIMIT ?"
+        others = self._store.query(query, (at, EMPTY_CONTENT, limit))
+        rows += [(*row[:2], self._store.writer_of(row[2])) for row in others]
         waiting: list[tuple[bytes, int, WriterId]] = []
         for portion in self.by_content.waiting(at):
             found = (row for inode in portion if (row := self.inode(inode)) is not None)
@@ -222,8 +223,7 @@ class Rows:
                 break
         shown: dict[ContentId, tuple[int, WriterId]] = {}
         for content, size, writer in sorted((*rows, *waiting))[:limit]:
-            if content != EMPTY_CONTENT:
-                shown.setdefault(ContentId(content), (size, writer))
+            shown.setdefault(ContentId(content), (size, writer))
         return [(content, *rest) for content, rest in shown.items()]
 
     def showing(self, content: ContentId) -> list[tuple[InodeId, int, WriterId]]:

@@ -111,7 +111,12 @@ class Store:
         self.on_savepoint: list[Callable[[], None]] = []
         self.on_undo: list[Callable[[], None]] = []
         """Called when what was done since the savepoint is taken back: do so with what waits longer than that."""
+        self.on_failure: list[Callable[[], None]] = []
+        """Called once the file can't be written: see `failed`."""
         self.has_savepoint = False
+        self._is_open = False
+        """Whether a transaction was begun and not ended."""
+        self._failure: NoSpaceError | None = None
         try:
             self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
             path.chmod(0o600)
@@ -136,19 +141,39 @@ class Store:
             if isinstance(error, sqlite3.OperationalError):
                 raise MachineError(f"{path} can't be opened: {error}.", "Check the disk of the pod's home.") from error
             raise DamagedError(f"{path} is damaged: {error}.", "Leave with --force and join anew.") from error
-        self._numbers: dict[WriterId, int] = {}
-        self._writers: dict[int, WriterId] = {}
         self.vector: dict[WriterId, int] = {}
         """Writer → its last transaction that is here; kept by the log."""
-        for number, raw in self.db.execute("SELECT id, writer FROM writer"):
-            self._numbers[WriterId(raw)], self._writers[number] = number, WriterId(raw)
+        self._numbers: dict[WriterId, int] = {}
+        self._writers: dict[int, WriterId] = {}
+        self._read_numbers()
 
     # -- transactions of the file -------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Open the transaction in which changes gather, if it isn't open."""
+        """Open the transaction in which changes gather, if it isn't open. Raises `NoSpaceError` after a failure."""
         if not self.db.in_transaction:
+            self.check()
             self.db.execute("BEGIN IMMEDIATE")
+            self._is_open = True
+
+    def failed(self, error: sqlite3.OperationalError) -> NoSpaceError:
+        """Return what to raise because the file can't be written (the disk is full, or doesn't answer).
+
+        What memory has may not be in the file then, and would count as committed with the next transaction. So nothing
+        is written any more, and the pod ends; its next start begins with what the file has.
+        """
+        if self._failure is None:
+            self._failure = NoSpaceError(f"The metadata can't be written: {error}.", "Free some room on the disk.")
+            for tell in self.on_failure:
+                tell()
+        return self._failure
+
+    def check(self) -> None:
+        """Raise when something failed, also where nobody said so: SQLite ends a transaction that it can't write."""
+        if self._is_open and not self.db.in_transaction:
+            self.failed(sqlite3.OperationalError("a transaction was lost"))
+        if self._failure is not None:
+            raise self._failure
 
     def flush(self) -> None:
         """Write what waits in memory into the open transaction."""
@@ -173,6 +198,7 @@ class Store:
 
     def commit(self, *, is_last: bool = False) -> None:
         """Commit what was gathered. It survives the process from now on, and a power cut after `sync`."""
+        self.check()
         if self.db.in_transaction:
             try:
                 self.flush()
@@ -180,7 +206,8 @@ class Store:
                     write(is_last)
                 self.db.execute("COMMIT")
             except sqlite3.OperationalError as error:
-                raise NoSpaceError(f"The metadata can't be written: {error}.", "Free some room on the disk.") from error
+                raise self.failed(error) from error
+            self._is_open = False
 
     def savepoint(self) -> None:
         """Open a transaction within the transaction, to be ended by `release` or `undo`."""
@@ -200,8 +227,12 @@ class Store:
         """Take back what was done since `savepoint`."""
         for forget in (*self.on_undo, *self.on_clear):
             forget()
-        self.db.execute("ROLLBACK TO inner")
-        self.release()
+        try:
+            self.db.execute("ROLLBACK TO inner")
+            self.release()
+        except sqlite3.OperationalError as error:
+            raise self.failed(error) from error
+        self._read_numbers()
 
     def reserve(self) -> None:
         """Write the first blocks of the write-ahead log ahead: a sync then has half as much to do. Before any `sync`."""
@@ -303,6 +334,12 @@ class Store:
         self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     # -- writers ------------------------------------------------------------------------------------------
+
+    def _read_numbers(self) -> None:
+        self._numbers.clear()
+        self._writers.clear()
+        for number, raw in self.db.execute("SELECT id, writer FROM writer"):
+            self._numbers[WriterId(raw)], self._writers[number] = number, WriterId(raw)
 
     def number_of(self, writer: WriterId) -> int:
         """Return the short number of a writer in this file."""

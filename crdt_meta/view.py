@@ -129,15 +129,13 @@ class View:
             return None
         said: list[Written] = []
         for (kind, _, clock, author), _, value in found:
-            if value is None or kind in "xk":
+            if value is None or kind in "xk" or author == holder:
                 return None
             body = decode(kind, inode, clock, value)
             if body is not None:
                 said.append((author or holder, body))
         shown = plain(inode, said, look=True)
-        if shown is not None:
-            self.records.arrive(holder, inode, found)
-        return shown
+        return shown if shown is not None and self.records.arrive(holder, inode, found) else None
 
     def apply(self, changed: Sequence[Changed], arrived: Sequence[Plain] = (), *, remote: bool) -> Delta:
         """Derive anew what changed records touch, and write the rows of what `arrival` returned; return what that altered."""

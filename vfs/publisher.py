@@ -269,7 +269,10 @@ class Publisher:
             if not await self._batch(everything=True):
                 log.error("%d files could not be published", len(self._queue))
                 break
-        await self._committer.durable()
+        try:
+            await self._committer.durable()
+        except WormholeError as error:
+            log.error("What was published last is not on the disk: %s", error)
 
     async def _batch(self, *, everything: bool = False) -> bool:
         """Publish what is queued now; return False when that failed and should be tried again later.

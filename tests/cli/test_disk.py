@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.runner import LOCAL, Person, processes
-from tests.cluster.lab import wait_until
+from tests.cluster.lab import shows, wait_until
 
 
 def write_and_sync(path: Path, data: bytes) -> None:
@@ -54,3 +55,27 @@ def test_a_store_that_goes_or_is_read_only(person: Person) -> None:
     assert person.run("up", "--home", home).code == 0
     time.sleep(1)
     assert {name: (mount / name).read_bytes() for name in data} == data
+
+
+def test_the_metadata_of_a_pod_that_learns_no_longer_fit_on_its_disk(person: Person) -> None:
+    """The pod ends and says why; once there is room its next start fetches what it could not write."""
+    mounts = [person.folder / name for name in ("m", "other")]
+    homes = [person.folder / name for name in ("h", "o")]
+    assert person.run("new", "home", "--home", homes[0], "--mount", mounts[0], "--pod", "laptop", *LOCAL).code == 0
+    said = [person.run(word, "--home", homes[0], "--json").json for word in ("invite", "status")]
+    invited = ("--code", said[0]["code"], "--peer", said[1]["address"])
+    assert person.run("join", *invited, "--home", homes[1], "--mount", mounts[1], "--pod", "nas", *LOCAL).code == 0
+    (mounts[0] / "first").write_text("first")
+    wait_until(shows(mounts[1] / "first", "first"), 20)
+
+    pid = int((homes[1] / "pod.lock").read_text().split()[0])
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (150_000, resource.RLIM_INFINITY))
+    names = [f"{number:03}" for number in range(300)]
+    for name in names:
+        (mounts[0] / name).write_text(name)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 30, "the pod has ended")
+    assert "The metadata can't be written" in (homes[1] / "pod.log").read_text()
+
+    assert person.run("up", "--home", homes[1]).code == 0
+    wait_until(lambda: sorted(os.listdir(mounts[1])) == [*names, "first"], 30, "everything was fetched")
+    assert all((mounts[1] / name).read_text() == name for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from base.ids import EMPTY_CONTENT, ContentId, Dot, InodeId, WriterId, hash_byte
 from crdt_meta import bycontent
 from crdt_meta.node import Kind
 from crdt_meta.records import Strategy
-from crdt_meta.rows import InodeRow, Rows
+from crdt_meta.rows import InodeRow, Rows, SiblingRow
 from crdt_meta.store import Store
 
 WRITER = WriterId(b"w" * 8)
@@ -115,3 +116,18 @@ def test_a_file_of_an_earlier_release(tmp_path: Path) -> None:
     world.check(7)
     query = "SELECT count(*) FROM sqlite_master WHERE name = 'inode_by_content_start'"
     assert world.store.db.execute(query).fetchone() == (0,)
+
+
+def test_many_empty_versions_beside_files_end_no_walk_over_all_contents(tmp_path: Path) -> None:
+    world = World(tmp_path / "metadata.db")
+    contents = {ContentId(bytes([first]) * 32) for first in range(256)}
+    for content in contents:
+        world.put(InodeId(os.urandom(16)), content)
+    for clock in range(20):
+        inode, shown = InodeId(os.urandom(16)), InodeId(os.urandom(16))
+        world.rows.set_siblings(inode, [SiblingRow(inode, Dot(WRITER, clock), shown, EMPTY_CONTENT, 0, 0, ())])
+    world.commit()
+    found: list[ContentId] = []
+    while page := world.rows.contents(found[-1] if found else None, 10):
+        found += [content for content, _, _ in page]
+    assert found == sorted(contents)

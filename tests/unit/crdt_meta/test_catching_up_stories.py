@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
-from tests.unit.crdt_meta.pods import Mesh, Pod
+from tests.unit.crdt_meta.pods import SENDER, Mesh, Pod
 from tests.unit.crdt_meta.town import (
     Town,
     compact,
@@ -120,3 +122,35 @@ def test_a_relay_that_has_only_part_of_it(town: Town, ann: Pod, bob: Pod, eve: P
     assert eve.files() == bob.files() == ann.files()
     for pod in (bob, eve):
         sound(pod)
+
+
+@pytest.mark.usefixtures("small_segments")
+@pytest.mark.parametrize("turns", [1, 2, 4, 8, 16])
+def test_more_arrives_while_what_is_here_is_shown_for_who_adopts_it(ann: Pod, bob: Pod, turns: int) -> None:
+    for number in range(12):
+        ann.save(f"/a{number}", f"{number}")
+        ann.tell()
+    for number in range(4, 12):
+        ann.unlink(f"/a{number}")
+    last = ann.tell()[-1].sequence
+    for number in range(30, 34):
+        ann.save(f"/a{number}", f"{number}")
+        ann.tell()
+    ann.log.compact(1)  # what is told first lacks a part, and waits for this
+    entries = ann.tell()
+    bob.hear([one for one in entries if one.sequence <= last])
+    assert bob.log.table.waits(ann.writer)
+
+    async def arrive() -> None:
+        for _ in range(turns):
+            await checkpoint()
+        await bob.log.receive([one for one in entries if one.sequence > last], SENDER)
+
+    async def run() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(arrive)
+            await bob.log.incoming.show(ann.writer, bob.log.on_delta, bob.log.commit, as_it_is=True)
+
+    anyio.run(run, backend="trio")
+    assert bob.files() == ann.files()
+    assert not bob.log.table.waits(ann.writer)

@@ -13,7 +13,7 @@ from base.ids import ROOT_INODE, InodeId, LinkId, WriterId
 from crdt_meta.codec import encode
 from crdt_meta.hlc import MAX_CLOCK
 from crdt_meta.node import Kind
-from crdt_meta.records import Birth, Key, LinkBirth, Place
+from crdt_meta.records import Attributes, Birth, Key, LinkBirth, Place
 from crdt_meta.segments import ROOT
 from crdt_meta.transaction import BLOB_LIMIT_BYTES, Part, make
 from mesh.api import Entry
@@ -226,6 +226,33 @@ def test_an_absurd_clock_harms_nobody_else(ann: Pod, bob: Pod, eve: Pod, clock: 
     ann.unlink("/moved") if "moved" in ann.ls() else None
     still_works(ann, bob)
     assert ann.name == "ann"
+
+
+def test_a_key_with_a_clock_that_no_file_can_hold_is_no_key(ann: Pod, bob: Pod, eve: Pod) -> None:
+    bob.save("/mine", "waits to be written together with it")
+    assert bob.hear([entry(eve, {key("c", clock=MAX_CLOCK + 1): b"whatever", key("c", clock=1 << 63): b"more"})])
+    assert set(bob.files()) == {"/mine"}
+    still_works(ann, bob, eve)
+
+
+@pytest.mark.parametrize("how", ["in two segments", "as somebody who adopted from itself"])
+def test_a_key_that_comes_twice_shows_the_same_however_it_comes(ann: Pod, bob: Pod, eve: Pod, how: str) -> None:
+    clock = eve.meta.clock.tick()
+    birth, link = Birth(clock, Kind.FILE, 0o644, 1, 1, 1), LinkBirth(clock, InodeId(NODE), ROOT_INODE, b"file")
+    first, second = (Attributes(clock + one, {"mode": (clock + one, mode)}) for one, mode in ((1, 0o777), (0, 0o600)))
+    values = {Key.of(body, NODE).text(): encode(body, NODE) for body in (birth, link, first)}
+    again = Key.of(second, NODE)
+    if how == "in two segments":
+        parts = [update(values), update({again.text(): encode(second, NODE)})]
+    else:
+        parts = [update({**values, again._replace(author=eve.writer).text(): encode(second, NODE)})]
+    tx = make(eve.writer, 1, clock, [Part(number, 0, data) for number, data in enumerate(parts)], eve.key.sign)
+    for pod in (ann, bob):
+        assert pod.hear([Entry(eve.writer, 1, tx.blob())])
+        mode = pod.at("/file").mode
+        pod.meta.view.rebuild()
+        pod.tree._nodes.clear()
+        assert pod.at("/file").mode == mode
 
 
 def test_a_blob_beyond_the_limit_is_refused(ann: Pod, bob: Pod, eve: Pod) -> None:
