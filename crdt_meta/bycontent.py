@@ -10,7 +10,7 @@ Must never: be asked without what waits; write within a savepoint, which may be 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from base.ids import EMPTY_CONTENT, ContentId, InodeId
@@ -21,6 +21,8 @@ PORTIONS: Final = 256
 """By the first byte of their ids."""
 FEW: Final = 256
 """So many changes are written with the commit that they belong to."""
+PORTION_LIMIT: Final = 1 << 10
+"""So many of one portion, four times as many as there are in the mean: a question looks through all of it."""
 WAITING_LIMIT: Final = 1 << 16
 """So many wait at most: 10 MB, and of a million files 6 to each page that is written."""
 MARK: Final = "contents wait"
@@ -38,6 +40,8 @@ class ByContent:
         self._count = 0
         self._left = 0
         """What the last commit left waiting."""
+        self._large: set[int] = set()
+        """Portions of which too much waits: somebody chose the ids."""
         self._next = 0
         """The portion to be written next."""
         self._is_marked = False
@@ -87,6 +91,8 @@ class ByContent:
             self._undo.append((key, before))
         portion[key] = shows
         self._count += before is None
+        if len(portion) > PORTION_LIMIT:
+            self._large.add(key[0])
 
     def _take_back(self) -> None:
         for key, before in reversed(self._undo):
@@ -98,6 +104,8 @@ class ByContent:
 
     def _write_some(self, everything: bool) -> None:
         """Write all if that is little; else one portion when nothing much has come since, and more if too much waits."""
+        self._write(self._large)
+        self._large.clear()
         came, few = self._count - self._left, self._count <= FEW
         if everything or few:
             self._write(range(PORTIONS))
@@ -116,7 +124,7 @@ class ByContent:
         self._write(range(self._next, self._next + 1))
         self._next = (self._next + 1) % PORTIONS
 
-    def _write(self, portions: range) -> None:
+    def _write(self, portions: Iterable[int]) -> None:
         changes: list[tuple[bytes, bool]] = []
         for at in portions:
             if self._waiting[at]:
