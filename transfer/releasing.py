@@ -221,8 +221,13 @@ class Releasing:
         if journalled is None:
             return
         ready: dict[int, bool] = {}
-        spared = {*journalled, *self._access.pinned, *self._access.claims.contents(), *self.busy()}
-        free = {content for content in due if self._is_free(content, spared, ready)}
+        spared = {*journalled, *self._opened()}
+        free: set[ContentId] = set()
+        for start in range(0, len(due), SLICE):
+            free.update(content for content in due[start : start + SLICE] if self._is_free(content, spared, ready))
+            await anyio.lowlevel.checkpoint()
+        free -= {*self._opened(), *self._published, *(content for content, _ in self._memory.journalled())}
+        free.difference_update(*self._noticed)  # what came to be used since it was looked at is looked at again
         if not free:
             return
         for content in free:
@@ -302,8 +307,11 @@ class Releasing:
         """Return the contents beside those of the tree that need their pieces, and those that came since."""
         journalled = (content for content, _ in self._memory.journalled())
         noticed = frozenset().union(*self._noticed)
-        opened = (*self._access.claims.contents(), *self._access.pinned, *self.busy())
-        return {*journalled, *opened, *self._due, *noticed, *self._published}
+        return {*journalled, *self._opened(), *self._due, *noticed, *self._published}
+
+    def _opened(self) -> set[ContentId]:
+        """Return the contents that are in use here, or on their way."""
+        return {*self._access.claims.contents(), *self._access.pinned, *self.busy()}
 
     async def _among(self, pieces: set[ChunkId], contents: Mapping[ContentId, int | None]) -> set[ChunkId]:
         """Return those of the pieces that contents consist of (with their sizes; None: not known)."""

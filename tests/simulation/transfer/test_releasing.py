@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 import anyio
 import pytest
 
 from base.errors import NoSpaceError
-from base.ids import EMPTY_CONTENT, ContentId, hash_bytes
+from base.ids import EMPTY_CONTENT, ChunkId, ContentId, hash_bytes
 from tests.simulation.transfer.local_mesh import Network, until
 from tests.simulation.transfer.pods import Pod, cluster
 from transfer.api import ContentInfo
+from transfer.ledger import Owner
 from transfer.settings import TransferSettings
 from transfer.store import Room
 
@@ -257,6 +258,41 @@ async def test_what_is_referred_to_again_while_it_is_freed_stays(tmp_path: Path,
         await pod.transfer.free()
         assert await pod.read(content) == data
         await kept(pod, content)
+
+
+async def test_what_is_referred_to_again_between_two_looks_is_said_to_be_kept_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is due is looked at in slices: what was found free in one may be in use when the last one is done."""
+    monkeypatch.setattr("transfer.releasing.SLICE", 1)
+    async with cluster(tmp_path, 1, settings=FILES) as [pod]:
+        contents = [await pod.write(some_bytes(1000, seed)) for seed in range(8)]
+        await kept(pod, *contents)
+        infos = dict(pod.shelf.infos)
+        releasing = pod.transfer.releasing
+        assert releasing is not None
+        asked: list[ContentId] = []
+
+        def may_free(content: ContentId) -> bool:
+            asked.append(content)
+            if len(asked) == len(contents):  # the last slice
+                pod.shelf.infos[asked[0]] = infos[asked[0]]
+                pod.transfer.noticed([asked[0]])
+            return True
+
+        releasing.may_free = may_free
+        forget(pod, *contents)
+        given_up: list[ContentId] = []
+        give_up = releasing._give_up
+
+        async def noted(free: Collection[ContentId], owner: Owner) -> set[ChunkId]:
+            given_up.extend(free)
+            return await give_up(free, owner)
+
+        releasing._give_up = noted  # type: ignore[method-assign]
+        await pod.transfer.free()
+        assert set(given_up) == set(asked[1:]), "nobody is told that the first one is gone"
+        assert pod.transfer.local(asked[0]) == "kept"
 
 
 async def test_what_comes_from_another_pod_while_something_is_freed_is_whole(tmp_path: Path) -> None:
