@@ -289,7 +289,7 @@ async def test_what_is_referred_to_again_between_two_looks_is_said_to_be_kept_al
             given_up.extend(free)
             return await give_up(free, owner)
 
-        releasing._give_up = noted  # type: ignore[method-assign]
+        releasing._give_up = noted  # type: ignore[method-assign, assignment]
         await pod.transfer.free()
         assert set(given_up) == set(asked[1:]), "nobody is told that the first one is gone"
         assert pod.transfer.local(asked[0]) == "kept"
