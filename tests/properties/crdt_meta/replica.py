@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from typing import TYPE_CHECKING, NamedTuple
 
 from base.errors import RefusedError
 from base.ids import ContentId, Dot, InodeId, LinkId, PodId, WriterId, hash_bytes
 from crdt_meta.chronicle import Chronicle
-from crdt_meta.log import Committed
 from crdt_meta.metadata import Metadata, Roots
 from mesh.introduction import RestoredError
 from tests.properties.crdt_meta.checks import Shadow
@@ -29,10 +28,19 @@ class Handle(NamedTuple):
     content: ContentId
 
 
+class Moment(NamedTuple):
+    """A transaction; a home that was set back gives its numbers again."""
+
+    writer: WriterId
+    sequence: int
+    life: int = 0
+    """How often the home had been set back before."""
+
+
 class Saved(NamedTuple):
     """Somebody saved ``content`` over ``base``, in some transaction."""
 
-    at: Committed
+    at: Moment
     content: ContentId
     base: ContentId
 
@@ -40,7 +48,7 @@ class Saved(NamedTuple):
 class Removed(NamedTuple):
     """Somebody removed a name that showed ``content``, in some transaction."""
 
-    at: Committed
+    at: Moment
     content: ContentId
     last: bool
     """Whether the file had no other name there."""
@@ -53,6 +61,7 @@ class Replica:
         self.world = world
         self.index = index
         self.skew_s = 0.0
+        self.life = 0
         self.folder = world.folder / f"{index}"
         self.folder.mkdir()
         self.safe = world.folder / f"{index}.safe"
@@ -88,6 +97,8 @@ class Replica:
     def reborn(self, after: int, owed: int | None, *, set_back: bool = False) -> None:
         """Go on under a new writer id."""
         old = self.meta.writer
+        if owed is None:
+            self.world.collected(self, after)
         new = self.meta.reborn(after, owed, set_back=set_back)
         self.world.pods[new] = self.world.pods[old]
         self.world.renamed(old, after, new)
@@ -139,6 +150,7 @@ class Replica:
         """Go on from the copy; what nobody else heard of since is gone."""
         if not self.backup.exists():
             return
+        left, heard = self.meta.writer, self.heard_by(one for one in self.world.remaining() if one is not self)
         self.meta.close()
         shutil.rmtree(self.folder)
         shutil.copytree(self.backup, self.folder)
@@ -149,7 +161,9 @@ class Replica:
         self.handles.clear()
         self.open()
         self._sync()
-        self.world.strike_unheard(self.index, self.world.remaining())
+        self.world.strike_unheard(self, self.world.remaining(), {left: max(heard, self.shows_all_of(left))})
+        self.life += 1
+        self.world.strike_evicted()
         self.world.counts["restored"] += 1
 
     def catch_up(self) -> None:
@@ -159,9 +173,20 @@ class Replica:
             one()
 
     @property
-    def now_at(self) -> Committed:
+    def now_at(self) -> Moment:
         """The transaction that an operation now goes into."""
-        return Committed(self.meta.writer, self.log.table.received[self.meta.writer] + 1)
+        return Moment(self.meta.writer, self.log.table.received[self.meta.writer] + 1, self.life)
+
+    def heard_by(self, others: Iterable[Replica]) -> int:
+        """Return up to which of this life's transactions, at least, any of these shows this one."""
+        writer, heard = self.meta.writer, 0
+        for other in others:
+            for sequence in range(other.shows_all_of(writer), heard, -1):
+                told = other.log.table.digest(writer, sequence)
+                if told and told == self.log.table.digest(writer, sequence):
+                    heard = sequence
+                    break
+        return heard
 
     def shows_all_of(self, writer: WriterId) -> int:
         """Return up to which transaction this shows a writer; of one that it adopted, what it says itself."""
@@ -191,5 +216,5 @@ class Replica:
         self.open()
         self._sync()  # opening does
         assert self.log.vector().get(self.meta.writer, 0) >= told, "a told transaction was lost"
-        self.world.forget(self.meta.writer, self.now_at.sequence - 1)
+        self.world.forget(self.meta.writer, self.now_at.sequence - 1, {self.life})
         self.handles.clear()

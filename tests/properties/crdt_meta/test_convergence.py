@@ -119,7 +119,7 @@ def check_nothing_resurrected(world: World, tree: dict[bytes, Shown]) -> None:
     oracle = Oracle(load(world.remaining()[0].meta.store), world.pod_name)
     over, removed = {one.base for one in world.saved}, {one.content for one in world.removed if one.last}
     for shown in tree.values():
-        if shown.content in {EMPTY_CONTENT, SAME_CONTENT, *world.restored}:
+        if shown.content in {EMPTY_CONTENT, SAME_CONTENT, *world.restored, *world.may_return}:
             continue
         owner = world.remaining()[0].meta.view.sibling_owner.get(InodeId(shown.inode), shown.inode)
         settled = shown.inode in oracle.birth and oracle.birth[shown.inode][1].origin is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,14 +17,13 @@ import pytest
 from base.errors import FileSystemError
 from base.ids import EMPTY_CONTENT, ROOT_INODE, ContentId, InodeId, PodId, WriterId, hash_bytes
 from crdt_meta.bearing import Removal, Unborn
-from crdt_meta.log import Committed
 from crdt_meta.node import Kind, Node
-from crdt_meta.records import Strategy
+from crdt_meta.records import Content, Strategy
 from crdt_meta.store import LARGE_BYTES
 from crdt_meta.trash import TrashEntry
 from mesh.api import Entry
 from tests.properties.crdt_meta.checks import NAMES
-from tests.properties.crdt_meta.replica import Handle, Removed, Replica, Saved
+from tests.properties.crdt_meta.replica import Handle, Moment, Removed, Replica, Saved
 
 FILES = (b"a.txt", b"b.txt", b"c")
 START_S = 1_800_000_000.0
@@ -49,7 +48,7 @@ def seeded_ids(rng: random.Random) -> Iterator[None]:
         yield
 
 
-def _is_after(at: Committed, writer: WriterId, sequence: int) -> bool:
+def _is_after(at: Moment, writer: WriterId, sequence: int) -> bool:
     return at.writer == writer and at.sequence > sequence
 
 
@@ -72,7 +71,9 @@ class World:
         self.passed_over: set[ContentId] = set()
         """Contents in place of which somebody saw another one that was struck out since."""
         self.restored: set[ContentId] = set()
-        """Contents that came back on purpose."""
+        """Contents that came back on purpose,"""
+        self.may_return: set[ContentId] = set()
+        """and what a replica that was forgotten had removed and collected, unseen by those who adopted its records."""
         self.versions = rng.choice((0, 1, 3, 10))
         self.made = 0
         self.counts: Counter[str] = Counter()
@@ -114,16 +115,31 @@ class World:
         self.made += 1
         return ContentId(hash_bytes(b"content %d" % self.made))
 
-    def forget(self, writer: WriterId, upto: int) -> None:
-        """Strike out what a writer did after the transaction that survived."""
-        self.saved = [one for one in self.saved if one.at.writer != writer or one.at.sequence <= upto]
-        self.removed = [one for one in self.removed if one.at.writer != writer or one.at.sequence <= upto]
+    def forget(self, writer: WriterId, upto: int, lives: Container[int]) -> None:
+        """Strike out what a writer did in some of its lives after the transaction that survived."""
+        self.saved = [one for one in self.saved if not (_is_after(one.at, writer, upto) and one.at.life in lives)]
+        self.removed = [one for one in self.removed if not (_is_after(one.at, writer, upto) and one.at.life in lives)]
 
     def renamed(self, old: WriterId, after: int, new: WriterId) -> None:
         """Note that what a writer did after a transaction is now another's."""
-        first = Committed(new, 1)
-        self.saved = [one._replace(at=first) if _is_after(one.at, old, after) else one for one in self.saved]
-        self.removed = [one._replace(at=first) if _is_after(one.at, old, after) else one for one in self.removed]
+        first = Moment(new, 1)
+        self.saved = [
+            one._replace(at=first._replace(life=one.at.life)) if _is_after(one.at, old, after) else one
+            for one in self.saved
+        ]
+        self.removed = [
+            one._replace(at=first._replace(life=one.at.life)) if _is_after(one.at, old, after) else one
+            for one in self.removed
+        ]
+
+    def collected(self, replica: Replica, after: int) -> None:
+        """Note what a forgotten replica removed since a transaction and has no record of any more."""
+        store, held = replica.meta.store, set[ContentId]()
+        for (node,) in store.query("SELECT DISTINCT node FROM record"):
+            bodies = (body for _, body in replica.meta.view.records.of(node, "c"))
+            held |= {body.content for body in bodies if isinstance(body, Content)}
+        done = (one for one in self.removed if _is_after(one.at, replica.meta.writer, after))
+        self.may_return |= {one.content for one in done} - held
 
     def is_apart(self, one: int, other: int) -> bool:
         """Tell whether two replicas can't hear of each other."""
@@ -141,16 +157,26 @@ class World:
             self.counts["go away"] += 1
         elif len(self.replicas) - len(self.evicted) > 2 and self.rng.random() < 0.2:
             self.evicted.add(index)
-            self.strike_unheard(index, self.remaining())
+            self.strike_evicted()
             self.counts["evict"] += 1
 
-    def strike_unheard(self, index: int, by: list[Replica]) -> None:
-        """Forget what a replica did and none of these can show: a log that waits for a later part may lack this one."""
-        seen = {one.base for one in self.saved if int(self.pods[one.at.writer], 16) != index}
+    def strike_evicted(self) -> None:
+        """Forget what replicas that were evicted did and nobody can show."""
+        for gone in (self.replicas[index] for index in self.evicted):
+            self.strike_unheard(gone, self.remaining(), {gone.meta.writer: gone.heard_by(self.remaining())})
+
+    def strike_unheard(self, who: Replica, by: list[Replica], heard: dict[WriterId, int]) -> None:
+        """Forget what a replica did and none of these can show: a log that waits for a later part may lack this one.
+
+        ``heard``: up to which transaction of its present life somebody shows a writer.
+        """
+        seen = {one.base for one in self.saved if int(self.pods[one.at.writer], 16) != who.index}
         self.passed_over |= {one.base for one in self.saved if one.content in seen}
         for writer, pod in self.pods.items():
-            if int(pod, 16) == index:
-                self.forget(writer, max(one.shows_all_of(writer) for one in by))
+            if int(pod, 16) == who.index:
+                shown = max(one.shows_all_of(writer) for one in by)
+                self.forget(writer, shown, range(who.life))
+                self.forget(writer, heard.get(writer, shown), {who.life})
 
     def pod_id(self, replica: Replica) -> PodId:
         """Return the pod that a replica is."""
@@ -305,7 +331,7 @@ class World:
         view = replica.meta.view
         return node.inode not in view.contested and name not in view.naming.claims.get(view.naming.group(parent)[0], ())
 
-    def _removed(self, at: Committed, node: Node, gone: Node, plain: bool) -> None:
+    def _removed(self, at: Moment, node: Node, gone: Node, plain: bool) -> None:
         """Note it, and look whether just one link went."""
         self.removed.append(Removed(at, node.content, gone.nlink == 0))
         if self.strategy is Strategy.KEEP_BOTH and plain:
