@@ -41,16 +41,15 @@ def known_elsewhere(adopted: Iterable[Retired], last: int, digest: Callable[[int
     """Return what others know of a writer of this pod, whose records they adopted.
 
     ``last``: its last transaction here; ``digest``: of one of them, empty when it isn't kept. ``fork``: up to where
-    this home had certainly not been set back; that counts if somebody knows transactions that aren't these.
+    this home had certainly not been set back; that counts if somebody knows transactions that aren't these. Then only
+    what is proven to be the same is: one of another life at or before ``fork`` shows that nothing is certain.
     """
-    same: list[int] = [0]
-    others: list[int] = []
-    for one in adopted:
-        line = others if contradicts(one.upto, one.digest, last, digest(one.upto)) else same
-        line.append(one.upto)
+    found = list(adopted)
+    others = [one.upto for one in found if contradicts(one.upto, one.digest, last, digest(one.upto))]
     if not others:
-        return Known(max(same), set_back=False)
-    return Known(max(*same, min(fork, last, *(upto - 1 for upto in others))), set_back=True)
+        return Known(max((one.upto for one in found), default=0), set_back=False)
+    same = [one.upto for one in found if one.digest and one.digest == digest(one.upto)]
+    return Known(max(0, *same, min(fork, last) if fork < min(others) else 0), set_back=True)
 
 
 class Peers(Protocol):

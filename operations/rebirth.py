@@ -27,6 +27,11 @@ def may_renew(roster: Roster, pod: PodId) -> bool:
     return sum(one == pod for one in roster.writers().values()) < WRITERS_LIMIT
 
 
+def other_full_pods(roster: Roster, own: PodId) -> set[PodId]:
+    """Return the other full members."""
+    return {pod for pod in roster.pods() if pod != own and roster.is_full_member(pod)}
+
+
 def writer_records(identity: Identity, roster: Roster, metadata: Metadata) -> list[bytes]:
     """Return the record that says whose the current writer is, if it is missing."""
     if roster.writer_pod(metadata.writer) is not None:

@@ -12,6 +12,7 @@ from crdt_meta.records import Strategy
 from crdt_meta.transaction import header_of
 from mesh.api import Entry
 from tests.unit.crdt_meta.pods import Mesh, Pod, content
+from tests.unit.crdt_meta.test_chronicle import again, began, introduced
 from tests.unit.crdt_meta.town import (
     Town,
     all_show,
@@ -383,6 +384,54 @@ def test_a_pod_that_was_set_back_hears_that_its_writer_was_adopted(
     files = {"/first": "first life", "/known": "first life"}
     all_show(town, files | {f"/{number}": "second life" for number in range(saves)})
     assert not ann.log.table.changed_since(old, 0)
+
+
+@pytest.mark.parametrize("start_after", [None, 1, 3])
+@pytest.mark.parametrize("again_after_the_link", [False, True])
+def test_a_pod_that_was_set_back_first_meets_somebody_who_never_met_its_other_life(
+    world: Mesh,
+    town: Town,
+    ann: Pod,
+    bob: Pod,
+    eve: Pod,
+    tmp_path: Path,
+    start_after: int | None,
+    again_after_the_link: bool,
+) -> None:
+    """That eve was told of its starts proves nothing: bob adopted the first life, with some of the same numbers."""
+    old = ann.writer
+    of_ann, of_bob, of_eve = began(ann), began(bob), began(eve)
+    ann.save("/known", "known")
+    ann.tell()
+    assert introduced(of_ann, "ann", of_bob, "bob") == [None, None]
+    town.exchange()
+    shutil.copytree(ann.folder, tmp_path / "backup")
+    for number in range(3):
+        ann.save(f"/first{number}", "first life")
+        ann.tell()
+    town.exchange()
+    town.sleep("ann")
+    town.tidy(4)
+    town.wait_until_forgotten()
+    town.tidy()
+    (adopted,) = town.neighbours["bob"].adoptions[old]
+    assert adopted.upto == 4
+    ann = set_back(town, ann, tmp_path / "backup")
+    of_ann = began(ann)
+    for number in range(5):
+        if number == start_after:
+            ann, of_ann = again(ann)
+        ann.save(f"/second{number}", "second life")
+        ann.tell()
+    assert introduced(of_ann, "ann", of_eve, "eve") == [None, None]
+    if again_after_the_link:
+        ann, of_ann = again(ann)
+    ann = town.enter(ann)
+    town.rejoin()
+    town.exchange()
+    town.tidy(12)
+    second = {f"/second{number}": "second life" for number in range(5)}
+    all_show(town, {"/known": "known"} | {f"/first{number}": "first life" for number in range(3)} | second)
 
 
 @pytest.mark.parametrize("more", [False, True])
