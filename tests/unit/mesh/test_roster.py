@@ -13,7 +13,7 @@ from base.ids import WriterId
 from mesh import records
 from mesh.api import Role
 from mesh.identity import Identity, read_certificate
-from mesh.records import Admit, Config, Left, Revoke, Void, Writer, record_id, seal
+from mesh.records import Admit, Config, Left, Retire, Revoke, Void, Writer, record_id, seal
 from mesh.roster import Roster
 from mesh.roster_store import RosterStore, Seen
 from tests.unit.mesh.cluster import Home, admission, admit, found, revocation
@@ -218,6 +218,26 @@ def test_only_a_writers_own_pod_declares_something_void(tmp_path: Path) -> None:
     assert a.roster.voids() == {writer: [void]}
     again = RosterStore(tmp_path / "a" / "roster.db")
     assert again.roster.voids() == {writer: [void]}
+
+
+def test_only_the_adopter_itself_says_that_it_has_the_copies(tmp_path: Path) -> None:
+    """Whatever comes first, and whichever writer it has taken since; also if there was nothing to copy, or it went."""
+    a = found(tmp_path / "a")
+    b = admit(a, tmp_path / "b")
+    gone, first, second = WriterId(b"gone-of-"), WriterId(b"b-first-"), WriterId(b"b-second")
+    true, nothing = Retire(gone, 7, first, 9, digest=b"d" * 16), Retire(gone, 8, second, 0, 7)
+    a.store.add([signed(a, Writer(gone)), signed(a, Retire(gone, 1 << 60, first, 1))])
+    a.store.add([signed(b, true)])
+    assert a.roster.adoptions() == {}, "nobody has the writer yet"
+    a.store.add([signed(b, Writer(first))])
+    assert a.roster.adoptions() == {gone: (true,)}, "what another pod says of it doesn't count"
+    a.store.add([signed(b, Writer(second)), signed(b, nothing), signed(b, Left(1))])
+    assert a.roster.adoptions() == {gone: (true, nothing)}
+    a.store.add([revocation(a, b.pod)])
+    again = RosterStore(tmp_path / "a" / "roster.db")
+    assert a.roster.adoptions() == again.roster.adoptions() == {gone: (true, nothing)}, (
+        "its copies are here all the same"
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"sequence": 0}, {"sequence": 1 << 62}, {"owed": -1}, {"digest": b"d"}])
