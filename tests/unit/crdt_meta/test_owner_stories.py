@@ -8,6 +8,8 @@ from pathlib import Path
 import msgpack
 import pytest
 
+from base.ids import WriterId
+from crdt_meta.peers import Retired
 from crdt_meta.records import Strategy
 from crdt_meta.transaction import header_of
 from mesh.api import Entry
@@ -432,6 +434,20 @@ def test_a_pod_that_was_set_back_first_meets_somebody_who_never_met_its_other_li
     town.tidy(12)
     second = {f"/second{number}": "second life" for number in range(5)}
     all_show(town, {"/known": "known"} | {f"/first{number}": "first life" for number in range(3)} | second)
+
+
+def test_a_pod_says_that_many_writers_of_its_own_adopted_each_other(town: Town, ann: Pod, bob: Pod, eve: Pod) -> None:
+    """Whether ann's copies are among those ends at once, however many ways lead from one to another; nothing is lost."""
+    ann.save("/file", "of ann")
+    town.exchange()
+    made_up = [WriterId(bytes([number]) * 8) for number in range(32)]
+    adoptions = town.neighbours["eve"].adoptions
+    for one in (ann.writer, *made_up):
+        adoptions[one] |= {Retired(9, by, 9) for by in made_up if by != one}
+    town.learn("bob", "eve")
+    town.turn(bob)
+    assert bob.files() == {"/file": content("of ann")}
+    sound(bob)
 
 
 @pytest.mark.parametrize("more", [False, True])
