@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterator
+from functools import partial
 from typing import Final
 
 from anyio import lowlevel
@@ -21,7 +22,6 @@ from anyio import lowlevel
 from base.ids import WriterId
 from crdt_meta.codec import decode
 from crdt_meta.coverage import copied
-from crdt_meta.incarnation import contradicts
 from crdt_meta.log import MetadataLog
 from crdt_meta.peers import Peers, Retired
 from crdt_meta.records import Key
@@ -83,10 +83,13 @@ class Adoption:
         return copied(writer, retired, is_here, self._is_of_this_life)
 
     def _is_of_this_life(self, writer: WriterId, adopted: Retired) -> bool:
-        """Tell whether the adopter had these transactions: not if others, since the writer's pod was set back."""
+        """Tell whether the adopter had these transactions: not if others, since the writer's pod was set back.
+
+        Where the last one that both know is the same, what follows counts as the same, too.
+        """
         table = self._log.table
-        here = table.digest(writer, adopted.upto)
-        return not here or not contradicts(adopted.upto, adopted.digest, table.received[writer], here)
+        compared = adopted.compared(table.received.get(writer, 0), partial(table.digest, writer))
+        return next((is_same for _, is_same in compared), True)
 
     async def adopt(self, writers: Collection[WriterId], peers: Peers) -> None:
         """Copy everything of some writers, as far as it is here, and retire them."""
@@ -105,7 +108,8 @@ class Adoption:
             done = self._log.commit()
             if table.received.get(writer, 0) == last:
                 begun = 0 if self._held_before else begun
-                await peers.retire(writer, Retired(upto, *done, begun=begun, digest=table.digest(writer, upto)))
+                lives = table.digest(writer, upto), table.earlier(writer, upto)
+                await peers.retire(writer, Retired(upto, *done, 0, begun, *lives))
                 logger.info("adopted the records of the writer %s", writer.hex())
 
     async def _in_slices(self, steps: Iterator[None]) -> None:

@@ -51,7 +51,9 @@ def is_void(roster: Roster, writer: WriterId, signed: bytes) -> bool:
 def adoptions(roster: Roster) -> dict[WriterId, list[Retired]]:
     """Return all writers whose records were adopted, with each adoption."""
     return {
-        writer: [Retired(one.upto, one.by, one.sequence, one.since, one.begun, one.digest) for one in found]
+        writer: [
+            Retired(one.upto, one.by, one.sequence, one.since, one.begun, one.digest, one.earlier) for one in found
+        ]
         for writer, found in roster.adoptions().items()
     }
 

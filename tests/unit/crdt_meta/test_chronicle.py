@@ -314,6 +314,9 @@ def test_since_when_a_forgotten_pod_was_set_back(ann: Pod, bob: Pod, eve: Pod, t
     assert forgotten(ann.meta, {ann.log.writer: of_an_early_one}, lambda by: False) == (1, True), "which one is unknown"
     assert forgotten(ann.meta, {other: {Retired(4, ann.log.writer, 9)}}, lambda by: False) is None
     assert forgotten(ann.meta, {ann.log.writer: {Retired(4, other, 9)}}, lambda by: True) == (0, False)
+    earlier = ((3, b"d" * 16), (2, ann.log.table.digest(ann.log.writer, 2)), (1, b""))
+    with_earlier = {Retired(4, other, 9, digest=b"d" * 16, earlier=earlier)}
+    assert forgotten(ann.meta, {ann.log.writer: with_earlier}, lambda by: False) == (2, True), "they parted after that"
     both = {
         Retired(2, other, 9, digest=ann.log.table.digest(ann.log.writer, 2)),
         Retired(3, other, 11, digest=b"d" * 16),

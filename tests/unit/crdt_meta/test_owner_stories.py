@@ -18,6 +18,7 @@ from tests.unit.crdt_meta.test_chronicle import again, began, introduced
 from tests.unit.crdt_meta.town import (
     Town,
     all_show,
+    compact,
     empty_trash,
     everybody,
     same,
@@ -450,28 +451,34 @@ def test_a_pod_says_that_many_writers_of_its_own_adopted_each_other(town: Town, 
     sound(bob)
 
 
-@pytest.mark.parametrize("more", [False, True])
+@pytest.mark.parametrize("first", [1, 2, 6])
+@pytest.mark.parametrize("second", [1, 2])
+@pytest.mark.parametrize("compacted", [False, True])
 def test_of_an_owner_who_was_set_back_one_has_the_first_life_and_another_one_the_second(
-    world: Mesh, town: Town, ann: Pod, bob: Pod, eve: Pod, tmp_path: Path, more: bool
+    world: Mesh, town: Town, ann: Pod, bob: Pod, eve: Pod, tmp_path: Path, first: int, second: int, compacted: bool
 ) -> None:
-    """Bob's copies have the numbers of what eve has, not its contents: she adopts that."""
+    """Bob's copies have the numbers of what eve has, not its contents: she adopts that, also if she has less."""
     ann.save("/known", "known")
     town.exchange()
     shutil.copytree(ann.folder, tmp_path / "backup")
-    ann.save("/first", "first life")
+    for number in range(first):
+        ann.save(f"/first{number}", "first life")
+        ann.tell()
     town.tell("bob", "ann")
     ann = set_back(town, ann, tmp_path / "backup")
-    ann.save("/second", "second life")
-    ann.tell()
-    if more:
-        ann.save("/third", "second life")
+    for number in range(second):
+        ann.save(f"/second{number}", "second life")
+        ann.tell()
+    if compacted:
+        compact(ann)
     town.tell("eve", "ann")
     town.evict("ann")
     town.turn(bob)
     assert ann.writer in town.neighbours["bob"].adoptions
     town.tidy(4)
-    files = {"/known": "known", "/first": "first life", "/second": "second life"}
-    all_show(town, files | ({"/third": "second life"} if more else {}))
+    lives = {f"/first{number}": "first life" for number in range(first)}
+    lives |= {f"/second{number}": "second life" for number in range(second)}
+    all_show(town, {"/known": "known"} | lives)
 
 
 @pytest.mark.parametrize("which", [0, 1])

@@ -240,6 +240,45 @@ def test_only_the_adopter_itself_says_that_it_has_the_copies(tmp_path: Path) -> 
     )
 
 
+RETIRE = [b"gone-of-", 7, b"b-first-", 9, 0, 0]
+DIGEST = b"d" * 16
+
+
+def retired(home: Home, *fields: object) -> records.Payload | None:
+    body = msgpack.packb([*RETIRE, *fields], use_bin_type=True)
+    return records.decode(msgpack.packb([1, "retire", home.roster.cluster_id, home.pod, body, bytes(64)])).payload
+
+
+def test_what_a_newer_version_adds_to_an_adoption_is_passed_over(tmp_path: Path) -> None:
+    a = found(tmp_path / "a")
+    known = Retire(WriterId(b"gone-of-"), 7, WriterId(b"b-first-"), 9)
+    assert retired(a) == known
+    assert retired(a, DIGEST) == replace(known, digest=DIGEST)
+    with_earlier = replace(known, earlier=((6, DIGEST), (2, DIGEST)))
+    assert retired(a, b"", [[6, DIGEST], [2, DIGEST]]) == with_earlier
+    assert retired(a, b"", [[6, DIGEST], [2, DIGEST]], "newer", 7) == with_earlier
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [b"short"],
+        [b""],
+        [DIGEST, None],
+        [DIGEST, [[7, DIGEST]]],
+        [DIGEST, [[2, DIGEST], [3, DIGEST]]],
+        [DIGEST, [[2, DIGEST], [2, DIGEST]]],
+        [DIGEST, [[0, DIGEST]]],
+        [DIGEST, [[2, b"short"]]],
+        [DIGEST, [[2]]],
+        [DIGEST, [[True, DIGEST]]],
+    ],
+)
+def test_malformed_adoptions_are_damaged(tmp_path: Path, wrong: list[object]) -> None:
+    with pytest.raises(DamagedError):
+        retired(found(tmp_path / "a"), *wrong)
+
+
 @pytest.mark.parametrize("wrong", [{"sequence": 0}, {"sequence": 1 << 62}, {"owed": -1}, {"digest": b"d"}])
 def test_malformed_voids_are_damaged(tmp_path: Path, wrong: dict[str, object]) -> None:
     a = found(tmp_path / "a")
