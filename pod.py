@@ -53,7 +53,7 @@ from operations.live import LiveConfiguration
 from operations.mount_facts import OwnAttributes, Told, limit_bytes, local_space, room_bytes, space
 from operations.mounting import MountKeeper
 from operations.parts import Parts
-from operations.rebirth import Rebirth, go_on_if_forgotten, may_renew, writer_records
+from operations.rebirth import Rebirth, go_on_if_forgotten, may_renew, other_full_pods, writer_records
 from operations.repairing import Repairs
 from operations.requests import serve_requests
 from operations.scrubbing import Scrubs
@@ -128,7 +128,9 @@ class Pod:
         metadata.log.incoming.is_retired = lambda writer: writer in roster.adoptions()
         go_on_if_forgotten(roster, metadata)
         may = may_renew(roster, self.identity.pod_id)
-        self._chronicle = Chronicle(metadata, place_of(home), may_renew=may)
+        self._chronicle = Chronicle(
+            metadata, place_of(home), partial(other_full_pods, roster, self.identity.pod_id), may_renew=may
+        )
         self.is_client = roster.is_client(self.identity.pod_id)
         metadata.log.follows = self.is_client
         if not self.is_client:

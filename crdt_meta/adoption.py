@@ -14,13 +14,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterator
+from functools import partial
 from typing import Final
 
 from anyio import lowlevel
 
 from base.ids import WriterId
 from crdt_meta.codec import decode
-from crdt_meta.incarnation import contradicts
+from crdt_meta.coverage import copied
 from crdt_meta.log import MetadataLog
 from crdt_meta.peers import Peers, Retired
 from crdt_meta.records import Key
@@ -51,12 +52,12 @@ class Adoption:
             if writer == self._log.writer or table.last_segment(writer) is None:
                 continue
             here = max(table.received[writer], table.owed.get(writer, 0))
-            may_come = self._copied(peers, writer, 0, {writer}, may_come=True)
+            may_come = self._copied(peers, writer, may_come=True)
             if may_come < here and not self._has_adopted(peers, writer):
                 await self.adopt([writer], peers)
-            copied = self._copied(peers, writer, 0, {writer}, may_come=False)
-            if copied >= here or self._has_adopted(peers, writer):
-                await self._drop(writer, max(copied, here))
+            upto = self._copied(peers, writer, may_come=False)
+            if upto >= here or self._has_adopted(peers, writer):
+                await self._drop(writer, max(upto, here))
 
     def awaited(self, peers: Peers) -> dict[WriterId, int]:
         """Return the orphans of which something is missing here, each with the transaction that is waited for."""
@@ -66,35 +67,29 @@ class Adoption:
         """Tell whether this pod's copies are of all that it has of a writer: nothing is taken from a retired one."""
         return any(one.by == self._log.writer for one in peers.retired()[writer])
 
-    def _copied(self, peers: Peers, writer: WriterId, after: int, asked: set[WriterId], *, may_come: bool) -> int:
-        """Return up to which transaction copies of all that a writer wrote after one are here, whoever made them.
+    def _copied(self, peers: Peers, writer: WriterId, *, may_come: bool) -> int:
+        """Return up to which transaction copies of all that a writer wrote are here, whoever made them.
 
         ``may_come``: or may still come. They may not when their adopter was adopted itself by others who never had them.
         """
-        covered = after
-        for one in sorted(peers.retired().get(writer, ()), key=lambda one: (one.since, one.upto)):
-            if not one.since <= covered < one.upto or self._is_of_another_life(writer, one):
-                continue
-            if self._is_here(peers, one, asked, may_come=may_come):
-                covered = one.upto
-        return covered
+        retired, table = peers.retired(), self._log.table
 
-    def _is_of_another_life(self, writer: WriterId, adopted: Retired) -> bool:
-        """Tell whether the adopter had other transactions, since the writer's pod was set back to a backup."""
+        def is_here(adopted: Retired) -> bool | None:
+            by = adopted.by
+            if by == self._log.writer or table.applied.get(by, 0) >= adopted.sequence:
+                return True
+            return None if by in retired else may_come
+
+        return copied(writer, retired, is_here, self._is_of_this_life)
+
+    def _is_of_this_life(self, writer: WriterId, adopted: Retired) -> bool:
+        """Tell whether the adopter had these transactions: not if others, since the writer's pod was set back.
+
+        Where the last one that both know is the same, what follows counts as the same, too.
+        """
         table = self._log.table
-        here = table.digest(writer, adopted.upto)
-        return bool(here) and contradicts(adopted.upto, adopted.digest, table.received[writer], here)
-
-    def _is_here(self, peers: Peers, adopted: Retired, asked: set[WriterId], *, may_come: bool) -> bool:
-        """Tell whether an adopter's copies are here, or the copies of those, if it was itself adopted meanwhile."""
-        by = adopted.by
-        if by == self._log.writer or self._log.table.applied.get(by, 0) >= adopted.sequence:
-            return True
-        if by not in peers.retired():
-            return may_come
-        if by in asked:
-            return False
-        return self._copied(peers, by, adopted.begun, asked | {by}, may_come=may_come) >= adopted.sequence
+        compared = adopted.compared(table.received.get(writer, 0), partial(table.digest, writer))
+        return next((is_same for _, is_same in compared), True)
 
     async def adopt(self, writers: Collection[WriterId], peers: Peers) -> None:
         """Copy everything of some writers, as far as it is here, and retire them."""
@@ -113,7 +108,8 @@ class Adoption:
             done = self._log.commit()
             if table.received.get(writer, 0) == last and not table.waits(writer):  # nothing came meanwhile
                 begun = 0 if self._held_before else begun
-                await peers.retire(writer, Retired(upto, *done, begun=begun, digest=table.digest(writer, upto)))
+                lives = table.digest(writer, upto), table.earlier(writer, upto)
+                await peers.retire(writer, Retired(upto, *done, 0, begun, *lives))
                 logger.info("adopted the records of the writer %s", writer.hex())
 
     async def _in_slices(self, steps: Iterator[None]) -> None:

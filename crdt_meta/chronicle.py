@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -24,7 +24,8 @@ from mesh.records import Void
 from mesh.wire import ProtocolError
 
 OWN_KEY: Final = "incarnations"
-TOLD_KEY: Final = "incarnation told"
+TOLD_KEY: Final = "incarnation told to all"
+TOLD_PREFIX: Final = "incarnation told to pod "
 PLACE_KEY: Final = "place"
 KNOWN_PREFIX: Final = "incarnations of "
 DIGEST_BYTES: Final = 16
@@ -51,16 +52,21 @@ def forgotten(
 class Chronicle:
     """Implements `mesh.introduction.Chronicle`. For the loop thread."""
 
-    def __init__(self, metadata: Metadata, place: bytes, *, may_renew: bool = True) -> None:
+    def __init__(
+        self, metadata: Metadata, place: bytes, full_pods: Callable[[], Collection[PodId]], *, may_renew: bool = True
+    ) -> None:
         """Note a start of this pod, durably; to be made before it writes anything.
 
         ``place`` is the same as long as the home is this very one, and another one in a copy of it: a copy takes a new
-        writer at once, whatever others know, unless the pod has had too many (``may_renew`` is False).
+        writer at once, whatever others know, unless the pod has had too many (``may_renew`` is False). ``full_pods``
+        returns the other full members, of which each may adopt this pod's records.
         """
         self._store, self._log = metadata.store, metadata.log
         self._request = metadata.committer.request
+        self._full_pods = full_pods
         self._known: dict[PodId, Chain] = {}
-        self.chain, self._told = _own(metadata)
+        self._told: dict[PodId, bytes] = {}
+        self.chain, self._told_all = _own(metadata)
         self.is_copy = self._store.get_meta(PLACE_KEY) not in (None, place)
         """Whether this home was copied since the last start, or restored from a copy."""
         if self.is_copy and may_renew:
@@ -135,10 +141,31 @@ class Chronicle:
             self._known[pod] = chain
             self._store.set_meta(KNOWN_PREFIX + pod, incarnation.pack(chain))
             self._request()
-        if self._told != self.chain.head:
-            self._told = self.chain.head
-            self._store.set_meta(TOLD_KEY, self._told)
-            self._request()
+        self._note_told(pod)
+
+    def _note_told(self, pod: PodId) -> None:
+        """Note that a pod was told of the last start, and had nothing to say against it.
+
+        That alone proves little: another pod may know what this one wrote before it was set back. Clients don't count,
+        since they adopt nothing.
+        """
+        full, head = self._full_pods(), self.chain.head
+        if pod not in full or self._told_to(pod) == head:
+            return
+        self._told[pod] = head
+        self._store.set_meta(TOLD_PREFIX + pod, head)
+        told = incarnation.known_to_all(self.chain, [self._told_to(one) for one in full])
+        later = self.chain.after(self._told_all)
+        if told in {one.incarnation for one in (self.chain.starts if later is None else later)}:
+            self._told_all = told
+            self._store.set_meta(TOLD_KEY, told)
+        self._request()
+
+    def _told_to(self, pod: PodId) -> bytes:
+        """Return the last start that a pod was told of; empty: none."""
+        if pod not in self._told:
+            self._told[pod] = self._store.get_meta(TOLD_PREFIX + pod) or b""
+        return self._told[pod]
 
     def _judge_own(self, known: tuple[Start, ...], sequence: int, digest: bytes) -> None:
         """Raise `RestoredError` when what another pod knows of this one isn't of this line."""
@@ -172,7 +199,7 @@ class Chronicle:
 
 
 def _own(metadata: Metadata) -> tuple[Chain, bytes]:
-    """Return this pod's stored chain, and the last start in it that another pod was told of."""
+    """Return this pod's stored chain, and the last start in it that all other full pods were told of."""
     stored = metadata.store.get_meta(OWN_KEY)
     return Chain() if stored is None else _unpack(stored), metadata.store.get_meta(TOLD_KEY) or b""
 

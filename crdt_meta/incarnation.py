@@ -12,7 +12,7 @@ after which the writer is shared a continuation (two records of one name would b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -100,10 +100,18 @@ def compare(mine: Chain, known: Chain, writer: WriterId) -> Verdict:
     return Restored(min(bounds)) if writer in shared and bounds else Continuation()
 
 
-def untold_since(mine: Chain, told: bytes, writer: WriterId) -> int:
-    """Return the last transaction of a writer before the first start that nobody was told of; else before the last one.
+def known_to_all(mine: Chain, told: Collection[bytes]) -> bytes:
+    """Return the last start that all know, given the last one that each was told; empty if somebody knows none."""
+    places = {start.incarnation: index for index, start in enumerate(mine.starts)}
+    first = min((places.get(one, -1) for one in told), default=-1)
+    return mine.starts[first].incarnation if first >= 0 else b""
 
-    ``told``: the last start that somebody was told of. Where this home was set back, it was before that transaction.
+
+def untold_since(mine: Chain, told: bytes, writer: WriterId) -> int:
+    """Return the last transaction of a writer before the first start not known to all; else before the last one.
+
+    ``told``: the last start that all were told of. If one of them had met this pod in a life that isn't this one, that
+    one would have said so: where this home was set back without knowing it, it was after that start.
     """
     fresh = mine.after(told)
     starts = [one.sequence for one in (mine.starts if fresh is None else fresh) if one.writer == writer]

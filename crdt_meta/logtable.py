@@ -22,6 +22,10 @@ REMEMBERED: Final = 1 << 16
 """Of so many last transactions of this pod it is known, when they are dropped, what they were (3 MB): others may have
 others of these numbers, if this pod was set back to a backup."""
 
+GAPS: Final = (*range(1, 8), *(base << shift for shift in range(2, 20) for base in (2, 3)))
+"""How far behind a transaction those are that are named with it, so that two who don't have the same number of them can
+compare what they have; 43 in all."""
+
 
 class Stored(NamedTuple):
     """A transaction as it is in the table."""
@@ -187,6 +191,17 @@ class LogTable:
             return digest(row[0])
         row = self._db.execute("SELECT digest FROM dropped WHERE writer = ? AND sequence = ?", which).fetchone()
         return b"" if row is None else bytes(row[0])
+
+    def earlier(self, writer: WriterId, sequence: int) -> tuple[tuple[int, bytes], ...]:
+        """Return (number, digest) of some transactions before one, the last first: many close to it, few far away."""
+        found: dict[int, bytes] = {}
+        for gap in GAPS:
+            which = self._store.number_of(writer), sequence - gap
+            query = "SELECT max(sequence) FROM {} WHERE writer = ? AND sequence <= ?"
+            kept = [self._db.execute(query.format(table), which).fetchone()[0] or 0 for table in ("tx", "dropped")]
+            if max(kept):
+                found[max(kept)] = self.digest(writer, max(kept))
+        return tuple(sorted(found.items(), reverse=True))
 
     def clock_at(self, writer: WriterId, upto: int) -> int:
         """Return the clock of a writer's last transaction up to one that is known still; 0 when none is."""

@@ -129,7 +129,8 @@ class Metadata:
         self.log.seal()
         if owed is None:
             last, done = self.log.table.received[old], self.log.table.received[new]
-            copies = Retired(last, new, done, after, digest=self.log.table.digest(old, last))
+            lives = self.log.table.digest(old, last), self.log.table.earlier(old, last)
+            copies = Retired(last, new, done, after, 0, *lives)
             self.store.set_meta(GIVEN_UP + old.hex(), msgpack.packb(copies))
             self.log.table.cut(old, after)
         else:
@@ -144,8 +145,8 @@ class Metadata:
         query = "SELECT key, value FROM meta WHERE key > ?1 AND key < ?1 || 'g' ORDER BY key"
         rows = self.store.db.execute(query, (GIVEN_UP,)).fetchall()
         return {
-            WriterId(bytes.fromhex(key[len(GIVEN_UP) :])): Retired(upto, WriterId(by), *rest)
-            for key, (upto, by, *rest) in ((key, msgpack.unpackb(value)) for key, value in rows)
+            WriterId(bytes.fromhex(key[len(GIVEN_UP) :])): Retired(*msgpack.unpackb(value, use_list=False))
+            for key, value in rows
         }
 
     def _set_clock(self, clock: HybridClock) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from base.ids import WriterId
-from crdt_meta.incarnation import contradicts
 
 
 class Retired(NamedTuple):
@@ -26,6 +25,23 @@ class Retired(NamedTuple):
 
     A pod that was set back to a backup writes a number again.
     """
+    earlier: tuple[tuple[int, bytes], ...] = ()
+    """The same of some earlier transactions, by their numbers, the last first: who has less can compare these."""
+
+    def numbered(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the transactions that it tells from others of their numbers, with what tells them; the last first."""
+        if self.digest:
+            yield self.upto, self.digest
+        yield from self.earlier
+
+    def compared(self, last: int, digest: Callable[[int], bytes]) -> Iterator[tuple[int, bool]]:
+        """Yield which of these transactions are known, too, and whether they are the same; the last first.
+
+        ``last``: the last one known; ``digest``: of one of them, empty when it isn't kept.
+        """
+        for number, theirs in self.numbered():
+            if number <= last and (mine := digest(number)):
+                yield number, mine == theirs
 
 
 class Known(NamedTuple):
@@ -41,16 +57,16 @@ def known_elsewhere(adopted: Iterable[Retired], last: int, digest: Callable[[int
     """Return what others know of a writer of this pod, whose records they adopted.
 
     ``last``: its last transaction here; ``digest``: of one of them, empty when it isn't kept. ``fork``: up to where
-    this home had certainly not been set back; that counts if somebody knows transactions that aren't these.
+    this home had certainly not been set back; that counts if somebody knows transactions that aren't these. Then only
+    what is proven to be the same is: one of another life at or before ``fork`` shows that nothing is certain.
     """
-    same: list[int] = [0]
-    others: list[int] = []
-    for one in adopted:
-        line = others if contradicts(one.upto, one.digest, last, digest(one.upto)) else same
-        line.append(one.upto)
+    found = list(adopted)
+    compared = {each for one in found for each in one.compared(last, digest)}
+    others = [one.upto for one in found if one.upto > last] + [number for number, is_same in compared if not is_same]
     if not others:
-        return Known(max(same), set_back=False)
-    return Known(max(*same, min(fork, last, *(upto - 1 for upto in others))), set_back=True)
+        return Known(max((one.upto for one in found), default=0), set_back=False)
+    same = [number for number, is_same in compared if is_same]
+    return Known(max(0, *same, min(fork, last) if fork < min(others) else 0), set_back=True)
 
 
 class Peers(Protocol):

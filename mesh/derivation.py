@@ -38,11 +38,16 @@ def writers(found: Iterable[Record], pods: Mapping[PodId, Claimant]) -> dict[Wri
     return claims
 
 
-def adoptions(found: Iterable[Record]) -> dict[WriterId, tuple[Retire, ...]]:
-    """Return the writers whose metadata was adopted, with each adoption."""
+def adoptions(found: Iterable[Record], writers: Mapping[WriterId, PodId]) -> dict[WriterId, tuple[Retire, ...]]:
+    """Return the writers whose metadata was adopted, with each adoption.
+
+    Only the pod that has the copies can say so: by another one's false word the originals would be dropped. It may have
+    taken another writer since, but has the former one still. Copies that are complete with its transaction 0 are of
+    nothing: an adopter that never wrote found no record that it could have copied.
+    """
     retired: dict[WriterId, set[Retire]] = {}
     for record in found:
-        if isinstance(record.payload, Retire):
+        if isinstance(record.payload, Retire) and writers.get(record.payload.by) == record.signer:
             retired.setdefault(record.payload.writer, set()).add(record.payload)
     return {writer: tuple(sorted(found, key=lambda one: (one.upto, one.by))) for writer, found in retired.items()}
 

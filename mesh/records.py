@@ -28,6 +28,7 @@ MAX_NAME_BYTES: Final = 64
 MAX_CONFIG_BYTES: Final = 96 << 10
 MAX_ORDER: Final = 1 << 48
 MAX_SEQUENCE: Final = 1 << 62
+MAX_EARLIER: Final = 64
 MAX_ADMINISTRATORS: Final = 1_000
 MAX_HONOURED: Final = 8_000
 MAX_ORDERED_PODS: Final = 1_000
@@ -161,6 +162,8 @@ class Retire:
     """The copies are all in transactions of ``by`` after this one."""
     digest: bytes = b""
     """What tells transaction ``upto`` from another one of its number; empty when the signer hadn't kept it."""
+    earlier: tuple[tuple[int, bytes], ...] = ()
+    """The same of some earlier ones, by their numbers, the last first; at most `MAX_EARLIER`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,8 +325,9 @@ def _fields(payload: Payload) -> list[Any]:
         case Config(parent, toml, time_ns, administrators, order, honours):
             plain = (administrators, order, honours) == ((EVERYBODY,), 0, ())
             return [parent, toml, time_ns, *([] if plain else [list(administrators), order, b"".join(honours)])]
-        case Retire(writer, upto, by, sequence, since, begun, digest):
-            return [writer, upto, by, sequence, since, begun, *([digest] if digest else [])]
+        case Retire(writer, upto, by, sequence, since, begun, digest, earlier):
+            lives = [digest, [list(one) for one in earlier]] if earlier else [digest] if digest else []
+            return [writer, upto, by, sequence, since, begun, *lives]
         case Order(number, what, config, time_ns, situation, for_ms, pods, contents):
             return [number, what, config, time_ns, situation, for_ms, list(pods), b"".join(contents)]
 
@@ -428,16 +432,31 @@ def _are_administrators(value: list[Any]) -> bool:
 
 
 def _read_retire(fields: list[Any], _signer: PodId) -> Retire:
+    """Return an adoption; what stands behind the known fields is of a newer version."""
     match fields:
         case [bytes(writer), int(upto), bytes(by), int(sequence), int(since), int(begun), *rest] if (
             len(writer) == len(by) == 8
             and writer != by
-            and (not rest or (len(rest) == 1 and isinstance(rest[0], bytes) and len(rest[0]) == 16))
+            and (not rest or (isinstance(rest[0], bytes) and len(rest[0]) in ({16} if len(rest) == 1 else {0, 16})))
             and 0 <= since <= upto <= MAX_SEQUENCE
             and 0 <= begun <= sequence <= MAX_SEQUENCE
         ):
-            return Retire(WriterId(writer), upto, WriterId(by), sequence, since, begun, *rest)
+            digest, earlier = [*rest, *(b"", [])[len(rest) :]][:2]
+            return Retire(WriterId(writer), upto, WriterId(by), sequence, since, begun, digest, _earlier(earlier, upto))
     raise DamagedError("A record of an adoption is malformed.")
+
+
+def _earlier(value: Any, before: int) -> tuple[tuple[int, bytes], ...]:
+    """Return transactions by number and digest, in falling order, all before one. Raises `DamagedError`."""
+    found: list[tuple[int, bytes]] = []
+    for item in value if isinstance(value, list) and len(value) <= MAX_EARLIER else [None]:
+        match item:
+            case [int(number), bytes(digest)] if type(number) is int and 0 < number < before and len(digest) == 16:
+                found.append((number, digest))
+                before = number
+            case _:
+                raise DamagedError("A record of an adoption is malformed.")
+    return tuple(found)
 
 
 def _read_order(fields: list[Any], _signer: PodId) -> Order:

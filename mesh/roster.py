@@ -450,7 +450,7 @@ class Roster:
         self._trust = trust
         self._pods = {pod: self._entry(pod, trust, pod in left) for pod in pods}
         self._writers = derivation.writers(self._records.values(), self._pods)
-        self._adoptions = derivation.adoptions(self._records.values())
+        self._adoptions = derivation.adoptions(self._records.values(), self._writers)
         self._voids = derivation.voids(self._records.values(), self._writers)
         self._maintained = derivation.maintained(self._records.values())
         self._orders = derivation.orders(self._records.values(), self._may_order)

@@ -27,11 +27,19 @@ def may_renew(roster: Roster, pod: PodId) -> bool:
     return sum(one == pod for one in roster.writers().values()) < WRITERS_LIMIT
 
 
+def other_full_pods(roster: Roster, own: PodId) -> set[PodId]:
+    """Return the other full members."""
+    return {pod for pod in roster.pods() if pod != own and roster.is_full_member(pod)}
+
+
 def writer_records(identity: Identity, roster: Roster, metadata: Metadata) -> list[bytes]:
-    """Return the record that says whose the current writer is, if it is missing."""
-    if roster.writer_pod(metadata.writer) is not None:
-        return []
-    return [seal(Writer(metadata.writer), roster.cluster_id, identity.pod_id, identity.sign)]
+    """Return the missing records that say whose the current writer is, and those that have copies of former ones.
+
+    One of these may have been left again before it was told: at a start the home turned out to be a copy, too.
+    """
+    own = {metadata.writer, *(copies.by for copies in metadata.given_up().values())}
+    missing = [writer for writer in sorted(own) if roster.writer_pod(writer) is None]
+    return [seal(Writer(writer), roster.cluster_id, identity.pod_id, identity.sign) for writer in missing]
 
 
 def is_void(roster: Roster, writer: WriterId, signed: bytes) -> bool:
@@ -43,7 +51,9 @@ def is_void(roster: Roster, writer: WriterId, signed: bytes) -> bool:
 def adoptions(roster: Roster) -> dict[WriterId, list[Retired]]:
     """Return all writers whose records were adopted, with each adoption."""
     return {
-        writer: [Retired(one.upto, one.by, one.sequence, one.since, one.begun, one.digest) for one in found]
+        writer: [
+            Retired(one.upto, one.by, one.sequence, one.since, one.begun, one.digest, one.earlier) for one in found
+        ]
         for writer, found in roster.adoptions().items()
     }
 

@@ -157,6 +157,7 @@ def roster_forms() -> Iterator[tuple[str, bytes]]:
         "config": roster.Config(b"p" * 16, '[cluster]\nname = "home"\n', time_ns),
         "retire": roster.Retire(OTHER, 41, WRITER, 17, 5, 3),
         "retire-digest": roster.Retire(OTHER, 41, WRITER, 17, 5, 3, b"d" * 16),
+        "retire-earlier": roster.Retire(OTHER, 41, WRITER, 17, 5, 3, b"", ((40, b"e" * 16), (37, b"f" * 16))),
         "order-freeze": roster.Order(1, "freeze", b"", time_ns),
         "order-unfreeze": roster.Order(2, "unfreeze", b"p" * 16, time_ns, "critical", 0, (pod_of(2),), (b"c" * 16,)),
         "order-drill": roster.Order(3, "drill", b"p" * 16, time_ns, "degraded", 30_000),

@@ -220,6 +220,9 @@ ROSTER: dict[str, roster.Payload] = {
     "config": roster.Config(b"pppppppppppppppp", '[cluster]\nname = "home"\n', TIME_NS),
     "retire": roster.Retire(OTHER, 41, WRITER, 17, 5, 3),
     "retire-digest": roster.Retire(OTHER, 41, WRITER, 17, 5, 3, b"dddddddddddddddd"),
+    "retire-earlier": roster.Retire(
+        *(OTHER, 41, WRITER, 17, 5, 3, b""), ((40, b"eeeeeeeeeeeeeeee"), (37, b"ffffffffffffffff"))
+    ),
     "order-freeze": roster.Order(1, "freeze", b"", TIME_NS),
     "order-unfreeze": roster.Order(*(2, "unfreeze", b"p" * 16, TIME_NS, "critical", 0, (NAS,), (b"c" * 16,))),
     "order-drill": roster.Order(3, "drill", b"p" * 16, TIME_NS, "degraded", 30_000),

@@ -86,7 +86,8 @@ class Replica:
         self.meta = Metadata(self.folder / "metadata.db", roots, now=now, has_room=lambda: True)
         self.tree, self.log = self.meta.tree, self.meta.log
         self.later.clear()
-        self.chronicle = Chronicle(self.meta, b"place")
+        others = lambda: {world.pod_id(one) for one in world.remaining() if one is not self}  # noqa: E731
+        self.chronicle = Chronicle(self.meta, b"place", others)
         self.tree.root_owner = (1, 1)
         world.pods[self.meta.writer] = PodId(f"{self.index:032x}")
         self.shadow = Shadow()

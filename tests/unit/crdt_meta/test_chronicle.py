@@ -24,7 +24,7 @@ IDS = {name: PodId(name[:1] * 32) for name in ("ann", "bob", "eve")}
 
 
 def began(pod: Pod, place: bytes = HOME) -> Chronicle:
-    chronicle = Chronicle(pod.meta, place)
+    chronicle = Chronicle(pod.meta, place, lambda: {IDS[one] for one in IDS if one != pod.name})
     pod.mesh.names[pod.log.writer], pod.mesh.keys[pod.log.writer] = pod.name, pod.key
     pod.writer = pod.log.writer
     return chronicle
@@ -285,33 +285,74 @@ def test_what_somebody_has_heard_of_proves_a_restore_too(
     assert (mine.after, mine.owed) == (1, 2)
 
 
-def test_since_when_a_forgotten_pod_was_set_back(ann: Pod, bob: Pod, tmp_path: Path) -> None:
-    """What counts is the first start that nobody was told of; and what shows that others have the very same."""
+def test_since_when_a_forgotten_pod_was_set_back(ann: Pod, bob: Pod, eve: Pod, tmp_path: Path) -> None:
+    """What counts is the first start that somebody wasn't told of; and what shows that others have the very same."""
     other = WriterId(b"somebody")
 
     def known(upto: int, digest: bytes = b"") -> tuple[int, bool] | None:
         return forgotten(ann.meta, {ann.log.writer: {Retired(upto, other, 9, digest=digest)}}, lambda by: False)
 
-    of_ann, of_bob = began(ann), began(bob)
+    of_ann, of_bob, of_eve = began(ann), began(bob), began(eve)
     ann.save("/one", "x")
     introduced(of_ann, "ann", of_bob, "bob")
+    ann.tell()
+    assert known(4) == (0, True), "of that start eve wasn't told"
+    introduced(of_ann, "ann", of_eve, "eve")
+    assert known(4) == (0, True), "that start is the last one, and it was after the set back"
     backup(ann, tmp_path / "backup")
-    ann, _ = restore(ann, tmp_path / "backup")
+    ann, of_ann = restore(ann, tmp_path / "backup")
     ann.save("/two", "x")
-    ann, _ = again(ann)
+    ann, of_ann = again(ann)
+    introduced(of_ann, "ann", of_bob, "bob")
     ann.save("/three", "x")
     ann.tell()
     same = ann.log.table.digest(ann.log.writer, 3)
     assert known(3, same) == known(3) == (3, False)
     assert known(4) == known(4, b"d" * 16) == known(3, b"d" * 16) == (1, True)
     assert known(1, b"d" * 16) == (0, True), "it was set back before that start, without having noticed"
+    of_an_early_one = {Retired(2, other, 9), Retired(4, other, 11)}
+    assert forgotten(ann.meta, {ann.log.writer: of_an_early_one}, lambda by: False) == (1, True), "which one is unknown"
     assert forgotten(ann.meta, {other: {Retired(4, ann.log.writer, 9)}}, lambda by: False) is None
     assert forgotten(ann.meta, {ann.log.writer: {Retired(4, other, 9)}}, lambda by: True) == (0, False)
+    earlier = ((3, b"d" * 16), (2, ann.log.table.digest(ann.log.writer, 2)), (1, b""))
+    with_earlier = {Retired(4, other, 9, digest=b"d" * 16, earlier=earlier)}
+    assert forgotten(ann.meta, {ann.log.writer: with_earlier}, lambda by: False) == (2, True), "they parted after that"
     both = {
         Retired(2, other, 9, digest=ann.log.table.digest(ann.log.writer, 2)),
         Retired(3, other, 11, digest=b"d" * 16),
     }
     assert forgotten(ann.meta, {ann.log.writer: both}, lambda by: False) == (2, True)
+
+
+def test_which_starts_all_full_pods_were_told_of(ann: Pod, bob: Pod, eve: Pod) -> None:
+    """Whoever was told of a later one was told of it; clients don't count; a pod that comes new changes nothing."""
+    chronicles = {"bob": began(bob), "eve": began(eve)}
+
+    def start(*others: str) -> Chronicle:
+        ann.tell()
+        return Chronicle(ann.meta, HOME, lambda: {IDS[one] for one in others})
+
+    def told() -> bytes | None:
+        return ann.meta.store.get_meta("incarnation told to all")
+
+    def meet(of_ann: Chronicle, *others: str) -> None:
+        for one in others:
+            assert introduced(of_ann, "ann", chronicles[one], one) == [None, None]
+
+    first = start("bob", "eve")
+    meet(first, "bob")
+    second = start("bob", "eve")
+    assert told() is None
+    meet(second, "eve")
+    assert told() == first.chain.head, "also bob, in an earlier run"
+    meet(start("bob"), "eve")
+    assert told() == first.chain.head, "eve is a client now"
+    fourth = start("bob")
+    meet(fourth, "bob", "eve")
+    assert told() == fourth.chain.head
+    fifth = Chronicle(ann.meta, HOME, lambda: {*IDS.values()} - {IDS["ann"]})
+    meet(fifth, "bob")
+    assert told() == fourth.chain.head, "eve, who is new among the full pods, was told of that one"
 
 
 def test_two_who_prove_it_at_once_make_one_new_writer(tmp_path: Path, ann: Pod, bob: Pod, eve: Pod) -> None:

@@ -8,13 +8,17 @@ from pathlib import Path
 import msgpack
 import pytest
 
+from base.ids import WriterId
+from crdt_meta.peers import Retired
 from crdt_meta.records import Strategy
 from crdt_meta.transaction import header_of
 from mesh.api import Entry
 from tests.unit.crdt_meta.pods import Mesh, Pod, content
+from tests.unit.crdt_meta.test_chronicle import again, began, introduced
 from tests.unit.crdt_meta.town import (
     Town,
     all_show,
+    compact,
     empty_trash,
     everybody,
     same,
@@ -385,28 +389,96 @@ def test_a_pod_that_was_set_back_hears_that_its_writer_was_adopted(
     assert not ann.log.table.changed_since(old, 0)
 
 
-@pytest.mark.parametrize("more", [False, True])
-def test_of_an_owner_who_was_set_back_one_has_the_first_life_and_another_one_the_second(
-    world: Mesh, town: Town, ann: Pod, bob: Pod, eve: Pod, tmp_path: Path, more: bool
+@pytest.mark.parametrize("start_after", [None, 1, 3])
+@pytest.mark.parametrize("again_after_the_link", [False, True])
+def test_a_pod_that_was_set_back_first_meets_somebody_who_never_met_its_other_life(
+    world: Mesh,
+    town: Town,
+    ann: Pod,
+    bob: Pod,
+    eve: Pod,
+    tmp_path: Path,
+    start_after: int | None,
+    again_after_the_link: bool,
 ) -> None:
-    """Bob's copies have the numbers of what eve has, not its contents: she adopts that."""
+    """That eve was told of its starts proves nothing: bob adopted the first life, with some of the same numbers."""
+    old = ann.writer
+    of_ann, of_bob, of_eve = began(ann), began(bob), began(eve)
+    ann.save("/known", "known")
+    ann.tell()
+    assert introduced(of_ann, "ann", of_bob, "bob") == [None, None]
+    town.exchange()
+    shutil.copytree(ann.folder, tmp_path / "backup")
+    for number in range(3):
+        ann.save(f"/first{number}", "first life")
+        ann.tell()
+    town.exchange()
+    town.sleep("ann")
+    town.tidy(4)
+    town.wait_until_forgotten()
+    town.tidy()
+    (adopted,) = town.neighbours["bob"].adoptions[old]
+    assert adopted.upto == 4
+    ann = set_back(town, ann, tmp_path / "backup")
+    of_ann = began(ann)
+    for number in range(5):
+        if number == start_after:
+            ann, of_ann = again(ann)
+        ann.save(f"/second{number}", "second life")
+        ann.tell()
+    assert introduced(of_ann, "ann", of_eve, "eve") == [None, None]
+    if again_after_the_link:
+        ann, of_ann = again(ann)
+    ann = town.enter(ann)
+    town.rejoin()
+    town.exchange()
+    town.tidy(12)
+    second = {f"/second{number}": "second life" for number in range(5)}
+    all_show(town, {"/known": "known"} | {f"/first{number}": "first life" for number in range(3)} | second)
+
+
+def test_a_pod_says_that_many_writers_of_its_own_adopted_each_other(town: Town, ann: Pod, bob: Pod, eve: Pod) -> None:
+    """Whether ann's copies are among those ends at once, however many ways lead from one to another; nothing is lost."""
+    ann.save("/file", "of ann")
+    town.exchange()
+    made_up = [WriterId(bytes([number]) * 8) for number in range(32)]
+    adoptions = town.neighbours["eve"].adoptions
+    for one in (ann.writer, *made_up):
+        adoptions[one] |= {Retired(9, by, 9) for by in made_up if by != one}
+    town.learn("bob", "eve")
+    town.turn(bob)
+    assert bob.files() == {"/file": content("of ann")}
+    sound(bob)
+
+
+@pytest.mark.parametrize("first", [1, 2, 6])
+@pytest.mark.parametrize("second", [1, 2])
+@pytest.mark.parametrize("compacted", [False, True])
+def test_of_an_owner_who_was_set_back_one_has_the_first_life_and_another_one_the_second(
+    world: Mesh, town: Town, ann: Pod, bob: Pod, eve: Pod, tmp_path: Path, first: int, second: int, compacted: bool
+) -> None:
+    """Bob's copies have the numbers of what eve has, not its contents: she adopts that, also if she has less."""
     ann.save("/known", "known")
     town.exchange()
     shutil.copytree(ann.folder, tmp_path / "backup")
-    ann.save("/first", "first life")
+    for number in range(first):
+        ann.save(f"/first{number}", "first life")
+        ann.tell()
     town.tell("bob", "ann")
     ann = set_back(town, ann, tmp_path / "backup")
-    ann.save("/second", "second life")
-    ann.tell()
-    if more:
-        ann.save("/third", "second life")
+    for number in range(second):
+        ann.save(f"/second{number}", "second life")
+        ann.tell()
+    if compacted:
+        compact(ann)
     town.tell("eve", "ann")
     town.evict("ann")
     town.turn(bob)
     assert ann.writer in town.neighbours["bob"].adoptions
     town.tidy(4)
-    files = {"/known": "known", "/first": "first life", "/second": "second life"}
-    all_show(town, files | ({"/third": "second life"} if more else {}))
+    lives = {f"/first{number}": "first life" for number in range(first)}
+    lives |= {f"/second{number}": "second life" for number in range(second)}
+    all_show(town, {"/known": "known"} | lives)
 
 
 @pytest.mark.parametrize("which", [0, 1])

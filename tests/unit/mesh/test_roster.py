@@ -13,7 +13,7 @@ from base.ids import WriterId
 from mesh import records
 from mesh.api import Role
 from mesh.identity import Identity, read_certificate
-from mesh.records import Admit, Config, Left, Revoke, Void, Writer, record_id, seal
+from mesh.records import Admit, Config, Left, Retire, Revoke, Void, Writer, record_id, seal
 from mesh.roster import Roster
 from mesh.roster_store import RosterStore, Seen
 from tests.unit.mesh.cluster import Home, admission, admit, found, revocation
@@ -218,6 +218,65 @@ def test_only_a_writers_own_pod_declares_something_void(tmp_path: Path) -> None:
     assert a.roster.voids() == {writer: [void]}
     again = RosterStore(tmp_path / "a" / "roster.db")
     assert again.roster.voids() == {writer: [void]}
+
+
+def test_only_the_adopter_itself_says_that_it_has_the_copies(tmp_path: Path) -> None:
+    """Whatever comes first, and whichever writer it has taken since; also if there was nothing to copy, or it went."""
+    a = found(tmp_path / "a")
+    b = admit(a, tmp_path / "b")
+    gone, first, second = WriterId(b"gone-of-"), WriterId(b"b-first-"), WriterId(b"b-second")
+    true, nothing = Retire(gone, 7, first, 9, digest=b"d" * 16), Retire(gone, 8, second, 0, 7)
+    a.store.add([signed(a, Writer(gone)), signed(a, Retire(gone, 1 << 60, first, 1))])
+    a.store.add([signed(b, true)])
+    assert a.roster.adoptions() == {}, "nobody has the writer yet"
+    a.store.add([signed(b, Writer(first))])
+    assert a.roster.adoptions() == {gone: (true,)}, "what another pod says of it doesn't count"
+    a.store.add([signed(b, Writer(second)), signed(b, nothing), signed(b, Left(1))])
+    assert a.roster.adoptions() == {gone: (true, nothing)}
+    a.store.add([revocation(a, b.pod)])
+    again = RosterStore(tmp_path / "a" / "roster.db")
+    assert a.roster.adoptions() == again.roster.adoptions() == {gone: (true, nothing)}, (
+        "its copies are here all the same"
+    )
+
+
+RETIRE = [b"gone-of-", 7, b"b-first-", 9, 0, 0]
+DIGEST = b"d" * 16
+
+
+def retired(home: Home, *fields: object) -> records.Payload | None:
+    body = msgpack.packb([*RETIRE, *fields], use_bin_type=True)
+    return records.decode(msgpack.packb([1, "retire", home.roster.cluster_id, home.pod, body, bytes(64)])).payload
+
+
+def test_what_a_newer_version_adds_to_an_adoption_is_passed_over(tmp_path: Path) -> None:
+    a = found(tmp_path / "a")
+    known = Retire(WriterId(b"gone-of-"), 7, WriterId(b"b-first-"), 9)
+    assert retired(a) == known
+    assert retired(a, DIGEST) == replace(known, digest=DIGEST)
+    with_earlier = replace(known, earlier=((6, DIGEST), (2, DIGEST)))
+    assert retired(a, b"", [[6, DIGEST], [2, DIGEST]]) == with_earlier
+    assert retired(a, b"", [[6, DIGEST], [2, DIGEST]], "newer", 7) == with_earlier
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [b"short"],
+        [b""],
+        [DIGEST, None],
+        [DIGEST, [[7, DIGEST]]],
+        [DIGEST, [[2, DIGEST], [3, DIGEST]]],
+        [DIGEST, [[2, DIGEST], [2, DIGEST]]],
+        [DIGEST, [[0, DIGEST]]],
+        [DIGEST, [[2, b"short"]]],
+        [DIGEST, [[2]]],
+        [DIGEST, [[True, DIGEST]]],
+    ],
+)
+def test_malformed_adoptions_are_damaged(tmp_path: Path, wrong: list[object]) -> None:
+    with pytest.raises(DamagedError):
+        retired(found(tmp_path / "a"), *wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"sequence": 0}, {"sequence": 1 << 62}, {"owed": -1}, {"digest": b"d"}])
