@@ -125,7 +125,8 @@ class Metadata:
         copy. Everything is committed with one stroke.
         """
         old, new = self.writer, new_writer_id()
-        rewrite(self.view, self.log, new, after, self.acknowledgements.in_use(), restored=set_back or owed is not None)
+        restored = set_back or owed is not None
+        rewrite(self.view, self.log, self.clock, new, after, self.acknowledgements.in_use(), restored=restored)
         self.log.seal()
         if owed is None:
             last, done = self.log.table.received[old], self.log.table.received[new]

@@ -9,23 +9,33 @@ since others may have collected it meanwhile: an edit that they did not see keep
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from base.ids import InodeId, LinkId, WriterId
+from base.ids import Dot, InodeId, LinkId, WriterId
 from crdt_meta.codec import decode, encode
+from crdt_meta.hlc import FRACTION_BITS, HybridClock
 from crdt_meta.log import MetadataLog
-from crdt_meta.records import Content, Key, LinkBirth
+from crdt_meta.records import Body, Content, Deletion, Key, LinkBirth, Settled
 from crdt_meta.rescue import Record, bases, copies
 from crdt_meta.segments import Segment, difference
 from crdt_meta.view import View
 
+AHEAD_MS: Final = 1000
+"""A clock that is ahead of the time by more than this follows another pod's."""
 KEEPS_ITS_FILE: Final = "cil"
 """Kinds of records for whose sake others are adopted."""
 
 
 def rewrite(
-    view: View, log: MetadataLog, new: WriterId, after: int, in_use: Iterable[InodeId], *, restored: bool
+    view: View,
+    log: MetadataLog,
+    clock: HybridClock,
+    new: WriterId,
+    after: int,
+    in_use: Iterable[InodeId],
+    *,
+    restored: bool,
 ) -> None:
     """Write as ``new`` from now on, and hold what the old writer wrote after a sequence, and files that are ``in_use``.
 
@@ -38,7 +48,9 @@ def rewrite(
     again = [(_new_key(key, old, restored), value, body) for key, value, body in only_here]
     if restored:
         fork = log.table.clock_at(old, after)
-        again = [_beside_the_other_life(record, old, fork) for record in again]
+        again = [
+            _beside_the_other_life(record, old, fork) for record in _with_clocks_of_its_own(again, old, new, clock)
+        ]
     log.write_as(new)
     log.on_delta(log.hold(again))
     known = {record[0] for record in only_here}
@@ -50,6 +62,40 @@ def _new_key(key: Key, old: WriterId, restored: bool) -> Key:
     if key.author is not None or (restored and key.kind not in KEEPS_ITS_FILE):
         return key
     return key._replace(author=old)
+
+
+def _with_clocks_of_its_own(records: list[Record], old: WriterId, new: WriterId, clock: HybridClock) -> list[Record]:
+    """Return contents that were written with a clock ahead of the time as the new writer's own, with later clocks.
+
+    The other life may have given the same clocks to other contents, or later ones, by whose floors these would count as
+    replaced: a clock that is ahead, since some pod's is, goes on from where the backup was in both lives.
+    """
+    ahead = [body.clock for key, _, body in records if isinstance(body, Content) and key.author == old]
+    now = clock.physical() + (AHEAD_MS << FRACTION_BITS)
+    renamed = {Dot(old, one): Dot(new, clock.tick()) for one in sorted(ahead) if one > now}
+    return [_renamed(record, old, renamed) for record in records] if renamed else records
+
+
+def _renamed(record: Record, old: WriterId, dots: Mapping[Dot, Dot]) -> Record:
+    """Return a record with contents named by other dots, beside the former ones."""
+    key, value, body = record
+
+    def both(named: tuple[Dot, ...]) -> tuple[Dot, ...]:
+        return tuple(sorted({*named, *(dots[dot] for dot in named if dot in dots)}))
+
+    if isinstance(body, Content):
+        own = dots.get(Dot(old, body.clock)) if key.author == old else None
+        changed: Body = body._replace(replaces=both(body.replaces))
+        if own is not None:
+            changed = body._replace(replaces=both(body.replaces), clock=own.clock, floor=0)
+            key = Key.of(changed, key.node)
+    elif isinstance(body, Deletion):
+        changed = body._replace(dots=both(body.dots))
+    elif isinstance(body, Settled):
+        changed = body._replace(dots=both(body.dots), purged=both(body.purged))
+    else:
+        return record
+    return (key, encode(changed, key.node), changed) if changed != body else (key, value, body)
 
 
 def _beside_the_other_life(record: Record, old: WriterId, fork: int) -> Record:

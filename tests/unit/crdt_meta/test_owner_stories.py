@@ -348,6 +348,35 @@ def test_a_pod_that_was_forgotten_is_set_back_to_before_it_heard_of_that(
         sound(pod)
 
 
+@pytest.mark.parametrize("saves", [1, 2, 4])
+def test_both_lives_of_a_pod_save_a_file_with_a_clock_that_is_ahead(
+    town: Town, ann: Pod, bob: Pod, tmp_path: Path, saves: int
+) -> None:
+    """Ann's clock follows bob's, which is an hour ahead: both lives go on from the same stamp."""
+    bob.skew_s = 3600.0
+    bob.save("/note", "of bob")
+    town.exchange()
+    ann.save("/other", "first")
+    town.exchange()
+    fork = ann.log.vector()[ann.writer]
+    shutil.copytree(ann.folder, tmp_path / "backup")
+    for number in range(2):
+        ann.save("/note", f"{number}")
+    ann.save("/note", "first life")
+    town.exchange()
+    last = ann.log.vector()[ann.writer]
+    ann = set_back(town, ann, tmp_path / "backup")
+    for number in range(1, saves):
+        ann.save("/note", f"again {number}")
+    ann.save("/note", "second life")
+    ann.tell()
+    town.reborn(ann, fork, last)
+    town.exchange()
+    for pod in everybody(town):
+        assert sorted(pod.files().values()) == sorted(content(text) for text in ("first", "first life", "second life"))
+        sound(pod)
+
+
 def set_back(town: Town, pod: Pod, backup: Path) -> Pod:
     """Put a pod's home back as it was when it was copied."""
     pod.close()
