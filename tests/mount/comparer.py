@@ -12,6 +12,7 @@ import errno
 import mmap
 import os
 import random
+import stat
 import sys
 from collections import deque
 from pathlib import Path
@@ -93,7 +94,8 @@ class Side:
 
     def map(self, handle):
         fd = self.files[handle]
-        size = os.fstat(fd).st_size
+        found = os.fstat(fd)
+        size = found.st_size if stat.S_ISREG(found.st_mode) else 0  # that of a directory is the file system's own
         if not size or handle in self.maps:
             return "not mapped"
         try:
