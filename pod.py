@@ -320,9 +320,9 @@ class Pod:
             with anyio.CancelScope(shield=True), anyio.move_on_after(LAST_WORDS_S):
                 await self._end()
             group.cancel_scope.cancel()
-        await parts.metadata.committer.finish()  # what waited longer than for a commit
         if self._failure is not None:
             raise self._failure
+        await parts.metadata.committer.finish()  # what waited longer than for a commit
 
     def describe(self) -> dict[str, object]:
         """Return what the commands that start a pod show."""

@@ -13,15 +13,20 @@ from tests.unit.crdt_meta.town import (
 )
 
 
-def test_the_loser_survives_the_winners_next_save(world: Mesh, town: Town, ann: Pod, bob: Pod) -> None:
-    """Also when everything was written anew and collected since, and for a pod that comes then."""
-    loser = "/note.conflict-ann-20270115-080000.txt"
+def both_save_a_note(town: Town, ann: Pod, bob: Pod) -> None:
+    """Neither knows of the other's; bob's is the later."""
     ann.save("/note.txt", "first")
     town.exchange()
     ann.save("/note.txt", "of ann")
-    world.now_s += 5
+    town.mesh.now_s += 5
     bob.save("/note.txt", "of bob")
     town.exchange()
+
+
+def test_the_loser_survives_the_winners_next_save(world: Mesh, town: Town, ann: Pod, bob: Pod) -> None:
+    """Also when everything was written anew and collected since, and for a pod that comes then."""
+    loser = "/note.conflict-ann-20270115-080000.txt"
+    both_save_a_note(town, ann, bob)
     all_show(town, {"/note.txt": "of bob", loser: "of ann"})
     bob.save("/note.txt", "next")
     town.exchange()
@@ -41,12 +46,7 @@ def test_a_loser_is_called_after_its_pod_when_that_has_another_name_and_its_firs
     world: Mesh, town: Town, ann: Pod, bob: Pod
 ) -> None:
     before, after = (f"/note.conflict-{name}-20270115-080000.txt" for name in ("ann", "anna"))
-    ann.save("/note.txt", "first")
-    town.exchange()
-    ann.save("/note.txt", "of ann")
-    world.now_s += 5
-    bob.save("/note.txt", "of bob")
-    town.exchange()
+    both_save_a_note(town, ann, bob)
     all_show(town, {"/note.txt": "of bob", before: "of ann"})
     for path in (after, "/other.conflict-x.txt"):
         bob.save(path, "a file with a name like theirs")
